@@ -1,0 +1,130 @@
+//! A client of the management API.
+
+use anyhow::{Context as _, anyhow, bail};
+use reqwest::{Method, RequestBuilder, Response};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use transship_api::view::{ListView, ResourceView, StartedView, TaskView};
+use transship_model::{InstanceName, Problem, Rule, RuleName, TaskId};
+use url::Url;
+
+/// A rule as it is named on the command line: `INSTANCE/RULE`.
+#[derive(Debug, Clone)]
+pub(crate) struct RulePath {
+    instance: InstanceName,
+    rule: RuleName,
+}
+
+impl std::str::FromStr for RulePath {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (instance, rule) = text.split_once('/').ok_or("a rule is named INSTANCE/RULE, as in build/release")?;
+        let instance = instance.parse().map_err(|error| format!("{error}"))?;
+        Ok(Self { instance, rule: rule.parse().map_err(|error| format!("{error}"))? })
+    }
+}
+
+/// Where the API is and how to be let in.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Connection {
+    /// The address of the API
+    #[arg(long, env = "TRANSSHIP_API", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    api: Url,
+}
+
+/// The API, as the command line calls it.
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<SecretString>,
+}
+
+impl Client {
+    pub(crate) fn new(connection: Connection) -> anyhow::Result<Self> {
+        let Connection { api: base } = connection;
+        if base.cannot_be_a_base() {
+            bail!("the address of the API has to be an http or https URL, not {base}");
+        }
+        let http = reqwest::Client::builder().timeout(std::time::Duration::from_secs(30)).build()?;
+        Ok(Self { http, base, token: token() })
+    }
+
+    /// The API at an address of this process.
+    pub(crate) fn at(base: &str) -> anyhow::Result<Self> {
+        Ok(Self { http: reqwest::Client::builder().no_proxy().build()?, base: base.parse()?, token: None })
+    }
+
+    /// The tasks of a rule that is at hand.
+    pub(crate) async fn tasks_of(&self, rule: &Rule, limit: usize) -> anyhow::Result<Vec<TaskView>> {
+        self.tasks(&RulePath { instance: rule.source.instance.clone(), rule: rule.name.clone() }, limit).await
+    }
+
+    /// A rule's tasks, the newest first, at most `limit`.
+    pub(crate) async fn tasks(&self, rule: &RulePath, limit: usize) -> anyhow::Result<Vec<TaskView>> {
+        self.list(&["v1", "instances", rule.instance.as_str(), "rules", rule.rule.as_str(), "tasks"], limit).await
+    }
+
+    /// A task.
+    pub(crate) async fn task(&self, id: &TaskId) -> anyhow::Result<TaskView> {
+        read(self.request(Method::GET, &["v1", "tasks", id.as_str()])?).await
+    }
+
+    /// A task's resources, at most `limit`.
+    pub(crate) async fn resources(&self, id: &TaskId, limit: usize) -> anyhow::Result<Vec<ResourceView>> {
+        self.list(&["v1", "tasks", id.as_str(), "resources"], limit).await
+    }
+
+    /// Starts a full run of a rule.
+    pub(crate) async fn sync(&self, rule: &RulePath) -> anyhow::Result<TaskId> {
+        let path = ["v1", "instances", rule.instance.as_str(), "rules", rule.rule.as_str(), "sync"];
+        let started: StartedView = read(self.request(Method::POST, &path)?).await?;
+        Ok(started.task)
+    }
+
+    async fn list<T: DeserializeOwned>(&self, path: &[&str], limit: usize) -> anyhow::Result<Vec<T>> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let page = (limit - items.len()).min(1000).to_string();
+            let request = self.request(Method::GET, path)?.query(&[("limit", page)]).query(&[("cursor", cursor)]);
+            let ListView { items: page, next } = read(request).await?;
+            items.extend(page);
+            cursor = next;
+            if cursor.is_none() || items.len() >= limit {
+                return Ok(items);
+            }
+        }
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> anyhow::Result<RequestBuilder> {
+        let mut url = self.base.clone();
+        url.path_segments_mut().map_err(|()| anyhow!("{} is no base of paths", self.base))?.pop_if_empty().extend(path);
+        let request = self.http.request(method, url);
+        Ok(match &self.token {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
+        })
+    }
+}
+
+/// The API's token, from the environment: an argument would be seen by everybody on the machine.
+pub(crate) fn token() -> Option<SecretString> {
+    std::env::var("TRANSSHIP_TOKEN").ok().filter(|token| !token.is_empty()).map(SecretString::from)
+}
+
+async fn read<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {
+    let (client, request) = request.build_split();
+    let request = request?;
+    let base = request.url().origin().ascii_serialization();
+    let unreachable = || format!("no answer from {base}: is `transship serve` running there? (--api names another address)");
+    let response: Response = client.execute(request).await.with_context(unreachable)?;
+    let status = response.status();
+    let body = response.bytes().await.with_context(unreachable)?;
+    if status.is_success() {
+        return serde_json::from_slice(&body).with_context(|| format!("{base} does not answer as the API does"));
+    }
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => bail!("{}", problem.detail),
+        Err(_) => bail!("{base} answered {status}"),
+    }
+}

@@ -1,0 +1,52 @@
+//! `transship serve`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::bail;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{client, config, serve};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The folder that keeps everything: queues, log, catalogue. Made if it is not there
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The configuration file: instances and rules
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The address to answer at. Registries send their notifications there
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// How many resources are copied at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    workers: u16,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = config::load(&arguments.config)?;
+    for warning in &config.warnings {
+        tracing::warn!("{}: {warning}", arguments.config.display());
+    }
+    let missing = config::missing_secrets(&config);
+    if !missing.is_empty() {
+        bail!("{}: {}", arguments.config.display(), missing.join("; "));
+    }
+    let token = client::token();
+    let (data, listen, workers) = (arguments.data, arguments.listen, usize::from(arguments.workers));
+    if token.is_none() && !listen.ip().is_loopback() {
+        tracing::warn!("without TRANSSHIP_TOKEN the API answers this machine only; notifications are taken from everywhere");
+    }
+    let (instances, rules) = (config.instances, config.rules);
+    let mut running = serve::start(serve::Settings { data, instances, rules, listen, token, workers }).await?;
+    tracing::info!(address = %running.address, "ready: notifications at /hooks/INSTANCE, the API at /v1/, /health");
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        error = running.failed() => return Err(error),
+    }
+    tracing::info!("stopping: what is not finished goes on at the next start");
+    running.stop().await;
+    Ok(())
+}

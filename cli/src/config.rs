@@ -1,0 +1,254 @@
+//! The configuration file: instances and rules, and every mistake in it with its line.
+//!
+//! A file is read to its end whatever is wrong with it, so that whoever mends it needs to do so once. Each mistake says where
+//! it is, what is wrong and how to mend it, and never shows a text that may be a secret.
+
+use std::{
+    collections::HashMap,
+    fmt, fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use transship_model::{Credentials, Instance, InstanceName, Rule, RuleName, SecretRef, WebhookAuth};
+
+use self::yaml::{Node, Notes};
+
+mod instance;
+mod rule;
+mod spelling;
+mod yaml;
+
+/// The greatest size of a file, in bytes.
+pub(crate) const MAX_SIZE: usize = 4 << 20;
+/// The greatest number of instances.
+pub(crate) const MAX_INSTANCES: usize = 1000;
+/// The greatest number of rules.
+pub(crate) const MAX_RULES: usize = 20_000;
+
+/// What a configuration file says.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Config {
+    /// The registries.
+    pub instances: Vec<Instance>,
+    /// What to sync. IDs and revisions are 0: the catalogue gives them.
+    pub rules: Vec<Rule>,
+    /// What is allowed and hardly meant.
+    pub warnings: Vec<Mistake>,
+}
+
+/// Something in a configuration file that has to be mended.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mistake {
+    /// The line, from 1.
+    pub line: usize,
+    /// The character in it, from 1.
+    pub column: usize,
+    /// Where it is in the structure (`rules[0].source.tag`), what is wrong and how to mend it.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.message)
+    }
+}
+
+/// Why a configuration file can't be used.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// It can't be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It has mistakes.
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// At least one, in the order of lines.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { path, error } => write!(f, "{} can't be read: {error}", path.display()),
+            // The form that editors and terminals make links of.
+            Self::Mistakes { path, mistakes } => mistakes.iter().enumerate().try_for_each(|(at, mistake)| {
+                let Mistake { line, column, message } = mistake;
+                let separator = if at == 0 { "" } else { "\n" };
+                write!(f, "{separator}{}:{line}:{column}: {message}", path.display())
+            }),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable { error, .. } => Some(error),
+            Self::Mistakes { .. } => None,
+        }
+    }
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// [`LoadError`] names the file and prints one mistake a line, as `path:line:column: message`.
+pub(crate) fn load(path: &Path) -> Result<Config, LoadError> {
+    // One byte more than is allowed shows that there are too many, also of what has no length, as /dev/stdin.
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| LoadError::Unreadable { path: path.into(), error })?;
+    let config = if bytes.len() > MAX_SIZE {
+        Err(vec![too_large()])
+    } else {
+        str::from_utf8(&bytes).map_err(|error| vec![not_utf8(&bytes[..error.valid_up_to()])]).and_then(read)
+    };
+    config.map_err(|mistakes| LoadError::Mistakes { path: path.into(), mistakes })
+}
+
+fn too_large() -> Mistake {
+    Mistake { line: 1, column: 1, message: format!("the file is larger than {} MiB", MAX_SIZE >> 20) }
+}
+
+fn not_utf8(valid: &[u8]) -> Mistake {
+    let valid = String::from_utf8_lossy(valid);
+    let line = valid.split('\n').count();
+    let column = valid.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    Mistake { line, column, message: "not UTF-8 text: save the file as UTF-8".into() }
+}
+
+/// Reads the text of a configuration file. An empty text is a configuration without instances.
+///
+/// # Errors
+/// All mistakes in it, in the order of lines.
+pub(crate) fn read(text: &str) -> Result<Config, Vec<Mistake>> {
+    if text.len() > MAX_SIZE {
+        return Err(vec![too_large()]);
+    }
+    let mut notes = Notes::default();
+    let mut config = Config::default();
+    if let Some(document) = yaml::parse(text, &mut notes) {
+        let root = Node::root(&document);
+        if !root.is_null() {
+            config = sections(&root, &mut notes);
+        }
+    }
+    notes.mistakes.sort();
+    if !notes.mistakes.is_empty() {
+        return Err(notes.mistakes);
+    }
+    notes.warnings.sort();
+    config.warnings = notes.warnings;
+    Ok(config)
+}
+
+fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
+    let Some(root) = root.mapping(&["instances", "rules"], notes) else { return Config::default() };
+    let mut section = |key: &str, max: usize| match root.get(key) {
+        // What is left of a section whose entries are all commented out.
+        Some(list) if !list.is_null() => list.items(max, notes).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let (instance_nodes, rule_nodes) = (section("instances", MAX_INSTANCES), section("rules", MAX_RULES));
+
+    // An instance that has a mistake is still one that rules may name.
+    let mut names = HashMap::new();
+    for node in &instance_nodes {
+        let Some(at) = node.peek("name") else { continue };
+        let Some(name) = at.peek_text().and_then(|text| text.parse::<InstanceName>().ok()) else { continue };
+        if let Some(first) = names.get(&name).map(Node::line) {
+            notes.mistake(&at, format!("line {first} has an instance '{name}' already: names are given once"));
+        } else {
+            names.insert(name, at);
+        }
+    }
+
+    let instances: Vec<_> = instance_nodes.iter().filter_map(|node| instance::read(node, notes)).collect();
+    let rules = rules(&rule_nodes, &names, notes);
+    for instance in instances.iter().filter(|instance| instance.webhook == WebhookAuth::Closed) {
+        let rule = rules.iter().find(|rule| rule.source.instance == instance.name);
+        if let (Some(rule), Some(at)) = (rule, names.get(&instance.name)) {
+            let message = format!(
+                "the rule '{}' copies from '{}', whose notifications are refused: give webhook_secret, or webhook_auth: none",
+                rule.name, instance.name
+            );
+            notes.warning(at, message);
+        }
+    }
+    Config { instances, rules, warnings: Vec::new() }
+}
+
+fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes: &mut Notes) -> Vec<Rule> {
+    let mut reader = rule::Reader::new(instances.keys());
+    let mut first_lines: HashMap<(InstanceName, RuleName), usize> = HashMap::new();
+    let mut rules = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let Some(rule) = reader.read(node, notes) else { continue };
+        let at = node.peek("name").unwrap_or_else(|| node.clone());
+        match first_lines.get(&(rule.source.instance.clone(), rule.name.clone())) {
+            Some(first) => notes.mistake(
+                &at,
+                format!(
+                    "line {first} has a rule '{}' from '{}' already: a name is given once for each source instance",
+                    rule.name, rule.source.instance
+                ),
+            ),
+            None => {
+                first_lines.insert((rule.source.instance.clone(), rule.name.clone()), at.line());
+            }
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+/// What is wrong with the secrets that a configuration names: variables that are not set, files that can't be read. They are
+/// not needed to check a file, so this is asked for when the program starts.
+pub(crate) fn missing_secrets(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    for instance in &config.instances {
+        let password = match &instance.credentials {
+            Credentials::Password { password, .. } => Some(("credentials.password", password)),
+            Credentials::Anonymous | Credentials::DockerConfig => None,
+        };
+        let webhook = match &instance.webhook {
+            WebhookAuth::Secret(secret) => Some(("webhook_secret", secret)),
+            WebhookAuth::Closed | WebhookAuth::Open => None,
+        };
+        for (key, secret) in password.into_iter().chain(webhook) {
+            if let Err(problem) = present(secret) {
+                missing.push(format!("instance '{}': {key}: {problem}", instance.name));
+            }
+        }
+    }
+    missing
+}
+
+/// Looks whether there is a secret, without reading a file: what is read from a pipe is gone.
+fn present(secret: &SecretRef) -> Result<(), String> {
+    match secret {
+        SecretRef::Env(name) => match std::env::var(name) {
+            Ok(value) if value.is_empty() => Err(format!("the environment variable {name} is empty")),
+            Ok(_) => Ok(()),
+            Err(std::env::VarError::NotPresent) => Err(format!("the environment variable {name} is not set")),
+            Err(std::env::VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not UTF-8 text")),
+        },
+        SecretRef::File(path) => match fs::File::open(path).and_then(|file| file.metadata()) {
+            Ok(meta) if meta.is_dir() => Err(format!("{path} is a directory")),
+            Ok(meta) if meta.is_file() && meta.len() == 0 => Err(format!("the file {path} is empty")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("the file {path} can't be read: {error}")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

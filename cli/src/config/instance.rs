@@ -1,0 +1,228 @@
+//! An entry of `instances`.
+
+use transship_model::{Credentials, Instance, Kind, SecretRef, WebhookAuth};
+use url::{Host, Url};
+
+use super::{
+    spelling::nearest,
+    yaml::{Mapping, Node, Notes, quoted},
+};
+
+const KEYS: &[&str] = &[
+    "name",
+    "endpoint",
+    "kind",
+    "region",
+    "zone",
+    "credentials",
+    "webhook_secret",
+    "webhook_auth",
+    "token_realm",
+    "plain_http",
+];
+
+/// The greatest length of a region's, zone's or user's name.
+const MAX_WORDS: usize = 200;
+
+/// Reads an instance. `None` if it has mistakes, which are noted then.
+pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
+    let keys = node.mapping(KEYS, notes)?;
+    let mut words = |key: &str| match keys.get(key) {
+        Some(node) => node.words(MAX_WORDS, notes).map(Some),
+        None => Some(None),
+    };
+    let (region, zone) = (words("region"), words("zone"));
+    let name = keys.need("name", "a short name that rules use, like 'build'", notes).and_then(|node| node.parsed(notes));
+    let kind = keys.get("kind").map_or(Some(Kind::default()), |node| kind(node, notes));
+    let credentials = keys.get("credentials").map_or(Some(Credentials::Anonymous), |node| credentials(node, notes));
+    let webhook = webhook(&keys, notes);
+    let plain_http = keys.get("plain_http").map_or(Some(false), |node| node.flag(notes));
+    // A flag that can't be read is one mistake, not two.
+    let may_be_plain = plain_http.unwrap_or(true);
+    let endpoint = keys
+        .need("endpoint", "where the registry is, like 'https://registry.example.com'", notes)
+        .and_then(|node| endpoint(node, may_be_plain, notes));
+    let token_realm = match keys.get("token_realm") {
+        Some(node) => realm(node, may_be_plain, notes).map(Some),
+        None => Some(None),
+    };
+    if let (Some(true), Some(endpoint), Some(at)) = (plain_http, &endpoint, keys.get("plain_http"))
+        && endpoint.scheme() == "https"
+    {
+        notes.warning(at, "has no effect, because the endpoint begins with https://");
+    }
+    Some(Instance {
+        name: name?,
+        endpoint: endpoint?,
+        kind: kind?,
+        region: region?,
+        zone: zone?,
+        credentials: credentials?,
+        webhook: webhook?,
+        token_realm: token_realm?,
+        plain_http: plain_http?,
+    })
+}
+
+fn kind(node: &Node<'_>, notes: &mut Notes) -> Option<Kind> {
+    let text = node.text(notes)?;
+    let found = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
+    if found.is_none() {
+        let kinds = Kind::ALL.map(Kind::as_str);
+        let meant = nearest(text, kinds).map(|meant| format!("did you mean '{meant}'? ")).unwrap_or_default();
+        let message = format!("{} is no kind: {meant}The kinds are {}; oci fits all others", quoted(text), kinds.join(", "));
+        notes.mistake(node, message);
+    }
+    found
+}
+
+/// `docker-config`, or a user name and a password. What else may stand here may hold a password, so it is not shown.
+fn credentials(node: &Node<'_>, notes: &mut Notes) -> Option<Credentials> {
+    if let Some(text) = node.peek_text() {
+        if text == "docker-config" {
+            return Some(Credentials::DockerConfig);
+        }
+        let wanted = "a mapping with the keys username and password, or 'docker-config',";
+        node.is_not(wanted, notes);
+        return None;
+    }
+    let keys = node.mapping(&["username", "password"], notes)?;
+    let username = keys.need("username", "the user's name", notes).and_then(|node| username(node, notes));
+    let password = keys.need("password", "env:NAME or file:PATH", notes).and_then(|node| secret(node, notes));
+    Some(Credentials::Password { username: username?, password: password? })
+}
+
+fn username(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
+    let name = node.words(MAX_WORDS, notes)?;
+    if name.contains(':') {
+        // RFC 7617, section 2. It may also be that somebody has put the password behind it.
+        notes.mistake(node, "a user name has no ':' in it; the password has a key of its own");
+        return None;
+    }
+    Some(name)
+}
+
+/// A reference to a secret. No message shows what stands here instead.
+fn secret(node: &Node<'_>, notes: &mut Notes) -> Option<SecretRef> {
+    let Some(text) = node.peek_text() else {
+        node.is_not("the place of a secret, as env:NAME or file:PATH,", notes);
+        return None;
+    };
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    match text.split_once(':') {
+        Some(("env", name)) if name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit()) => {
+            Some(SecretRef::Env(name.into()))
+        }
+        Some(("env", _)) => {
+            notes.mistake(node, "after 'env:' comes the name of an environment variable: letters, digits and '_'");
+            None
+        }
+        Some(("file", path)) if !path.is_empty() && !path.contains('\0') => Some(SecretRef::File(path.into())),
+        Some(("file", _)) => {
+            notes.mistake(node, "after 'file:' comes the path of a file");
+            None
+        }
+        _ => {
+            let message = "secrets are not written into this file: put it into an environment variable or a file of its own, \
+                           and name that here, as env:NAME or file:PATH";
+            notes.mistake(node, message);
+            None
+        }
+    }
+}
+
+fn webhook(keys: &Mapping<'_>, notes: &mut Notes) -> Option<WebhookAuth> {
+    match (keys.get("webhook_secret"), keys.get("webhook_auth")) {
+        (None, None) => Some(WebhookAuth::Closed),
+        (Some(node), None) => secret(node, notes).map(WebhookAuth::Secret),
+        (None, Some(node)) => open(node, notes),
+        (Some(node), Some(auth)) => {
+            // Each of them may have a mistake of its own.
+            secret(node, notes);
+            open(auth, notes);
+            notes.mistake(auth, "webhook_secret is given as well: keep it, or keep webhook_auth: none, which needs no secret");
+            None
+        }
+    }
+}
+
+fn open(node: &Node<'_>, notes: &mut Notes) -> Option<WebhookAuth> {
+    if node.peek_text() == Some("none") {
+        return Some(WebhookAuth::Open);
+    }
+    node.is_not("'none' (anybody may send notifications; a secret goes into webhook_secret)", notes);
+    None
+}
+
+/// Scheme, host and port.
+fn endpoint(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> {
+    let url = web_address(node, may_be_plain, notes)?;
+    let surplus: Vec<_> = [
+        (url.path() != "/", "the path (a namespace belongs into rules)"),
+        (url.query().is_some(), "the query (after '?')"),
+        (url.fragment().is_some(), "the fragment (after '#')"),
+    ]
+    .into_iter()
+    .filter_map(|(is_there, what)| is_there.then_some(what))
+    .collect();
+    if !surplus.is_empty() {
+        notes.mistake(node, format!("an endpoint is scheme, host and port: take away {}", surplus.join(" and ")));
+        return None;
+    }
+    Some(url)
+}
+
+/// The URL of a token service.
+fn realm(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> {
+    let url = web_address(node, may_be_plain, notes)?;
+    if url.fragment().is_some() {
+        notes.mistake(node, "take away the fragment (after '#')");
+        return None;
+    }
+    Some(url)
+}
+
+/// A URL that credentials may be sent to. No message shows it: people write passwords into URLs.
+fn web_address(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> {
+    let text = node.text(notes)?;
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(url::ParseError::RelativeUrlWithoutBase) => {
+            notes.mistake(node, "no URL: write https:// before the host");
+            return None;
+        }
+        Err(error) => {
+            notes.mistake(node, format!("no URL: {error}; it is meant to be like 'https://registry.example.com:5000'"));
+            return None;
+        }
+    };
+    let problem = if !matches!(url.scheme(), "http" | "https") {
+        // `localhost:5000` is a URL of the scheme localhost.
+        Some("begin with https://, or with http://, and a host: there is no other way to a registry")
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Some("take the user name and password out of the URL: they belong into 'credentials'")
+    } else if url.scheme() == "http" && !may_be_plain && !is_loopback(&url) {
+        Some(
+            "http:// sends passwords and images in the clear: use https://, or write 'plain_http: true' beside the endpoint \
+             if the network is yours",
+        )
+    } else {
+        None
+    };
+    match problem {
+        Some(problem) => {
+            notes.mistake(node, problem);
+            None
+        }
+        None => Some(url),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

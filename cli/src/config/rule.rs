@@ -1,0 +1,160 @@
+//! An entry of `rules`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use transship_model::{ArtifactType, InstanceName, InvalidPattern, Namespace, Pattern, Rule, RuleId, Source, Target};
+
+use super::{
+    spelling::nearest,
+    yaml::{Node, Notes, quoted},
+};
+
+const KEYS: &[&str] = &["name", "description", "source", "target", "overwrite", "enabled"];
+const SOURCE_KEYS: &[&str] = &["instance", "namespace", "repository", "tag", "types"];
+const TARGET_KEYS: &[&str] = &["instance", "namespace"];
+
+/// The greatest length of a description.
+const MAX_DESCRIPTION: usize = 1000;
+/// How many instances a message lists.
+const MAX_LISTED: usize = 20;
+
+const TYPES: [ArtifactType; 3] = [ArtifactType::Image, ArtifactType::Chart, ArtifactType::Other];
+
+/// Reads rules, one after the other.
+pub(super) struct Reader<'a> {
+    instances: BTreeSet<&'a InstanceName>,
+    /// Patterns that have been checked: compiling them is what takes time, and rules mostly have a few of them in common.
+    patterns: HashMap<String, Pattern>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of rules that may name these instances.
+    pub(super) fn new(instances: impl Iterator<Item = &'a InstanceName>) -> Self {
+        Self { instances: instances.collect(), patterns: HashMap::new() }
+    }
+
+    /// Reads a rule. `None` if it has mistakes, which are noted then.
+    pub(super) fn read(&mut self, node: &Node<'_>, notes: &mut Notes) -> Option<Rule> {
+        let keys = node.mapping(KEYS, notes)?;
+        let name = keys.need("name", "a short name, like 'release'", notes).and_then(|node| node.parsed(notes));
+        let description = keys.get("description").map_or(Some(String::new()), |node| node.words(MAX_DESCRIPTION, notes));
+        let source = keys
+            .need("source", "what to copy, like '{ instance: build, namespace: team }'", notes)
+            .and_then(|node| self.source(node, notes));
+        let target_node = keys.need("target", "where to copy it, like '{ instance: prod }'", notes);
+        let target = target_node.and_then(|node| self.target(node, notes));
+        let overwrite = keys.get("overwrite").map_or(Some(false), |node| node.flag(notes));
+        let enabled = keys.get("enabled").map_or(Some(true), |node| node.flag(notes));
+        let rule = Rule {
+            id: RuleId(0),
+            revision: 0,
+            name: name?,
+            description: description?,
+            source: source?,
+            target: target?,
+            overwrite: overwrite?,
+            enabled: enabled?,
+        };
+        if let Err(error) = rule.check() {
+            notes.mistake(target_node?, error);
+            return None;
+        }
+        Some(rule)
+    }
+
+    fn source(&mut self, node: &Node<'_>, notes: &mut Notes) -> Option<Source> {
+        let keys = node.mapping(SOURCE_KEYS, notes)?;
+        let instance = keys.need("instance", "the instance that is pushed to", notes);
+        let instance = instance.and_then(|node| self.instance(node, notes));
+        let example = "a path like 'team', '*' for all repositories, or '' for those without a slash";
+        let namespace = keys.need("namespace", example, notes).and_then(|node| namespace(node, notes));
+        let mut pattern = |key| keys.get(key).map_or(Some(Pattern::default()), |node| self.pattern(node, notes));
+        let (repository, tag) = (pattern("repository"), pattern("tag"));
+        let types = keys.get("types").map_or(Some(Vec::new()), |node| types(node, notes));
+        Some(Source { instance: instance?, namespace: namespace?, repository: repository?, tag: tag?, types: types? })
+    }
+
+    fn target(&self, node: &Node<'_>, notes: &mut Notes) -> Option<Target> {
+        let keys = node.mapping(TARGET_KEYS, notes)?;
+        let instance = keys.need("instance", "the instance that is written to", notes);
+        let instance = instance.and_then(|node| self.instance(node, notes));
+        let namespace = match keys.get("namespace") {
+            Some(node) => namespace(node, notes).map(Some),
+            None => Some(None),
+        };
+        Some(Target { instance: instance?, namespace: namespace? })
+    }
+
+    fn instance(&self, node: &Node<'_>, notes: &mut Notes) -> Option<InstanceName> {
+        let name: InstanceName = node.parsed(notes)?;
+        if self.instances.contains(&name) {
+            return Some(name);
+        }
+        let names = || self.instances.iter().map(|name| name.as_str());
+        let mut list = names().take(MAX_LISTED).collect::<Vec<_>>().join(", ");
+        if names().len() > MAX_LISTED {
+            list += ", …";
+        }
+        let message = match nearest(name.as_str(), names()) {
+            Some(meant) => format!("there is no instance '{name}': did you mean '{meant}'? The instances are {list}"),
+            None if list.is_empty() => format!("there is no instance '{name}': describe it under 'instances'"),
+            None => format!("there is no instance '{name}': the instances are {list}"),
+        };
+        notes.mistake(node, message);
+        None
+    }
+
+    fn pattern(&mut self, node: &Node<'_>, notes: &mut Notes) -> Option<Pattern> {
+        let text = node.text(notes)?;
+        if let Some(pattern) = self.patterns.get(text) {
+            return Some(pattern.clone());
+        }
+        match text.parse::<Pattern>() {
+            Ok(pattern) => {
+                self.patterns.insert(text.to_owned(), pattern.clone());
+                Some(pattern)
+            }
+            Err(error) => {
+                // What people write who know patterns from the shell.
+                let shell = matches!(error, InvalidPattern::Syntax(_)) && text.starts_with(['*', '?']);
+                let hint = if shell { ". In a regular expression any text is '.*'" } else { "" };
+                notes.mistake(node, format!("{error}{hint}"));
+                None
+            }
+        }
+    }
+}
+
+fn namespace(node: &Node<'_>, notes: &mut Notes) -> Option<Namespace> {
+    if node.is_null() {
+        notes.mistake(
+            node,
+            "there is no value: write '*' for all repositories, '' for those without a slash, or a path like 'team'",
+        );
+        return None;
+    }
+    node.parsed(notes)
+}
+
+fn types(node: &Node<'_>, notes: &mut Notes) -> Option<Vec<ArtifactType>> {
+    // Each type once: more entries than types are a mistake already.
+    let items = node.items(TYPES.len(), notes)?;
+    let found: Vec<_> = items.iter().map(|item| artifact_type(item, notes)).collect();
+    let types: Vec<ArtifactType> = found.into_iter().collect::<Option<_>>()?;
+    if types.iter().collect::<BTreeSet<_>>().len() < types.len() {
+        notes.mistake(node, "a type is given twice");
+        return None;
+    }
+    Some(types)
+}
+
+fn artifact_type(node: &Node<'_>, notes: &mut Notes) -> Option<ArtifactType> {
+    let text = node.text(notes)?;
+    let found = TYPES.into_iter().find(|kind| kind.as_str() == text);
+    if found.is_none() {
+        let names = TYPES.map(ArtifactType::as_str);
+        let meant = nearest(text, names).map(|meant| format!("did you mean '{meant}'? ")).unwrap_or_default();
+        notes.mistake(node, format!("{} is no artifact type: {meant}The types are {}", quoted(text), names.join(", ")));
+    }
+    found
+}

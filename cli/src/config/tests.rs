@@ -1,0 +1,409 @@
+//! What a file may say, and what is said about its mistakes.
+
+use std::time::{Duration, Instant};
+
+use transship_model::{ArtifactType, Kind, RuleId};
+
+use super::*;
+
+const GOOD: &str = r"
+instances:
+  - name: build
+    endpoint: http://127.0.0.1:5601
+    kind: distribution
+    region: eu-central-1
+    zone: global
+    credentials: { username: ci, password: env:BUILD_PASSWORD }
+    webhook_secret: file:/run/secrets/build-hook
+    token_realm: https://auth.example.com/token?service=build
+  - { name: prod, endpoint: 'https://registry.example.com:8443/', kind: harbor, credentials: docker-config, webhook_auth: none }
+  - { name: lab, endpoint: http://lab.internal:5000, plain_http: true }
+rules:
+  - name: release
+    description: released images go to production
+    source: { instance: build, namespace: team, repository: 'app-.*', tag: 'v\d+\..*', types: [image, chart] }
+    target: { instance: prod, namespace: mirror }
+    overwrite: true
+    enabled: false
+  - name: all
+    source:
+      instance: prod
+      namespace: '*'
+    target:
+      instance: lab
+";
+
+/// The mistakes of a file, as they are printed.
+fn mistakes(text: &str) -> Vec<String> {
+    let mistakes = read(text).expect_err(text);
+    assert!(mistakes.is_sorted(), "{mistakes:?}");
+    mistakes.iter().map(Mistake::to_string).collect()
+}
+
+/// The only mistake of a file.
+#[track_caller]
+fn mistake(text: &str) -> String {
+    let mistakes = mistakes(text);
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    mistakes.into_iter().next().unwrap()
+}
+
+/// A file with a line changed.
+#[track_caller]
+fn changed(from: &str, to: &str) -> String {
+    assert_eq!(GOOD.matches(from).count(), 1, "{from}");
+    GOOD.replace(from, to)
+}
+
+/// Checks the only mistake of the good file after a change.
+#[track_caller]
+fn assert_mistake(from: &str, to: &str, parts: &[&str]) {
+    let mistake = mistake(&changed(from, to));
+    for part in parts {
+        assert!(mistake.contains(part), "{mistake:?} has no {part:?}");
+    }
+}
+
+#[test]
+fn a_file_says_what_the_model_has() {
+    let config = read(GOOD).unwrap();
+    let [build, prod, lab] = &config.instances[..] else { panic!("three instances") };
+    assert_eq!(
+        (build.name.as_str(), build.endpoint.as_str(), build.kind),
+        ("build", "http://127.0.0.1:5601/", Kind::Distribution)
+    );
+    assert_eq!((build.region.as_deref(), build.zone.as_deref()), (Some("eu-central-1"), Some("global")));
+    let password = SecretRef::Env("BUILD_PASSWORD".into());
+    assert_eq!(build.credentials, Credentials::Password { username: "ci".into(), password });
+    assert_eq!(build.webhook, WebhookAuth::Secret(SecretRef::File("/run/secrets/build-hook".into())));
+    assert_eq!(build.token_realm.as_ref().unwrap().as_str(), "https://auth.example.com/token?service=build");
+    assert_eq!((prod.credentials.clone(), prod.webhook.clone()), (Credentials::DockerConfig, WebhookAuth::Open));
+    assert_eq!((lab.kind, lab.plain_http, lab.webhook.clone()), (Kind::Oci, true, WebhookAuth::Closed));
+    assert_eq!(lab.credentials, Credentials::Anonymous);
+
+    let [release, all] = &config.rules[..] else { panic!("two rules") };
+    assert_eq!((release.path(), release.id, release.revision), ("build/release".into(), RuleId(0), 0));
+    assert_eq!(release.description, "released images go to production");
+    assert_eq!((release.source.repository.as_str(), release.source.tag.as_str()), ("app-.*", r"v\d+\..*"));
+    assert_eq!(release.source.types, [ArtifactType::Image, ArtifactType::Chart]);
+    assert_eq!(release.target_namespace().as_str(), "mirror");
+    assert_eq!((release.overwrite, release.enabled), (true, false));
+    assert!(all.source.repository.is_any() && all.source.tag.is_any() && all.source.types.is_empty());
+    assert_eq!((all.target.namespace.as_ref(), all.overwrite, all.enabled), (None, false, true));
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn json_is_yaml_and_line_ends_and_a_byte_order_mark_do_not_matter() {
+    let json = r#"{"instances": [{"name": "a", "endpoint": "https://a.test"}], "rules": []}"#;
+    assert_eq!(read(json).unwrap().instances.len(), 1);
+    assert_eq!(read(&GOOD.replace('\n', "\r\n")).unwrap().rules.len(), 2);
+    assert_eq!(read(&format!("\u{feff}{GOOD}")).unwrap().rules.len(), 2);
+}
+
+#[test]
+fn a_file_may_be_empty() {
+    for text in ["", "\n", "# nothing\n", "---\n", "instances: []", "instances:\nrules:\n", "instances: []\nrules: []\n", "{}"]
+    {
+        let config = read(text).expect(text);
+        assert!(config.instances.is_empty() && config.rules.is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line() {
+    let text = r"instances:
+  - name: Build
+    endpoint: registry.example.com
+    knd: harbor
+  - name: prod
+    endpoint: https://registry.example.com
+    kind: 7
+rules:
+  - name: release
+    source: { instance: prdo, tag: '(' }
+    target:
+      namespace: mirror
+    overwrite: 'yes'
+other: 1
+";
+    let mistakes = mistakes(text);
+    let starts = [
+        "line 2: instances[0].name: \"Build\" is not an instance name: ",
+        "line 3: instances[0].endpoint: no URL: write https:// before the host",
+        "line 4: instances[0]: there is no key 'knd' here: did you mean 'kind'?",
+        "line 7: instances[1].kind: this is a number, and a text is needed",
+        "line 10: rules[0].source: the key 'namespace' is missing: a path like 'team', '*' for all repositories, or '' for those",
+        "line 10: rules[0].source.instance: there is no instance 'prdo': did you mean 'prod'? The instances are prod",
+        "line 10: rules[0].source.tag: not a regular expression: unclosed group",
+        "line 11: rules[0].target: the key 'instance' is missing: ",
+        "line 13: rules[0].overwrite: this is a text, and true or false, without quotes, is needed",
+        "line 14: there is no key 'other' here: the keys are instances, rules",
+    ];
+    assert_eq!(mistakes.len(), starts.len(), "{mistakes:#?}");
+    for (mistake, start) in mistakes.iter().zip(starts) {
+        assert!(mistake.starts_with(start), "{mistake:?} is not {start:?}");
+    }
+    let columns: Vec<_> = read(text).unwrap_err().iter().map(|mistake| mistake.column).collect();
+    assert_eq!(columns, [11, 15, 5, 11, 5, 25, 36, 5, 16, 1]);
+}
+
+#[test]
+fn sections_and_entries_have_their_types() {
+    assert!(mistake("- a").starts_with("line 1: this is a list, and a mapping with the keys instances, rules is needed"));
+    assert!(mistake("instances: 5").starts_with("line 1: instances: this is a number, and a list is needed"));
+    assert!(mistake("instances:\n  a: b").starts_with("line 1: instances: this is a mapping, and a list is needed"));
+    assert!(mistake("rules:\n  - x").starts_with("line 2: rules[0]: this is a text, and a mapping with the keys name, "));
+    assert!(mistake("rules:\n  -\n").contains("rules[0]: there is no value, and a mapping"));
+    assert!(mistake("1: 2").contains("a key that is no text"));
+    assert!(mistake("instances: !mine [a]").contains("a value with a tag (!)"));
+    assert_mistake("namespace: team,", "namespace: ,", &["line 16:", "source.namespace: there is no value: write '*' for all"]);
+    assert_mistake(
+        "region: eu-central-1",
+        "region:",
+        &["line 6: instances[0].region: there is no value, and a text is needed"],
+    );
+    assert_mistake("tag: 'v\\d+\\..*'", "tag: 1.10", &["source.tag: this is a number", "in quotes"]);
+    assert_mistake("tag: 'v\\d+\\..*'", "tag: [a-z]", &["source.tag: this is a list", "begins with '[' has to be in quotes"]);
+    assert_mistake("types: [image, chart]", "types: image", &["source.types: this is a text, and a list is needed"]);
+    assert_mistake("[image, chart]", "[image, charts]", &["types[1]: 'charts' is no artifact type: did you mean 'chart'?"]);
+    assert_mistake("[image, chart]", "[image, image]", &["types: a type is given twice"]);
+}
+
+#[test]
+fn a_key_that_is_given_twice_is_a_mistake_and_hides_no_other() {
+    let text = "instances:
+  - name: a
+    endpoint: https://a.test
+    name: b
+    'endpoint': 7
+  - { name: c, endpoint: https://c.test, \"name\": d, kind: x }
+  - { name: c, endpoint: https://c.test }
+";
+    let mistakes = mistakes(text);
+    let starts = [
+        "line 4: the key 'name' is given twice here",
+        "line 5: the key 'endpoint' is given twice here",
+        "line 6: the key 'name' is given twice here",
+        "line 6: instances[1].kind: 'x' is no kind: The kinds are distribution, harbor, oci",
+        "line 7: instances[2].name: line 6 has an instance 'c' already",
+    ];
+    assert_eq!(mistakes.len(), starts.len(), "{mistakes:#?}");
+    for (mistake, start) in mistakes.iter().zip(starts) {
+        assert!(mistake.starts_with(start), "{mistake:?} is not {start:?}");
+    }
+    let many = "a: 1\n".repeat(1000);
+    assert!(read(&many).unwrap_err().len() < 50);
+}
+
+#[test]
+fn an_endpoint_is_scheme_host_and_port() {
+    let endpoint = "http://127.0.0.1:5601";
+    for (wrong, parts) in [
+        ("https://registry.example.com/v2/", &["take away the path"][..]),
+        ("https://registry.example.com?x=1#y", &["take away the query (after '?') and the fragment (after '#')"]),
+        ("localhost:5000", &["begin with https://"]),
+        ("ftp://registry.example.com", &["begin with https://"]),
+        ("'https://'", &["no URL: empty host"]),
+        ("http://registry.example.com", &["in the clear", "'plain_http: true'"]),
+        ("http://127.0.0.1.example.com", &["'plain_http: true'"]),
+    ] {
+        assert_mistake(endpoint, wrong, parts);
+    }
+    for right in ["https://registry.example.com", "http://localhost:5000", "'http://[::1]:5000'", "http://127.1.2.3"] {
+        assert!(read(&changed(endpoint, right)).is_ok(), "{right}");
+    }
+    // A flag that can't be read is one mistake, not two.
+    assert_mistake("plain_http: true", "plain_http: yes", &["instances[2].plain_http: this is a text, and true or false"]);
+    assert_mistake(
+        "https://auth.example.com/token?service=build",
+        "http://auth.example.com/token",
+        &["token_realm", "plain_http"],
+    );
+    let config = read(&changed("http://lab.internal:5000", "https://lab.internal:5000")).unwrap();
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    assert!(warning.to_string().starts_with("line 12: instances[2].plain_http: has no effect"), "{warning}");
+}
+
+#[test]
+fn no_message_shows_a_secret() {
+    const SECRET: &str = "hunter2-Xyzzy";
+    for (from, to) in [
+        ("env:BUILD_PASSWORD", "hunter2-Xyzzy"),
+        ("env:BUILD_PASSWORD", "env:hunter2-Xyzzy"),
+        ("env:BUILD_PASSWORD", "[hunter2-Xyzzy]"),
+        ("env:BUILD_PASSWORD", "{ hunter: hunter2-Xyzzy }"),
+        ("username: ci", "username: 'ci:hunter2-Xyzzy'"),
+        ("credentials: docker-config", "credentials: 'ci:hunter2-Xyzzy'"),
+        ("file:/run/secrets/build-hook", "hunter2-Xyzzy"),
+        ("file:/run/secrets/build-hook", "'vault:hunter2-Xyzzy'"),
+        ("webhook_auth: none", "webhook_auth: hunter2-Xyzzy"),
+        ("http://127.0.0.1:5601", "https://ci:hunter2-Xyzzy@registry.example.com"),
+        ("http://127.0.0.1:5601", "ci:hunter2-Xyzzy@registry.example.com"),
+        ("http://127.0.0.1:5601", "https://registry.example.com/?password=hunter2-Xyzzy"),
+        ("http://127.0.0.1:5601", "https://ci:hunter2-Xyzzy@"),
+        ("https://auth.example.com/token?service=build", "https://ci:hunter2-Xyzzy@auth.example.com/"),
+    ] {
+        let message = mistake(&changed(from, to));
+        assert!(!message.contains(SECRET) && !message.contains("hunter"), "{message}");
+    }
+    assert_mistake("env:BUILD_PASSWORD", "12345", &["credentials.password: this is a number", "env:NAME or file:PATH"]);
+    assert_mistake(
+        "env:BUILD_PASSWORD",
+        "$PASSWORD",
+        &["credentials.password: secrets are not written", "env:NAME or file:PATH"],
+    );
+    assert_mistake("env:BUILD_PASSWORD", "'env:'", &["the name of an environment variable"]);
+    assert_mistake("file:/run/secrets/build-hook", "'file:'", &["the path of a file"]);
+}
+
+#[test]
+fn a_webhook_has_a_secret_or_is_open_or_is_pointed_out() {
+    assert_mistake("webhook_auth: none", "webhook_auth: none, webhook_secret: env:X", &["webhook_secret is given as well"]);
+    assert_mistake("webhook_auth: none", "webhook_auth: basic", &["instances[1].webhook_auth", "'none'", "webhook_secret"]);
+    let config = read(&changed(", webhook_auth: none", "")).unwrap();
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    let warning = warning.to_string();
+    assert!(warning.starts_with("line 11: instances[1].name: the rule 'all' copies from 'prod', whose"), "{warning}");
+}
+
+#[test]
+fn names_are_given_once() {
+    let again = "  - { name: lab, endpoint: https://lab.test }\nrules:";
+    assert_mistake("rules:", again, &["line 13: instances[3].name: line 12 has an instance 'lab' already"]);
+    // Each source instance has names of its own.
+    assert!(read(&changed("- name: all", "- name: release")).is_ok());
+    let both = changed("- name: all", "- name: release").replace("      instance: prod\n", "      instance: build\n");
+    assert!(mistake(&both).starts_with("line 20: rules[1].name: line 14 has a rule 'release' from 'build' already"));
+}
+
+#[test]
+fn a_rule_keeps_the_promises_of_rules() {
+    assert_mistake("instance: lab", "instance: prod", &["line 24: rules[1].target: source and target are the same place"]);
+    assert_mistake("'app-.*'", "'app)|(b'", &["source.repository: not a regular expression: unopened group"]);
+    assert_mistake("'app-.*'", "'*-app'", &["not a regular expression", "'.*'"]);
+    assert_mistake("'app-.*'", "'a{1000}{1000}'", &["the regular expression is too large"]);
+    assert_mistake("namespace: mirror", "namespace: Mirror", &["target.namespace: \"Mirror\" is not a namespace"]);
+    let none = "rules:\n  - { name: r, source: { instance: a, namespace: '' }, target: { instance: a, namespace: b } }";
+    let message = mistakes(none);
+    assert_eq!(message.len(), 2, "{message:?}");
+    assert!(message[0].contains("source.instance: there is no instance 'a': describe it under 'instances'"), "{message:?}");
+}
+
+#[test]
+fn text_that_is_not_yaml_is_explained() {
+    assert_mistake("namespace: '*'", "namespace: *", &["line 23: not YAML", "'*' has to be in quotes"]);
+    assert_mistake("tag: 'v\\d+\\..*'", "tag: *x", &["line 16: not YAML", "'*' has to be in quotes"]);
+    assert_mistake("tag: 'v\\d+\\..*'", "tag: \"v\\d+\"", &["line 16: not YAML", "put patterns in single quotes"]);
+    assert_mistake("    region:", "\tregion:", &["line 6: not YAML", "indent with spaces"]);
+    assert_mistake("released images", "released: images", &["line 15: not YAML", "': ' in it has to be in quotes"]);
+    assert_mistake("kind: distribution", "kind: \"distribution", &["not YAML"]);
+    assert!(mistake("a: [").contains("not YAML"));
+    assert!(mistake(&format!("{GOOD}---\nrules: []\n")).starts_with("line 27: a second document begins here"));
+    assert!(mistake("a: \0").contains("not YAML"));
+}
+
+#[test]
+fn what_a_file_can_expand_to_is_bounded() {
+    let laughs = "a: &a [x, x]\nb: &b [*a, *a]\n";
+    assert!(mistake(laughs).starts_with("line 1: this looks like a YAML anchor"), "{}", mistake(laughs));
+    for anchor in
+        ["- &a", "? &a x", "{ a: &a x }", "[&a x]", "[x,&a x]", "a:\n  &a x", "- !!str &a x", "{\"a\":&a x}", "a:\r  &a x"]
+    {
+        assert!(mistake(anchor).contains("looks like a YAML anchor"), "{anchor}");
+    }
+    for text in ["R&D", "build && test", "salt & pepper", "https://a.test?b=1&c=2"] {
+        assert!(read(&changed("released images go to production", text)).is_ok(), "{text}");
+    }
+    for deep in ["- ".repeat(1 << 20), "? ".repeat(1 << 20), "-\t".repeat(1 << 20), ": ".repeat(1 << 20)] {
+        assert!(mistake(&deep).contains("indented by more than 100 columns"));
+    }
+    let stairs: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    assert!(mistake(&stairs).starts_with("line 102: indented"));
+    for deep in ["[".repeat(1 << 20), "{a: ".repeat(1 << 20), "[".repeat(250) + &"]".repeat(250)] {
+        assert!(!mistakes(&deep).is_empty());
+    }
+    // As deep as it can get.
+    for (open, close) in [("[", "]"), ("{a: ", "}"), ("[a: ", "]")] {
+        let deepest = format!("{}{}{}", "- ".repeat(50), open.repeat(255), close.repeat(255));
+        assert!(mistake(&deepest).contains("this is a list, and a mapping"), "{}", mistake(&deepest));
+        assert!(mistake(&deepest.replace("- ", "? ")).contains("a key that is no text"));
+        assert!(mistake(&format!("- {deepest}")).contains("more than 100 columns"));
+    }
+    assert!(mistake(&" ".repeat(MAX_SIZE + 1)).contains("larger than 4 MiB"));
+    let rule = "  - { name: r, source: { instance: a, namespace: a }, target: { instance: b } }\n";
+    let instances = "instances: [{ name: a, endpoint: 'https://a.test' }, { name: b, endpoint: 'https://b.test' }]\n";
+    let many = format!("{instances}rules:\n{}", rule.repeat(MAX_RULES + 1));
+    assert!(mistake(&many).starts_with("line 2: rules: 20001 entries are more than the 20000"));
+    let many = format!("instances: [{}]", "x, ".repeat(MAX_INSTANCES + 1));
+    assert!(mistake(&many).contains("instances: 1001 entries"));
+}
+
+#[test]
+fn no_text_makes_the_reader_panic() {
+    // Files that are cut off, and files with a character changed into one that means something.
+    for (at, _) in GOOD.char_indices() {
+        let _ = read(&GOOD[..at]);
+        for indicator in ["", ":", "-", "[", "}", "'", "\"", "*", "|", "!", "#", "\t", "\n", "\u{1f6a2}", "\0"] {
+            let _ = read(&format!("{}{indicator}{}", &GOOD[..at], &GOOD[at + 1..]));
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_rules_are_read_at_once() {
+    let mut text =
+        String::from("instances: [{ name: a, endpoint: 'https://a.test' }, { name: b, endpoint: 'https://b.test' }]\nrules:\n");
+    for at in 0..10_000 {
+        use fmt::Write as _;
+        let source = format!("{{ instance: a, namespace: team-{at}, repository: 'app-{at}-.*', tag: 'v{at}\\.\\d+' }}");
+        writeln!(text, "  - name: r{at}\n    source: {source}\n    target: {{ instance: b, namespace: mirror }}").unwrap();
+    }
+    let start = Instant::now();
+    assert_eq!(read(&text).unwrap().rules.len(), 10_000);
+    let took = start.elapsed();
+    println!("{took:?}");
+    // Generous, because tests run without optimisation and side by side; optimised, it takes well under a second.
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
+fn a_file_is_loaded_and_its_mistakes_name_it() {
+    let path = std::env::temp_dir().join(format!("transship-config-{}.yaml", std::process::id()));
+    fs::write(&path, GOOD).unwrap();
+    assert_eq!(load(&path).unwrap().rules.len(), 2);
+    fs::write(&path, "instances: 5\nrule: []\n").unwrap();
+    let shown = load(&path).unwrap_err().to_string();
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines.len(), 2, "{shown}");
+    assert!(lines[0].starts_with(&format!("{}:1:12: instances: this is a number", path.display())), "{shown}");
+    assert!(lines[1].starts_with(&format!("{}:2:1: there is no key 'rule' here: did you mean 'rules'?", path.display())));
+    fs::write(&path, b"# a\n# b\xff\n").unwrap();
+    assert!(load(&path).unwrap_err().to_string().ends_with(":2:4: not UTF-8 text: save the file as UTF-8"));
+    fs::write(&path, vec![b'#'; MAX_SIZE + 1]).unwrap();
+    assert!(load(&path).unwrap_err().to_string().ends_with("the file is larger than 4 MiB"));
+    fs::remove_file(&path).unwrap();
+    let gone = load(&path).unwrap_err().to_string();
+    assert!(gone.starts_with(&format!("{} can't be read: ", path.display())), "{gone}");
+}
+
+#[test]
+fn secrets_that_are_not_there_are_named() {
+    let file = std::env::temp_dir().join(format!("transship-secret-{}", std::process::id()));
+    fs::write(&file, "").unwrap();
+    let text = GOOD
+        .replace("env:BUILD_PASSWORD", "env:TRANSSHIP_TEST_NEVER_SET")
+        .replace("file:/run/secrets/build-hook", &format!("file:{}", file.display()));
+    let config = read(&text).unwrap();
+    let missing = missing_secrets(&config);
+    let [password, hook] = &missing[..] else { panic!("{missing:?}") };
+    let problem = "the environment variable TRANSSHIP_TEST_NEVER_SET is not set";
+    assert_eq!(*password, format!("instance 'build': credentials.password: {problem}"));
+    assert_eq!(*hook, format!("instance 'build': webhook_secret: the file {} is empty", file.display()));
+    fs::write(&file, "s").unwrap();
+    assert_eq!(missing_secrets(&config).len(), 1);
+    fs::remove_file(&file).unwrap();
+    assert!(missing_secrets(&config)[1].contains("can't be read"));
+    let set = read(&text.replace("TRANSSHIP_TEST_NEVER_SET", "PATH").replace(&file.display().to_string(), "/")).unwrap();
+    assert_eq!(missing_secrets(&set), ["instance 'build': webhook_secret: / is a directory"]);
+}

@@ -1,0 +1,107 @@
+//! `transship`: everything in one process, and a client of the API.
+
+mod client;
+mod commands;
+mod config;
+mod demo;
+mod output;
+mod progress;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps container registries in step: a push to one is carried to every other that a rule names.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 120, propagate_version = true)]
+struct Arguments {
+    /// How the process's own log is written, to standard error
+    #[arg(long, global = true, env = "TRANSSHIP_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show all of it in a few seconds: two registries in this process, a push, a copy, and the proof
+    Demo(commands::demo::Arguments),
+    /// Run webhook, workers, logger and API in one process
+    Serve(commands::serve::Arguments),
+    /// Check a configuration file and name every mistake in it
+    Check(commands::check::Arguments),
+    /// List a rule's tasks, the newest first
+    Tasks(commands::tasks::ListArguments),
+    /// Show one task and its resources
+    Task(commands::tasks::ShowArguments),
+    /// Synchronise everything that a rule selects, now
+    Sync(commands::tasks::SyncArguments),
+    /// Copy one artifact by hand, without rules and without a server
+    Copy(commands::copy::Arguments),
+}
+
+/// Something did not succeed that a command was to bring about or wait for; what it was has been printed.
+#[derive(Debug)]
+struct NotDone;
+
+impl std::fmt::Display for NotDone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("not everything succeeded")
+    }
+}
+
+impl std::error::Error for NotDone {}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(arguments.log_format, &arguments.command);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Demo(arguments) => commands::demo::run(arguments).await,
+            Command::Serve(arguments) => commands::serve::run(arguments).await,
+            Command::Check(arguments) => commands::check::run(arguments),
+            Command::Tasks(arguments) => commands::tasks::list(arguments).await,
+            Command::Task(arguments) => commands::tasks::show(arguments).await,
+            Command::Sync(arguments) => commands::tasks::sync(arguments).await,
+            Command::Copy(arguments) => commands::copy::run(arguments).await,
+        }
+    });
+    // A blocking read of a broken disk must not keep a process that was told to end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// One line that says what is wrong, or the lines of a list of mistakes; and the exit status 1.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if !error.is::<NotDone>() {
+        eprintln!("transship: {error:#}");
+    }
+    ExitCode::FAILURE
+}
+
+fn start_log(format: LogFormat, command: &Command) {
+    // Commands that people wait for say what they have to say themselves.
+    let default = if matches!(command, Command::Serve(_)) { "info" } else { "error" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TRANSSHIP_LOG").unwrap_or_else(|_| default.into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

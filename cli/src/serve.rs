@@ -1,0 +1,209 @@
+//! Everything in one process: webhook, workers, logger and API on the embedded store.
+
+mod access;
+mod http;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use secrecy::SecretString;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use transship_logger::Logger;
+use transship_model::{Instance, Rule};
+use transship_registry::Http;
+use transship_state::{
+    AttemptLog, Catalog, Dispatcher, Events, Incoming, Jobs, LocalSecrets, Origins, Queue, QueueError, Table, TaskLog,
+    sqlite::{QueueKind, SqliteQueue, SqliteStore},
+};
+use transship_webhook::Webhook;
+use transship_worker::{Disposition, HOLD, Stores, Worker};
+
+/// What a process is started with.
+pub(crate) struct Settings {
+    /// Where the store is; made if it is not there.
+    pub(crate) data: PathBuf,
+    /// The instances of the configuration file.
+    pub(crate) instances: Vec<Instance>,
+    /// Its rules.
+    pub(crate) rules: Vec<Rule>,
+    /// The address to answer at; port 0 for any that is free.
+    pub(crate) listen: SocketAddr,
+    /// What the API asks its callers for; without one it lets in this machine only.
+    pub(crate) token: Option<SecretString>,
+    /// How many jobs are worked on at once.
+    pub(crate) workers: usize,
+}
+
+/// A process that is running.
+pub(crate) struct Running {
+    /// Where it answers.
+    pub(crate) address: SocketAddr,
+    stop: watch::Sender<bool>,
+    loops: JoinSet<anyhow::Result<()>>,
+}
+
+/// How many events the logger takes in at once.
+const LOG_BATCH: usize = 200;
+/// For so long work in progress may go on after the process was asked to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Starts everything and returns when it answers.
+pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
+    let store = Arc::new(SqliteStore::open(&settings.data)?);
+    let table: Arc<dyn Table> = Arc::new(store.table());
+    let jobs_queue = store.queue("jobs", QueueKind::Fifo);
+    let events_queue = store.queue("events", QueueKind::Standard);
+    let (jobs, events) = (Jobs(Arc::new(jobs_queue.clone())), Events(Arc::new(events_queue.clone())));
+
+    let catalog = Arc::new(Catalog::new(table.clone()));
+    let applied = catalog.replace(&settings.instances, &settings.rules).await.context("the catalogue can't be written")?;
+    tracing::info!(
+        instances = settings.instances.len(),
+        rules = settings.rules.len(),
+        created = applied.created,
+        changed = applied.changed,
+        deleted = applied.deleted,
+        "configuration"
+    );
+    let origins = Origins::new(table.clone());
+    let log = TaskLog::new(table.clone());
+    let secrets = Arc::new(LocalSecrets);
+    let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
+    let webhook = Webhook::new(catalog.clone(), dispatcher, secrets.clone());
+    let api = transship_api::Api::new(catalog.clone(), log.clone(), jobs.clone(), events.clone());
+    let attempts = AttemptLog::new(table);
+    let worker = Worker::new(Stores { catalog, origins, attempts, jobs, events, secrets }, Http::new()?);
+    let logger = Logger::new(log);
+
+    let listener = tokio::net::TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("can't listen at {}: choose another address with --listen", settings.listen))?;
+    let address = listener.local_addr()?;
+    let (stop, stopped) = watch::channel(false);
+    let mut loops = JoinSet::new();
+    loops.spawn(work(Arc::new(worker), jobs_queue.clone(), settings.workers, stopped.clone()));
+    loops.spawn(record(logger.clone(), events_queue.clone(), stopped.clone()));
+    loops.spawn(bury(logger, jobs_queue.dead_letters(), stopped.clone()));
+    let router = http::router(webhook, api, settings.token, http::Health::new(store, jobs_queue, events_queue));
+    loops.spawn(http::serve(listener, router, stopped));
+    Ok(Running { address, stop, loops })
+}
+
+impl Running {
+    /// Waits until a part of the process ends, which none does by itself.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        match self.loops.join_next().await {
+            Some(Ok(Err(error))) => error,
+            Some(Err(panic)) => anyhow::Error::new(panic).context("a part of the process ended by a bug"),
+            Some(Ok(Ok(()))) | None => anyhow::anyhow!("a part of the process ended"),
+        }
+    }
+
+    /// Ends it: new work is not begun, what runs may go on for a moment. What is not finished then goes on at the next start.
+    pub(crate) async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let all = async { while self.loops.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GRACE + Duration::from_secs(1), all).await;
+    }
+}
+
+/// Runs jobs, a bounded number at once. A free worker is woken by the queue; nothing polls.
+async fn work(
+    worker: Arc<Worker>,
+    queue: SqliteQueue,
+    workers: usize,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let places = Arc::new(Semaphore::new(workers));
+    let mut running = JoinSet::new();
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        let messages = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+            messages = queue.receive(1 + places.available_permits(), HOLD) => messages,
+        };
+        let messages = match messages {
+            Ok(messages) => messages,
+            Err(error) => {
+                tracing::error!(%error, "the jobs queue");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let mut place = Some(place);
+        for message in messages {
+            let place = place.take().or_else(|| places.clone().try_acquire_owned().ok());
+            let (worker, queue) = (worker.clone(), queue.clone());
+            running.spawn(async move {
+                let _place = place;
+                let disposition = worker.deliver(&queue, &message).await;
+                settle(&queue, &message, disposition).await;
+            });
+        }
+        while running.try_join_next().is_some() {}
+    }
+    let rest = async { while running.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(GRACE, rest).await;
+    Ok(())
+}
+
+async fn settle(queue: &SqliteQueue, message: &Incoming, disposition: Disposition) {
+    let result = match disposition {
+        Disposition::Done => queue.delete(&message.receipt).await,
+        Disposition::Again(wait) => queue.release(&message.receipt, wait).await,
+        Disposition::Lost => Ok(()),
+    };
+    match result {
+        // It comes again, and is found done.
+        Err(error @ QueueError::Lost) => tracing::warn!(%error, "a job ended after its time"),
+        Err(error) => tracing::error!(%error, "a job's message"),
+        Ok(()) => {}
+    }
+}
+
+/// Writes the log.
+async fn record(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    loop {
+        let messages = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            messages = queue.receive(LOG_BATCH, HOLD) => messages,
+        };
+        let result = async {
+            let messages = messages?;
+            logger.record(messages.iter().map(|message| message.body.as_str())).await?;
+            queue.delete_all(messages.into_iter().map(|message| message.receipt).collect()).await?;
+            anyhow::Ok(())
+        };
+        if let Err(error) = result.await {
+            tracing::error!(%error, "the log could not be written; the events come again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Marks as failed what jobs that nobody could do were for.
+async fn bury(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    loop {
+        let messages = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            messages = queue.receive(10, HOLD) => messages,
+        };
+        let result = async {
+            for message in messages? {
+                logger.bury(&message.body, message.deliveries).await?;
+                queue.delete(&message.receipt).await?;
+            }
+            anyhow::Ok(())
+        };
+        if let Err(error) = result.await {
+            tracing::error!(%error, "a dead letter could not be logged; it comes again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Who may call the API of `serve`: the bearer of its token, or, without one, this machine.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use transship_model::Problem;
+
+/// Lets a request pass, or answers 401 or 403.
+pub(crate) async fn guard(
+    State(token): State<Arc<Option<SecretString>>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match decide(token.as_ref().as_ref(), peer, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => {
+            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::FORBIDDEN);
+            let mut response = (status, [(header::CONTENT_TYPE, Problem::MEDIA_TYPE)], problem.to_json()).into_response();
+            if status == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            }
+            response
+        }
+    }
+}
+
+fn decide(token: Option<&SecretString>, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
+    if let Some(token) = token {
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        // Hashes have one length, so that the comparison takes one time.
+        let hash = |text: &str| Sha256::digest(text);
+        let equal: bool = hash(given.unwrap_or_default()).ct_eq(&hash(token.expose_secret())).into();
+        return if equal {
+            Ok(())
+        } else {
+            Err(Problem::new(401, "the API wants the token that it was started with: set TRANSSHIP_TOKEN"))
+        };
+    }
+    // A proxy on this machine speaks for others, and so does a page in a browser on it.
+    let speaks_for_others = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "origin"];
+    let is_own = peer.ip().to_canonical().is_loopback() && !speaks_for_others.iter().any(|name| headers.contains_key(*name));
+    if is_own && names_this_machine(headers) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        403,
+        "without a token the API answers this machine only: start serve with TRANSSHIP_TOKEN set, and set it here too",
+    ))
+}
+
+/// A name that somebody else has pointed at this machine is not ours (DNS rebinding).
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = if host.starts_with('[') {
+        host.split(']').next().map_or(host, |h| &h[1..])
+    } else {
+        host.split(':').next().unwrap_or(host)
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(token: Option<&str>, peer: &str, headers: &[(&'static str, &str)]) -> u16 {
+        let token = token.map(SecretString::from);
+        let pairs = headers.iter().map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()));
+        decide(token.as_ref(), peer.parse().unwrap(), &pairs.collect()).map_or_else(|problem| problem.status, |()| 200)
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_is_answered() {
+        assert_eq!(status(None, "127.0.0.1:9", &[("host", "127.0.0.1:8080")]), 200);
+        assert_eq!(status(None, "[::1]:9", &[("host", "[::1]:8080")]), 200);
+        assert_eq!(status(None, "[::ffff:127.0.0.1]:9", &[("host", "localhost")]), 200);
+        assert_eq!(status(None, "192.0.2.1:9", &[("host", "127.0.0.1:8080")]), 403);
+        assert_eq!(status(None, "127.0.0.1:9", &[("host", "evil.example:8080")]), 403);
+        assert_eq!(status(None, "127.0.0.1:9", &[("host", "localhost"), ("x-forwarded-for", "192.0.2.1")]), 403);
+        assert_eq!(status(None, "127.0.0.1:9", &[("host", "localhost"), ("origin", "https://evil.example")]), 403);
+    }
+
+    #[test]
+    fn a_token_is_asked_of_everybody() {
+        assert_eq!(status(Some("t"), "127.0.0.1:9", &[("host", "localhost")]), 401);
+        assert_eq!(status(Some("t"), "192.0.2.1:9", &[("authorization", "Bearer t")]), 200);
+        assert_eq!(status(Some("t"), "192.0.2.1:9", &[("authorization", "Bearer u")]), 401);
+    }
+}

@@ -1,0 +1,78 @@
+//! The HTTP side of `serve`: `/hooks/`, `/v1/` and `/health` on one address.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use secrecy::SecretString;
+use serde_json::json;
+use tokio::{net::TcpListener, sync::watch};
+use transship_api::Api;
+use transship_state::sqlite::{SqliteQueue, SqliteStore};
+use transship_webhook::{MAX_BODY, Webhook};
+
+use super::access;
+
+/// What `/health` looks at.
+pub(crate) struct Health {
+    store: Arc<SqliteStore>,
+    queues: [(&'static str, SqliteQueue); 2],
+}
+
+impl Health {
+    pub(crate) fn new(store: Arc<SqliteStore>, jobs: SqliteQueue, events: SqliteQueue) -> Self {
+        Self { store, queues: [("jobs", jobs), ("events", events)] }
+    }
+}
+
+pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, health: Health) -> Router {
+    let api = api.router().layer(middleware::from_fn_with_state(Arc::new(token), access::guard));
+    Router::new()
+        .route("/hooks/{*path}", any(hook))
+        .with_state(Arc::new(webhook))
+        .route("/health", get(report).with_state(Arc::new(health)))
+        .fallback_service(api)
+}
+
+pub(crate) async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let stop = async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    Ok(axum::serve(listener, service).with_graceful_shutdown(stop).await?)
+}
+
+/// Hands a notification to the webhook, whose body is read up to its limit.
+async fn hook(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY + 1).await else {
+        return transship_webhook::refuse(&transship_webhook::too_large()).map(Body::from);
+    };
+    webhook.handle(Request::from_parts(head, body)).await.map(Body::from)
+}
+
+/// Whether the process, its store and its queues work.
+async fn report(State(health): State<Arc<Health>>) -> Response {
+    let mut ok = true;
+    let store = health.store.check().await;
+    ok &= store.is_ok();
+    let mut queues = serde_json::Map::new();
+    for (name, queue) in &health.queues {
+        let depth = queue.depth().await;
+        ok &= depth.is_ok();
+        let depth = depth.map(|depth| json!({ "waiting": depth.visible, "held": depth.held, "dead": depth.dead }));
+        queues.insert((*name).to_owned(), depth.unwrap_or_else(|error| json!({ "error": error.to_string() })));
+    }
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let store = store.map_or_else(|error| json!({ "error": error.to_string() }), |()| json!("ok"));
+    let word = if ok { "ok" } else { "failing" };
+    let version = env!("CARGO_PKG_VERSION");
+    (status, Json(json!({ "status": word, "version": version, "store": store, "queues": queues }))).into_response()
+}

@@ -1,0 +1,77 @@
+//! What a request brings: names from its path, pages from its query. What does not fit is answered with a problem document.
+
+use axum::{
+    extract::{FromRequestParts, path::ErrorKind, rejection::PathRejection},
+    http::request::Parts,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use transship_model::Problem;
+
+use crate::Failure;
+
+/// Names from the path; one that does not follow its grammar names nothing, and is answered with 404 and the grammar.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(names)| Self(names)).map_err(|rejection| {
+            let detail = match &rejection {
+                PathRejection::FailedToDeserializePathParams(inner) => match inner.kind() {
+                    ErrorKind::Message(message) => message.clone(),
+                    kind => kind.to_string(),
+                },
+                other => other.to_string(),
+            };
+            Failure(Problem::new(404, detail))
+        })
+    }
+}
+
+/// The query string.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(query)) => Ok(Self(query)),
+            Err(rejection) => Err(Failure(Problem::new(400, rejection.body_text()))),
+        }
+    }
+}
+
+/// Which page of a listing is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Page {
+    /// At most so many items, 1 to 1000; 50 by default.
+    #[serde(default = "fifty", deserialize_with = "limit")]
+    pub(crate) limit: usize,
+    /// Where it begins: `next` of the page before.
+    #[serde(default)]
+    pub(crate) cursor: Option<String>,
+}
+
+fn fifty() -> usize {
+    50
+}
+
+fn limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
+    number.ok_or_else(|| serde::de::Error::custom(format!("limit is a number from 1 to 1000, not {text:?}")))
+}
+
+impl Page {
+    /// A page of what is in memory, sorted by `name`.
+    pub(crate) fn cut<T>(&self, all: impl Iterator<Item = T>, name: impl Fn(&T) -> String) -> (Vec<T>, Option<String>) {
+        let mut rest = all.skip_while(|item| self.cursor.as_ref().is_some_and(|cursor| name(item) <= *cursor));
+        let items: Vec<T> = rest.by_ref().take(self.limit).collect();
+        let next = rest.next().and_then(|_| items.last().map(&name));
+        (items, next)
+    }
+}

@@ -1,0 +1,260 @@
+//! Bringing one resource to one target.
+
+use jiff::Timestamp;
+use transship_model::{
+    CopyJob, Digest, Happening, Job, Origin, Outcome, Place, Precedence, Reference, RestoreJob, Route, Rule, SkipReason,
+    Written, origin::precedence,
+};
+use transship_registry::{Endpoint, Error as RegistryError, Resolved};
+use transship_state::StateError;
+
+use crate::{Disposition, MAX_UNFINISHED, Worker, report::Report, trouble::Trouble};
+
+/// So often the source may move while it is copied, before the job is sent on to wait its turn again.
+const ROUNDS: usize = 3;
+
+/// How a copy ended.
+enum Finish {
+    /// With an outcome for the log.
+    Outcome(Outcome),
+    /// Not yet: the source moves faster than it is copied.
+    SendOn,
+}
+
+impl Finish {
+    fn skipped(reason: SkipReason) -> Result<Self, Trouble> {
+        Ok(Self::Outcome(Outcome::Skipped { reason }))
+    }
+}
+
+/// What is to be done with the target's tag.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    Set,
+    Unchanged,
+    Skip(SkipReason),
+}
+
+/// A copy at work: what is known when it begins and holds until it ends.
+struct Copy<'a> {
+    job: &'a CopyJob,
+    rule: &'a Rule,
+    source: Endpoint,
+    target: Endpoint,
+    /// Several sources lead to the target, or rules lead back: versions decide.
+    contested: bool,
+    /// Rules lead on from the target: where its content came from is to be remembered.
+    remembered: bool,
+    report: &'a Report,
+}
+
+impl Worker {
+    /// A copy job, from the count of its attempts to the event that tells its outcome.
+    pub(crate) async fn copy_job(&self, job: &CopyJob) -> Result<Disposition, StateError> {
+        let (task, what) = (job.task.id.to_string(), job.source.name());
+        let attempts = self.attempts.begin(&task, &what).await?;
+        let report = Report::new(&attempts);
+        let route = Route { source: job.source.clone(), target: job.target.clone() };
+
+        let result = if attempts.unfinished > MAX_UNFINISHED {
+            Err(Trouble::crashed())
+        } else {
+            tokio::select! {
+                result = self.copy(job, &report) => result,
+                never = self.tell_progress(&job.task, &route, &report) => match never {},
+            }
+        };
+        let outcome = match result {
+            Ok(Finish::Outcome(outcome)) => outcome,
+            Ok(Finish::SendOn) => {
+                self.jobs.send(&[Job::Copy(CopyJob { continuation: job.continuation + 1, ..job.clone() })]).await?;
+                self.attempts.end(&task, &what).await?;
+                return Ok(Disposition::Done);
+            }
+            Err(Trouble::Registry(RegistryError::Schema1(_))) => Outcome::Skipped { reason: SkipReason::Schema1 },
+            Err(Trouble::Registry(RegistryError::Immutable(_))) => Outcome::Skipped { reason: SkipReason::Exists },
+            Err(trouble) => {
+                if let Trouble::Registry(RegistryError::Refused(_)) = &trouble {
+                    self.registries.forget([&job.source, &job.target]);
+                }
+                if let Some(wait) = self.next_try(&task, &what, attempts, &trouble).await? {
+                    tracing::warn!(task, source = %job.source, target = %job.target, %trouble, ?wait, "a copy is tried again");
+                    let mut progress = report.progress();
+                    progress.error = Some(trouble.to_string());
+                    progress.retry_at = Timestamp::now().checked_add(wait).ok();
+                    self.tell(&job.task, Happening::Progress { route, progress }).await?;
+                    return Ok(Disposition::Again(wait));
+                }
+                Outcome::Failed { reason: trouble.to_string() }
+            }
+        };
+        tracing::info!(task, source = %job.source, target = %job.target, %outcome, "a copy ended");
+        self.tell(&job.task, Happening::Ended { route, progress: report.progress(), outcome }).await?;
+        self.attempts.end(&task, &what).await?;
+        Ok(Disposition::Done)
+    }
+
+    async fn copy(&self, job: &CopyJob, report: &Report) -> Result<Finish, Trouble> {
+        let catalog = self.catalog.snapshot().await?;
+        let in_force = catalog.rule_in_force(job.task.id.rule(), &job.source, &job.target, job.subject.is_some());
+        let Some(rule) = in_force else { return Finish::skipped(SkipReason::RuleChanged) };
+        let contested = catalog.is_contested(rule, &job.source, &job.target);
+        let copy = Copy {
+            job,
+            rule,
+            source: self.registries.endpoint(&catalog, &job.source).await?,
+            target: self.registries.endpoint(&catalog, &job.target).await?,
+            contested,
+            remembered: contested || !catalog.rules_from(&job.target).is_empty(),
+            report,
+        };
+        match &job.subject {
+            Some(subject) => self.bring_attachments(&copy, subject).await,
+            None => self.bring_tag(&copy).await,
+        }
+    }
+
+    /// Brings what the source tag points to, and looks again: before it sets the target's tag, at the target, because registries
+    /// have no compare-and-set; after it has set it, at the source, because a push in between is a push to be brought as well.
+    async fn bring_tag(&self, copy: &Copy<'_>) -> Result<Finish, Trouble> {
+        let Copy { job, rule, source, target, .. } = copy;
+        let mut has_set = false;
+        for _ in 0..ROUNDS {
+            let resolve = self.copier.resolve(source, &job.source.reference);
+            let look = target.registry.head_manifest(&target.repository, &job.target.reference);
+            let (resolved, mut current) = tokio::try_join!(resolve, look)?;
+            let Some(mut resolved) = resolved else {
+                return Self::finish(has_set, Outcome::Skipped { reason: SkipReason::Gone });
+            };
+            let pointed_to = resolved.descriptor.digest.clone();
+            let source_origin = if copy.remembered { self.origins.get(&job.source).await? } else { Origin::default() };
+            if copy.contested
+                && let Some(newer) = self.put_back(copy, &source_origin, &pointed_to).await?
+            {
+                resolved = newer;
+            }
+            copy.report.resolved(&resolved.descriptor.digest, resolved.artifact);
+            if !rule.selects_type(resolved.artifact) {
+                return Self::finish(has_set, Outcome::Skipped { reason: SkipReason::Type });
+            }
+
+            let mut judgement = self.judge(copy, &source_origin, &resolved, current.as_ref().map(|d| &d.digest)).await?;
+            if judgement == Judgement::Set {
+                self.copier.content(source, target, &resolved, copy.report).await?;
+                let look = target.registry.head_manifest(&target.repository, &job.target.reference).await?;
+                if look.as_ref().map(|d| &d.digest) != current.as_ref().map(|d| &d.digest) {
+                    current = look;
+                    judgement = self.judge(copy, &source_origin, &resolved, current.as_ref().map(|d| &d.digest)).await?;
+                }
+            }
+            match judgement {
+                Judgement::Skip(reason) => return Self::finish(has_set, Outcome::Skipped { reason }),
+                Judgement::Unchanged => {
+                    let brought = self.attachments(copy, &resolved.descriptor.digest).await?;
+                    return Self::finish(has_set || brought, Outcome::Unchanged);
+                }
+                Judgement::Set => {
+                    self.remember(copy, &source_origin, &resolved.descriptor.digest).await?;
+                    self.copier.publish(source, target, &resolved, &job.target.reference, copy.report).await?;
+                    has_set = true;
+                    // Listed only now: a signature pushed before this is in the list, one pushed later finds its subject here.
+                    self.attachments(copy, &resolved.descriptor.digest).await?;
+                    if copy.contested {
+                        self.restore(&job.target).await?;
+                    }
+                }
+            }
+            let look = source.registry.head_manifest(&source.repository, &job.source.reference).await?;
+            let still = look.is_none_or(|d| d.digest == pointed_to || d.digest == resolved.descriptor.digest);
+            // Without overwriting, what this job has just set stays as well.
+            if still || !rule.overwrite {
+                return Ok(Finish::Outcome(Outcome::Copied));
+            }
+        }
+        Ok(Finish::SendOn)
+    }
+
+    /// A job that has set the tag in an earlier round has copied, whatever the last round found.
+    fn finish(has_set: bool, otherwise: Outcome) -> Result<Finish, Trouble> {
+        Ok(Finish::Outcome(if has_set { Outcome::Copied } else { otherwise }))
+    }
+
+    /// Whether the target's tag, holding `current`, is to be set to what was resolved.
+    async fn judge(
+        &self,
+        copy: &Copy<'_>,
+        source_origin: &Origin,
+        resolved: &Resolved,
+        current: Option<&Digest>,
+    ) -> Result<Judgement, Trouble> {
+        let digest = &resolved.descriptor.digest;
+        Ok(match current {
+            None => Judgement::Set,
+            Some(current) if current == digest => Judgement::Unchanged,
+            Some(_) if !copy.rule.overwrite => Judgement::Skip(SkipReason::Exists),
+            Some(_) if !copy.contested => Judgement::Set,
+            Some(current) => {
+                let target_origin = self.origins.get(&copy.job.target).await?;
+                match precedence(source_origin.version_of(digest), target_origin.version_of(current)) {
+                    Precedence::Source => Judgement::Set,
+                    Precedence::Target => Judgement::Skip(SkipReason::Superseded),
+                    Precedence::Unknown => Judgement::Skip(SkipReason::Conflict),
+                }
+            }
+        })
+    }
+
+    /// Where the source tag was overwritten with something older before its push became known: has that put back, and brings what
+    /// was pushed instead of what the tag points to.
+    async fn put_back(&self, copy: &Copy<'_>, origin: &Origin, pointed_to: &Digest) -> Result<Option<Resolved>, Trouble> {
+        let Some((digest, _)) = origin.overwritten(pointed_to) else { return Ok(None) };
+        let overwritten_by = origin.written.last().map_or_else(Timestamp::now, |written| written.at);
+        let restore = RestoreJob { place: copy.job.source.clone(), digest: digest.clone(), overwritten_by };
+        self.jobs.send(&[Job::Restore(restore)]).await?;
+        Ok(self.copier.resolve(&copy.source, &Reference::Digest(digest.clone())).await?)
+    }
+
+    /// Notes what is about to be set, so that the target's own notification of it is known as an echo.
+    async fn remember(&self, copy: &Copy<'_>, source_origin: &Origin, digest: &Digest) -> Result<(), Trouble> {
+        if !copy.remembered {
+            return Ok(());
+        }
+        let repository = |place: &Place| (place.instance.clone(), place.repository.clone());
+        let (source, target) = (repository(&copy.job.source), repository(&copy.job.target));
+        let written = Written {
+            digest: digest.clone(),
+            at: Timestamp::now(),
+            version: source_origin.version_of(digest).cloned(),
+            trail: source_origin.trail_of(digest).extended(copy.rule.id, source, target),
+            echoed: None,
+        };
+        let note = |origin: &mut Origin| {
+            origin.note_write(written.clone());
+            true
+        };
+        self.origins.change(&copy.job.target, note).await?;
+        Ok(())
+    }
+
+    /// Brings what refers to a manifest. True if there was anything to bring.
+    async fn attachments(&self, copy: &Copy<'_>, subject: &Digest) -> Result<bool, Trouble> {
+        // Where rules lead both ways, two signature tags that replace each other would do so for ever.
+        let overwrite = copy.rule.overwrite && !copy.contested;
+        let attached = self.copier.attachments(&copy.source, &copy.target, subject, overwrite, copy.report).await?;
+        if !attached.left.is_empty() {
+            let (target, left) = (&copy.job.target, &attached.left);
+            tracing::warn!(%target, ?left, "the target's signatures differ from the source's and are left as they are");
+        }
+        Ok(attached.manifests > 0)
+    }
+
+    /// A signature or the like was pushed after its subject had been brought.
+    async fn bring_attachments(&self, copy: &Copy<'_>, subject: &Digest) -> Result<Finish, Trouble> {
+        let reference = Reference::Digest(subject.clone());
+        if copy.target.registry.head_manifest(&copy.target.repository, &reference).await?.is_none() {
+            return Finish::skipped(SkipReason::Subject);
+        }
+        let brought = self.attachments(copy, subject).await?;
+        Self::finish(brought, Outcome::Unchanged)
+    }
+}

@@ -1,0 +1,201 @@
+//! **worker**: a job becomes a copy.
+//!
+//! *Triggered by* a message of the jobs queue, one at a time. *Reads* the catalogue, both registries, and where tags came from.
+//! *Writes* the target registry, events for the log, and jobs that follow from this one; never task state. *When it fails* the
+//! message comes back: at once after a crash, after a wait where a registry asked for one or an error may pass, and what was
+//! done already is found done. It gives up what will not get better, and says so in the log.
+
+mod copy;
+mod look;
+mod registries;
+mod report;
+mod restore;
+mod scan;
+mod trouble;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use transship_model::{Happening, Job, TaskEvent, TaskHead};
+use transship_registry::{Copier, Http};
+use transship_state::{
+    AttemptLog, Attempts, Catalog, Dispatcher, Events, Incoming, Jobs, Origins, Queue, QueueError, Secrets, StateError,
+    messages,
+};
+
+use crate::{registries::Registries, trouble::Trouble};
+
+/// How long a message is held back at first, and again with each [`HEARTBEAT`]: a crashed worker's job is taken up after that.
+pub const HOLD: Duration = Duration::from_secs(60);
+/// How often the hold is renewed.
+pub const HEARTBEAT: Duration = Duration::from_secs(20);
+/// So many attempts that began and did not end are enough: something about the job kills its worker.
+const MAX_UNFINISHED: u32 = 5;
+/// For so long an error that may pass is tried again.
+const ERROR_BUDGET: Duration = Duration::from_secs(24 * 3600);
+/// The longest wait between two attempts, unless a registry asks for more.
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+/// The longest hold that every queue understands.
+const MAX_WAIT: Duration = Duration::from_secs(11 * 3600);
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It is done with: delete it.
+    Done,
+    /// It is to come again after so long: release it.
+    Again(Duration),
+    /// Somebody else may have it by now: leave it alone.
+    Lost,
+}
+
+/// The stores and clients that a worker works with.
+pub struct Worker {
+    catalog: Arc<Catalog>,
+    registries: Registries,
+    copier: Copier,
+    origins: Origins,
+    attempts: AttemptLog,
+    dispatcher: Dispatcher,
+    jobs: Jobs,
+    events: Events,
+}
+
+/// Where a worker's state is.
+#[derive(Clone)]
+pub struct Stores {
+    /// Instances and rules.
+    pub catalog: Arc<Catalog>,
+    /// Where tags came from.
+    pub origins: Origins,
+    /// How often jobs have been begun.
+    pub attempts: AttemptLog,
+    /// The queue of jobs, for those that follow from one.
+    pub jobs: Jobs,
+    /// The queue of the log's events.
+    pub events: Events,
+    /// Where registries' passwords are.
+    pub secrets: Arc<dyn Secrets>,
+}
+
+impl Worker {
+    /// A worker over these stores. Workers of one process share what they learn about registries if they share the worker.
+    pub fn new(stores: Stores, http: Http) -> Self {
+        let Stores { catalog, origins, attempts, jobs, events, secrets } = stores;
+        let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
+        let (registries, copier) = (Registries::new(http, secrets), Copier::default());
+        Self { catalog, registries, copier, origins, attempts, dispatcher, jobs, events }
+    }
+
+    /// Works on one message that is held for [`HOLD`] from now on, and keeps it held. A worker that could not keep it stops before
+    /// it touches the target again.
+    pub async fn deliver(&self, queue: &dyn Queue, message: &Incoming) -> Disposition {
+        let job = match messages::read_job(&message.body) {
+            Ok(job) => job,
+            Err(error) => {
+                // Perhaps of a newer version that is being deployed; if not, it ends among the dead letters.
+                tracing::error!(%error, body = message.body, "a message of the jobs queue");
+                return Disposition::Again(HOLD);
+            }
+        };
+        tokio::select! {
+            disposition = self.work(&job) => disposition,
+            () = hold(queue, &message.receipt) => {
+                tracing::warn!(?job, "the job's message could not be held any longer; its work stops here");
+                Disposition::Lost
+            }
+        }
+    }
+
+    /// Does what a job asks for.
+    async fn work(&self, job: &Job) -> Disposition {
+        let result = match job {
+            Job::Copy(job) => self.copy_job(job).await,
+            Job::Scan(job) => self.scan_job(job).await,
+            Job::Look(look) => self.untasked(job, self.look(look)).await,
+            Job::Restore(restore) => self.untasked(job, self.restore(&restore.place)).await,
+            Job::FanOut(fan_out) => self.untasked(job, self.fan_out(fan_out)).await,
+        };
+        result.unwrap_or_else(|error| {
+            tracing::error!(%error, "the state store");
+            Disposition::Again(jittered(Duration::from_secs(2)))
+        })
+    }
+
+    async fn fan_out(&self, job: &transship_model::FanOutJob) -> Result<(), Trouble> {
+        let catalog = self.catalog.snapshot().await?;
+        Ok(self.dispatcher.fan_out(&catalog, job).await?)
+    }
+
+    /// A job that has no task to report to: what goes wrong for good is only in the process's own log.
+    async fn untasked(&self, job: &Job, work: impl Future<Output = Result<(), Trouble>>) -> Result<Disposition, StateError> {
+        let key = job.deduplication();
+        let attempts = self.attempts.begin("untasked", &key).await?;
+        let trouble = if attempts.unfinished > MAX_UNFINISHED {
+            Trouble::crashed()
+        } else {
+            match work.await {
+                Ok(()) => {
+                    self.attempts.end("untasked", &key).await?;
+                    return Ok(Disposition::Done);
+                }
+                Err(trouble) => trouble,
+            }
+        };
+        match self.next_try("untasked", &key, attempts, &trouble).await? {
+            Some(wait) => {
+                tracing::warn!(?job, %trouble, ?wait, "a job is tried again");
+                Ok(Disposition::Again(wait))
+            }
+            None => {
+                tracing::error!(?job, %trouble, "a job failed");
+                self.attempts.end("untasked", &key).await?;
+                Ok(Disposition::Done)
+            }
+        }
+    }
+
+    /// When to try again after trouble; `None` if that is of no use, or has been of none for too long.
+    async fn next_try(
+        &self,
+        task: &str,
+        what: &str,
+        attempts: Attempts,
+        trouble: &Trouble,
+    ) -> Result<Option<Duration>, StateError> {
+        let Some(kind) = trouble.retry() else { return Ok(None) };
+        let attempts = self.attempts.pause(task, what, attempts, kind.is_error).await?;
+        let over = |since: Timestamp| Timestamp::now().duration_since(since).unsigned_abs() > ERROR_BUDGET;
+        if kind.is_error && attempts.failing_since.is_some_and(over) {
+            return Ok(None);
+        }
+        let backoff = Duration::from_secs(1 << attempts.errors.saturating_sub(1).min(9)).min(MAX_BACKOFF);
+        Ok(Some(kind.after.unwrap_or_else(|| jittered(backoff)).min(MAX_WAIT)))
+    }
+
+    async fn tell(&self, task: &TaskHead, what: Happening) -> Result<(), StateError> {
+        self.events.send(&[TaskEvent { task: task.clone(), at: Timestamp::now(), what }]).await
+    }
+}
+
+/// Keeps a message held, and returns when it can't any longer.
+async fn hold(queue: &dyn Queue, receipt: &str) {
+    let mut held_until = Instant::now() + HOLD;
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let now = Instant::now();
+        match queue.extend(receipt, HOLD).await {
+            Ok(()) => held_until = now + HOLD,
+            Err(QueueError::Lost) => return,
+            // There is time for another try before somebody else gets it.
+            Err(_) if Instant::now() + HEARTBEAT < held_until => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Spreads a wait over ±20 %, so that what failed together does not come back together.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.8 + 0.4 * fastrand::f64())
+}

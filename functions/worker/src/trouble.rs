@@ -1,0 +1,76 @@
+//! What keeps a job from being done, sorted by what comes next.
+
+use std::{fmt, time::Duration};
+
+use transship_registry::Error as RegistryError;
+use transship_state::{SecretError, StateError};
+
+/// What keeps a job from being done.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// A registry.
+    Registry(RegistryError),
+    /// A store of our own.
+    State(StateError),
+    /// A registry's password.
+    Secret(SecretError),
+    /// Something that will not change by itself.
+    Refused(String),
+}
+
+/// How something may be tried again.
+pub(crate) struct Retry {
+    /// After how long, if somebody said so.
+    pub(crate) after: Option<Duration>,
+    /// Whether it counts as an error; being asked to wait does not.
+    pub(crate) is_error: bool,
+}
+
+impl Trouble {
+    /// Something about the job ends the process again and again.
+    pub(crate) fn crashed() -> Self {
+        Self::Refused("crashed: work on it began 5 times and ended each time with its process, which may lack memory".into())
+    }
+
+    /// How it may be tried again; `None` where that is of no use.
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        match self {
+            Self::Registry(error) if error.is_retry() => {
+                Some(Retry { after: error.retry_after(), is_error: error.failure().status() != Some(429) })
+            }
+            Self::Registry(_) | Self::Refused(_) => None,
+            Self::State(StateError::Corrupt { .. }) => None,
+            // A secret that is missing may be mended by the operator while the job waits.
+            Self::State(_) | Self::Secret(_) => Some(Retry { after: None, is_error: true }),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(error) => error.fmt(f),
+            Self::State(error) => error.fmt(f),
+            Self::Secret(error) => error.fmt(f),
+            Self::Refused(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl From<RegistryError> for Trouble {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl From<StateError> for Trouble {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<SecretError> for Trouble {
+    fn from(error: SecretError) -> Self {
+        Self::Secret(error)
+    }
+}

@@ -1,0 +1,120 @@
+//! Instances: the registries that transship knows.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::InstanceName;
+
+/// A registry that transship knows. It holds references to secrets, never secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its name, chosen by the operator; the path of its webhook ends with it.
+    pub name: InstanceName,
+    /// Scheme, host and port: `https://registry.example.com`.
+    pub endpoint: Url,
+    /// What software or service it is, where that makes a difference.
+    pub kind: Kind,
+    /// Where it is, for people; `eu-central-1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The compliance zone; for people, until replicas are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// How transship logs in.
+    #[serde(default)]
+    pub credentials: Credentials,
+    /// How its notifications prove where they come from.
+    #[serde(default)]
+    pub webhook: WebhookAuth,
+    /// A token service besides the ones that are trusted by themselves (the registry's own host and its parent domain).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_realm: Option<Url>,
+    /// Talk plain http to a host that is not the loopback.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// The kinds of registry that are treated specially; `oci` is every other one that follows the distribution specification.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// CNCF distribution (`registry:2`, `registry:3`, Debian's `docker-registry`).
+    Distribution,
+    /// Harbor: a repository's first segment is a project, which must exist before the first push.
+    Harbor,
+    /// Any other registry.
+    #[default]
+    Oci,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are shown.
+    pub const ALL: [Self; 3] = [Self::Distribution, Self::Harbor, Self::Oci];
+
+    /// The name in configuration files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Distribution => "distribution",
+            Self::Harbor => "harbor",
+            Self::Oci => "oci",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a secret is: it is read when it is needed and kept nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretRef {
+    /// An environment variable: `env:NAME`.
+    Env(String),
+    /// A file, a final line break not being part of the secret: `file:/run/secrets/name`.
+    File(String),
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "env:{name}"),
+            Self::File(path) => write!(f, "file:{path}"),
+        }
+    }
+}
+
+/// How transship logs in to a registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Credentials {
+    /// Not at all.
+    #[default]
+    Anonymous,
+    /// With a user name and a password, directly or to get a bearer token.
+    Password {
+        /// The user.
+        username: String,
+        /// Where the password is.
+        password: SecretRef,
+    },
+    /// With what `docker login` left in Docker's `config.json`, or with the credential helper that it names.
+    DockerConfig,
+}
+
+/// How an instance's notifications prove where they come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WebhookAuth {
+    /// No notification is accepted.
+    #[default]
+    Closed,
+    /// By a secret in a header or in the path.
+    Secret(SecretRef),
+    /// Not at all: written out as `webhook_auth: none`.
+    Open,
+}

@@ -1,0 +1,163 @@
+//! Jobs: messages that ask a worker for one step.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Digest, Place, PushEvent, Repository, names::hex, task::TaskHead};
+
+/// One step for a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "kebab-case")]
+pub enum Job {
+    /// Bring one resource to one target.
+    Copy(CopyJob),
+    /// Put back a digest that an older one had overwritten.
+    Restore(RestoreJob),
+    /// Find out whether a manifest without a tag of its own, or an attachment tag, belongs to something that targets have.
+    Look(LookJob),
+    /// Match an event again and send its copies: there are too many for the webhook's answer.
+    FanOut(FanOutJob),
+    /// List the source of a rule, from where the last step stopped.
+    Scan(ScanJob),
+}
+
+/// Bring one resource to one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyJob {
+    /// The task that it belongs to.
+    pub task: TaskHead,
+    /// Where to look.
+    pub source: Place,
+    /// What to set. The rule may have another target by the time that the job runs; then the job is over.
+    pub target: Place,
+    /// The manifest whose attachment this is: the copy is made only while the target has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Digest>,
+    /// How often the worker has sent the job on to itself.
+    #[serde(default)]
+    pub continuation: u32,
+}
+
+/// Put back a digest that an older one had overwritten, where rules lead both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreJob {
+    /// The tag to mend.
+    pub place: Place,
+    /// What it should hold.
+    pub digest: Digest,
+    /// When the older one was set: the same digest may have to be put back more than once.
+    pub overwritten_by: Timestamp,
+}
+
+/// Find out whether something pushed belongs to what targets have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookJob {
+    /// The push, by digest or by an attachment tag.
+    pub event: PushEvent,
+}
+
+/// Match an event again and send its copies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FanOutJob {
+    /// The push.
+    pub event: PushEvent,
+    /// What tells it apart from other deliveries, where the event has no identity.
+    pub nonce: String,
+    /// Only rules with a greater ID are left to be done.
+    #[serde(default)]
+    pub after: u64,
+}
+
+/// List the source of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanJob {
+    /// The task that it belongs to.
+    pub task: TaskHead,
+    /// Where it stopped.
+    #[serde(default)]
+    pub cursor: ScanCursor,
+    /// How many steps have been made.
+    #[serde(default)]
+    pub continuation: u32,
+}
+
+/// How far a scan has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanCursor {
+    /// The registry's own position in its list of repositories.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<String>,
+    /// Repositories of the current page of that list that are still to be done, the next one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Repository>,
+    /// Position in the list of tags of the next repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<String>,
+    /// Whether the last page of repositories has been read.
+    #[serde(default)]
+    pub listed: bool,
+    /// Whether the repository at hand has had a tag that matched.
+    #[serde(default)]
+    pub counted: bool,
+    /// Repositories with at least one resource so far.
+    #[serde(default)]
+    pub repositories: u64,
+    /// Resources so far.
+    #[serde(default)]
+    pub resources: u64,
+    /// What could not be listed, the first of it; the rest is listed nevertheless.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl ScanCursor {
+    /// Goes on to the next repository.
+    pub fn finish_repository(&mut self) {
+        self.pending.pop();
+        self.tags = None;
+        self.counted = false;
+    }
+}
+
+impl Job {
+    /// The message group: jobs of one group never run at once. A hash in hexadecimal digits, because services limit length
+    /// and kinds of characters.
+    pub fn group(&self) -> String {
+        match self {
+            // Attachments of one subject share its referrers tag, so they have one writer as well.
+            Self::Copy(CopyJob { target, subject: Some(subject), .. }) => {
+                hash(&format!("subject\n{}\n{}\n{subject}", target.instance, target.repository))
+            }
+            Self::Copy(CopyJob { target: place, .. }) | Self::Restore(RestoreJob { place, .. }) => target_group(place),
+            Self::Look(LookJob { event }) => {
+                hash(&format!("look\n{}\n{}\n{:?}\n{:?}", event.instance, event.repository, event.tag, event.digest))
+            }
+            Self::FanOut(FanOutJob { event, nonce, .. }) => hash(&format!("fan-out\n{:?}\n{nonce}", event.identity())),
+            Self::Scan(ScanJob { task, .. }) => hash(&format!("scan\n{}", task.id)),
+        }
+    }
+
+    /// The de-duplication ID: the same step asked for twice within minutes is done once.
+    pub fn deduplication(&self) -> String {
+        match self {
+            Self::Copy(job) => hash(&format!("copy\n{}\n{}\n{}", job.task.id, job.source, job.continuation)),
+            Self::Restore(job) => hash(&format!("restore\n{}\n{}\n{}", job.place, job.digest, job.overwritten_by)),
+            Self::Look(LookJob { event }) => match event.identity() {
+                Some(identity) => hash(&format!("look\n{identity}")),
+                None => hash(&format!("look\n{}\n{:?}\n{:?}\n{}", event.repository, event.tag, event.digest, event.received)),
+            },
+            Self::FanOut(job) => hash(&format!("fan-out\n{:?}\n{}\n{}", job.event.identity(), job.nonce, job.after)),
+            Self::Scan(job) => hash(&format!("scan\n{}\n{}", job.task.id, job.continuation)),
+        }
+    }
+}
+
+/// The group of all jobs that write one place.
+pub fn target_group(place: &Place) -> String {
+    hash(&format!("target\n{place}"))
+}
+
+fn hash(text: &str) -> String {
+    hex(&Sha256::digest(text)[..20])
+}

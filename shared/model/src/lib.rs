@@ -1,0 +1,29 @@
+//! Types and rules of transship, without I/O.
+//!
+//! What the parts of transship say to each other: names, instances, rules, push events, jobs, tasks and their events, and the
+//! decisions that need no registry: which rules an event meets, which of two versions of a tag wins, how the log is merged.
+
+pub mod event;
+pub mod instance;
+pub mod job;
+pub mod matching;
+pub mod names;
+pub mod origin;
+pub mod problem;
+pub mod rule;
+pub mod task;
+
+pub use event::PushEvent;
+pub use instance::{Credentials, Instance, Kind, SecretRef, WebhookAuth};
+pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
+pub use matching::RuleIndex;
+pub use names::{
+    AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RuleId, RuleName, Tag, TaskId,
+};
+pub use origin::{Origin, Precedence, Pushed, Trail, Verdict, Version, Written};
+pub use problem::Problem;
+pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
+pub use task::{
+    Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead, TaskStatus,
+    Trigger,
+};

@@ -1,0 +1,460 @@
+//! Names that are parsed once at the border and trusted from there on.
+//!
+//! Each type holds text that is known to follow its grammar, so that a path, a URL or a sort key can be made from it
+//! without a second thought. `Display` gives the text back, `FromStr` and serde parse it.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Text that does not follow the grammar of the name that it was meant to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {what}: {rule}")]
+pub struct InvalidName {
+    /// What was to be parsed, at most 80 characters of it.
+    pub text: String,
+    /// The kind of name, with its article: "a tag".
+    pub what: &'static str,
+    /// The grammar in words, so that the reader can mend the text.
+    pub rule: &'static str,
+}
+
+impl InvalidName {
+    fn new(text: &str, what: &'static str, rule: &'static str) -> Self {
+        Self { text: text.chars().take(80).collect(), what, rule }
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $valid:path) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                if $valid(text) { Ok(Self(text.into())) } else { Err(InvalidName::new(text, $what, $rule)) }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.to_string()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The name of an instance, that is of a registry that transship knows.
+    InstanceName,
+    "an instance name",
+    "1 to 100 lowercase letters, digits, '-', '.' and '_', beginning with a letter or digit",
+    is_short_name
+);
+
+name!(
+    /// The name of a rule, unique within its source instance.
+    RuleName,
+    "a rule name",
+    "1 to 100 lowercase letters, digits, '-', '.' and '_', beginning with a letter or digit",
+    is_short_name
+);
+
+name!(
+    /// The name of a repository: distribution specification 1.1, section "Pulling manifests", at most 255 characters.
+    Repository,
+    "a repository name",
+    "path components of lowercase letters and digits, separated inside by one of '.', '_', '__' or dashes, joined by '/', \
+     255 characters at most",
+    is_repository
+);
+
+name!(
+    /// A tag: distribution specification 1.1, section "Pulling manifests".
+    Tag,
+    "a tag",
+    "1 to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'",
+    is_tag
+);
+
+name!(
+    /// A digest: image specification 1.1, section "Digests"; sha256 and sha512 are understood.
+    Digest,
+    "a digest",
+    "'sha256:' with 64 or 'sha512:' with 128 lowercase hexadecimal digits",
+    is_digest
+);
+
+name!(
+    /// Which of a registry's repositories are meant: those below a path (`team`), those without a slash (the empty
+    /// path), or all of them (`*`).
+    Namespace,
+    "a namespace",
+    "a path like 'team' or 'team/base', '' for repositories without a slash, or '*' for all",
+    is_namespace
+);
+
+name!(
+    /// The identity of a task, made by [`TaskId::derive`]. It begins with its rule's ID and its time, so that a table finds
+    /// the task by it alone and lists a rule's tasks in the order of time.
+    TaskId,
+    "a task ID",
+    "a rule's number, '-' and 28 lowercase hexadecimal digits",
+    is_task_id
+);
+
+fn is_short_name(s: &str) -> bool {
+    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    s.len() <= 100 && s.bytes().next().is_some_and(alnum) && s.bytes().all(|b| alnum(b) || b"-._".contains(&b))
+}
+
+fn is_repository(s: &str) -> bool {
+    s.len() <= 255 && s.split('/').all(is_path_component)
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+fn is_path_component(s: &str) -> bool {
+    let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = s.as_bytes();
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    alnum(first)
+        && alnum(last)
+        && bytes
+            .chunk_by(|a, b| alnum(a) == alnum(b))
+            .all(|run| alnum(&run[0]) || matches!(run, b"." | b"_" | b"__") || run.iter().all(|b| *b == b'-'))
+}
+
+fn is_tag(s: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    s.len() <= 128 && s.bytes().next().is_some_and(word) && s.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+}
+
+fn is_digest(s: &str) -> bool {
+    let hex = |h: &str, n| h.len() == n && h.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    match s.split_once(':') {
+        Some(("sha256", h)) => hex(h, 64),
+        Some(("sha512", h)) => hex(h, 128),
+        _ => false,
+    }
+}
+
+fn is_namespace(s: &str) -> bool {
+    s.is_empty() || s == "*" || is_repository(s)
+}
+
+fn is_task_id(s: &str) -> bool {
+    s.split_once('-').is_some_and(|(rule, rest)| {
+        rule.parse::<RuleId>().is_ok()
+            && rest.len() == 28
+            && rest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
+impl Repository {
+    /// The leading path: `team/base` of `team/base/app`, empty where there is no slash.
+    pub fn parent(&self) -> &str {
+        self.0.rsplit_once('/').map_or("", |(parent, _)| parent)
+    }
+
+    /// The path below a namespace, if the repository lies in it: `base/app` of `team/base/app` in `team`.
+    pub fn below(&self, namespace: &Namespace) -> Option<&str> {
+        match namespace.as_str() {
+            "*" => Some(&self.0),
+            "" => (!self.0.contains('/')).then_some(&*self.0),
+            path => self.0.strip_prefix(path)?.strip_prefix('/'),
+        }
+    }
+}
+
+impl Namespace {
+    /// The namespace `*`.
+    pub fn all() -> Self {
+        Self("*".into())
+    }
+
+    /// Whether this is `*`, every repository of the instance.
+    pub fn is_all(&self) -> bool {
+        &*self.0 == "*"
+    }
+
+    /// The repository at `path` below this namespace; with `*` and the empty namespace that is the path itself.
+    ///
+    /// # Errors
+    /// The joined name may be too long.
+    pub fn join(&self, path: &str) -> Result<Repository, InvalidName> {
+        match self.as_str() {
+            "" | "*" => path.parse(),
+            namespace => format!("{namespace}/{path}").parse(),
+        }
+    }
+}
+
+/// What an attachment tag says about itself; see [`Tag::subject`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachmentKind {
+    /// `sha256-<hex>`: the referrers tag schema of the distribution specification, an index of referrers.
+    Referrers,
+    /// `sha256-<hex>.sig`, `.att` or `.sbom`: cosign's signature, attestation and bill of materials.
+    Cosign,
+}
+
+impl Tag {
+    /// The manifest that a tag of the form `sha256-<hex>` (referrers tag schema) or `sha256-<hex>.sig|.att|.sbom` (cosign)
+    /// belongs to. Such tags never meet a rule's tag pattern; they follow their subject.
+    pub fn subject(&self) -> Option<(Digest, AttachmentKind)> {
+        let (name, kind) = match self.0.split_once('.') {
+            None => (&*self.0, AttachmentKind::Referrers),
+            Some((name, "sig" | "att" | "sbom")) => (name, AttachmentKind::Cosign),
+            Some(_) => return None,
+        };
+        let (algorithm, hex) = name.split_once('-')?;
+        Some((format!("{algorithm}:{hex}").parse().ok()?, kind))
+    }
+}
+
+impl Digest {
+    /// The sha256 digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(format!("sha256:{}", hex(&Sha256::digest(bytes))).into())
+    }
+
+    /// `sha256` or `sha512`.
+    pub fn algorithm(&self) -> &str {
+        self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)
+    }
+
+    /// The part after the colon.
+    pub fn hex(&self) -> &str {
+        self.0.split_once(':').map_or("", |(_, hex)| hex)
+    }
+
+    /// The digest as a tag of the referrers tag schema, `sha256-<hex>`, with a suffix like `.sig` if one is given. A sha512
+    /// digest is cut as the specification has it: a tag has no more than 128 characters.
+    pub fn as_tag(&self, suffix: &str) -> Tag {
+        let mut text = format!("{}-{}", self.algorithm(), self.hex());
+        text.truncate(128 - suffix.len());
+        Tag((text + suffix).into())
+    }
+}
+
+/// Lowercase hexadecimal digits of some bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A tag, or a digest where there is no tag.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Reference {
+    /// A name that can be moved.
+    Tag(Tag),
+    /// Exact content.
+    Digest(Digest),
+}
+
+impl FromStr for Reference {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.contains(':') { text.parse().map(Self::Digest) } else { text.parse().map(Self::Tag) }
+    }
+}
+
+impl TryFrom<String> for Reference {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<Reference> for String {
+    fn from(reference: Reference) -> String {
+        reference.to_string()
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(f),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+impl Reference {
+    /// The tag, if it is one.
+    pub fn tag(&self) -> Option<&Tag> {
+        match self {
+            Self::Tag(tag) => Some(tag),
+            Self::Digest(_) => None,
+        }
+    }
+}
+
+/// A place for an artifact in an instance: written `instance/repository:tag` or `instance/repository@digest`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The registry.
+    pub instance: InstanceName,
+    /// The repository in it.
+    pub repository: Repository,
+    /// Tag or digest.
+    pub reference: Reference,
+}
+
+impl Place {
+    /// `repository:tag` or `repository@digest`.
+    pub fn name(&self) -> String {
+        let separator = if self.reference.tag().is_some() { ':' } else { '@' };
+        format!("{}{separator}{}", self.repository, self.reference)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.instance, self.name())
+    }
+}
+
+/// A rule's identity: a number that is given once and never again, so that work left over from a deleted rule never acts
+/// for a later one of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RuleId(pub u64);
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RuleId {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl TaskId {
+    /// The task of `rule` for the triggering that `identity` names, at `time`. The same three give the same ID, so that a
+    /// repeated delivery makes no second task.
+    pub fn derive(rule: RuleId, time: jiff::Timestamp, identity: &str) -> Self {
+        let millis = time.as_millisecond().max(0);
+        let hash = Sha256::digest(format!("{rule}\n{identity}"));
+        Self(format!("{rule}-{millis:012x}{}", hex(&hash[..8])).into())
+    }
+
+    /// The rule whose task this is.
+    pub fn rule(&self) -> RuleId {
+        RuleId(self.0.split_once('-').and_then(|(rule, _)| rule.parse().ok()).unwrap_or_default())
+    }
+
+    /// The part after the rule: time, then hash.
+    pub fn ordinal(&self) -> &str {
+        self.0.split_once('-').map_or("", |(_, ordinal)| ordinal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_outside_is_held_to_its_grammar() {
+        for good in ["a", "team/app", "a.b/c_d/e__f/g---h", "0/1"] {
+            assert!(good.parse::<Repository>().is_ok(), "{good}");
+        }
+        for bad in ["", "/a", "a/", "a//b", "A", "a..b", "a___b", "-a", "a-", "..", "a/../b", "a b", "a\n", "ä", "a/%2e%2e"] {
+            assert!(bad.parse::<Repository>().is_err(), "{bad:?}");
+        }
+        assert!("a".repeat(256).parse::<Repository>().is_err());
+        assert!("_v1.0-rc".parse::<Tag>().is_ok());
+        for bad in ["", ".a", "-a", "a/b", "a:b", "v1\n"] {
+            assert!(bad.parse::<Tag>().is_err(), "{bad:?}");
+        }
+        assert!("a".repeat(129).parse::<Tag>().is_err());
+        for bad in ["sha256:ab", "md5:00", &format!("sha256:{}", "A".repeat(64)), &"f".repeat(64)] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad:?}");
+        }
+        assert_eq!("Team".parse::<Repository>().unwrap_err().text, "Team");
+    }
+
+    #[test]
+    fn the_path_below_a_namespace_is_what_a_pattern_meets() {
+        let ns = |s: &str| s.parse::<Namespace>().unwrap();
+        let repo = "team/base/app".parse::<Repository>().unwrap();
+        assert_eq!(repo.below(&ns("team")), Some("base/app"));
+        assert_eq!(repo.below(&ns("team/base")), Some("app"));
+        assert_eq!(repo.below(&ns("*")), Some("team/base/app"));
+        assert_eq!(repo.below(&ns("tea")), None);
+        assert_eq!(repo.below(&ns("")), None);
+        assert_eq!("app".parse::<Repository>().unwrap().below(&ns("")), Some("app"));
+        assert_eq!(ns("mirror").join("base/app").unwrap().as_str(), "mirror/base/app");
+    }
+
+    #[test]
+    fn attachment_tags_name_their_subject() {
+        let digest = Digest::of(b"x");
+        for (suffix, kind) in
+            [("", AttachmentKind::Referrers), (".sig", AttachmentKind::Cosign), (".sbom", AttachmentKind::Cosign)]
+        {
+            assert_eq!(digest.as_tag(suffix).subject(), Some((digest.clone(), kind)));
+        }
+        for other in ["v1", "sha256-12", "sha256-12.sig", "v1.sig"] {
+            assert_eq!(other.parse::<Tag>().unwrap().subject(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_delivery_has_the_same_task() {
+        let time = "2026-01-02T03:04:05Z".parse().unwrap();
+        let id = TaskId::derive(RuleId(12), time, "event-1");
+        assert_eq!(id, TaskId::derive(RuleId(12), time, "event-1"));
+        assert_ne!(id, TaskId::derive(RuleId(13), time, "event-1"));
+        assert_eq!(id.rule(), RuleId(12));
+        assert_eq!(id.to_string().parse::<TaskId>().unwrap(), id);
+        for bad in ["", "12", "12-xyz", "x-0193f2ab3c4d9f8e7d6c5b4a3928", "12-0193f2ab3c4d9f8e7d6c5b4a392"] {
+            assert!(bad.parse::<TaskId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Errors over HTTP: problem documents, RFC 9457.
+
+use serde::{Deserialize, Serialize};
+
+/// A problem document (RFC 9457, section 3.1). Its type is `about:blank`: the status says what kind of problem it is, the
+/// detail what, where and how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The status in words.
+    pub title: String,
+    /// What is wrong with this request and how to mend it.
+    pub detail: String,
+}
+
+impl Problem {
+    /// The media type of a problem document.
+    pub const MEDIA_TYPE: &'static str = "application/problem+json";
+
+    /// A problem with its status, the status's words, and the detail.
+    pub fn new(status: u16, detail: impl Into<String>) -> Self {
+        let title = match status {
+            400 => "Bad Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            409 => "Conflict",
+            413 => "Content Too Large",
+            415 => "Unsupported Media Type",
+            422 => "Unprocessable Content",
+            503 => "Service Unavailable",
+            _ => "Internal Server Error",
+        };
+        Self { status, title: title.to_owned(), detail: detail.into() }
+    }
+
+    /// The document.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}

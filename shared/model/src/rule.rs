@@ -1,0 +1,393 @@
+//! Rules: what to sync from one source to one target.
+
+use std::{fmt, str::FromStr};
+
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::{InstanceName, InvalidName, Namespace, Reference, Repository, RuleId, RuleName, Tag};
+
+/// What to sync from one source instance and namespace to one target instance and namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Its identity, given once.
+    pub id: RuleId,
+    /// Grows with each change, from 1.
+    pub revision: u64,
+    /// Its name, unique within the source instance.
+    pub name: RuleName,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// What it selects.
+    pub source: Source,
+    /// Where that goes.
+    pub target: Target,
+    /// Whether a tag that the target has with another digest is replaced.
+    #[serde(default)]
+    pub overwrite: bool,
+    /// Whether it does anything.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a rule selects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The instance that is pushed to.
+    pub instance: InstanceName,
+    /// The namespace whose repositories are meant.
+    pub namespace: Namespace,
+    /// Meets the path of a repository below the namespace.
+    #[serde(default)]
+    pub repository: Pattern,
+    /// Meets the tag.
+    #[serde(default)]
+    pub tag: Pattern,
+    /// The artifact types that are meant; empty for all.
+    #[serde(default)]
+    pub types: Vec<ArtifactType>,
+}
+
+/// Where a rule copies to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The instance that is written to.
+    pub instance: InstanceName,
+    /// The namespace there; by default the source's. With `*`, or empty, repositories keep their whole path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
+}
+
+/// What an artifact is, as its manifest says; an index is what its children are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArtifactType {
+    /// A container image, for one platform or several.
+    Image,
+    /// A Helm chart.
+    Chart,
+    /// Anything else: signatures, SBOMs, WebAssembly modules, models.
+    Other,
+}
+
+impl ArtifactType {
+    /// The name in configuration files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Chart => "chart",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for ArtifactType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A regular expression that meets a whole name. It is checked when it is parsed and compiled where it is used, so that ten
+/// thousand rules cost a cold start nothing.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(String);
+
+/// A pattern that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPattern {
+    /// Its syntax is wrong; the message points at the place.
+    #[error("not a regular expression: {0}")]
+    Syntax(String),
+    /// It is longer than [`Pattern::MAX_LENGTH`] or compiles to more than [`Pattern::SIZE_LIMIT`].
+    #[error("the regular expression is too large: at most {max} characters, and no more than 1 MiB when compiled", max = Pattern::MAX_LENGTH)]
+    TooLarge,
+}
+
+impl Pattern {
+    /// The greatest length of a pattern, in bytes.
+    pub const MAX_LENGTH: usize = 1024;
+    /// The greatest size of a compiled pattern, in bytes.
+    pub const SIZE_LIMIT: usize = 1 << 20;
+
+    /// Compiles the pattern to meet whole names.
+    ///
+    /// # Errors
+    /// None for a pattern that was parsed; see [`InvalidPattern`] for the others.
+    pub fn compile(&self) -> Result<Regex, InvalidPattern> {
+        compile(&format!("^(?:{})$", self.0))
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it meets every name.
+    pub fn is_any(&self) -> bool {
+        self.0 == ".*"
+    }
+
+    /// Whether the pattern meets the whole of `name`. It compiles the pattern each time; [`crate::RuleIndex`] does not.
+    pub fn matches(&self, name: &str) -> bool {
+        self.is_any() || self.compile().is_ok_and(|regex| regex.is_match(name))
+    }
+
+    /// The only name that the pattern meets, if it is a plain text: a registry need not be searched for it.
+    pub fn literal(&self) -> Option<String> {
+        let hir = regex_syntax::parse(&self.0).ok()?;
+        match hir.kind() {
+            regex_syntax::hir::HirKind::Literal(literal) => String::from_utf8(literal.0.to_vec()).ok(),
+            _ => None,
+        }
+    }
+}
+
+fn compile(text: &str) -> Result<Regex, InvalidPattern> {
+    RegexBuilder::new(text).size_limit(Pattern::SIZE_LIMIT).dfa_size_limit(Pattern::SIZE_LIMIT).build().map_err(|error| {
+        match error {
+            regex::Error::CompiledTooBig(_) => InvalidPattern::TooLarge,
+            // The last line says what is wrong, the ones before it draw a picture that fits no one-line message.
+            other => InvalidPattern::Syntax(other.to_string().lines().last().unwrap_or_default().replace("error: ", "")),
+        }
+    })
+}
+
+impl Default for Pattern {
+    fn default() -> Self {
+        Self(".*".into())
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = InvalidPattern;
+    fn from_str(text: &str) -> Result<Self, InvalidPattern> {
+        if text.len() > Self::MAX_LENGTH {
+            return Err(InvalidPattern::TooLarge);
+        }
+        // Bare first: `a)|(?:b` is no expression, but would be one inside the group that anchors it, and unanchored.
+        compile(text)?;
+        let pattern = Self(text.into());
+        pattern.compile()?;
+        Ok(pattern)
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = InvalidPattern;
+    fn try_from(text: String) -> Result<Self, InvalidPattern> {
+        text.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> String {
+        pattern.0
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}/", self.0)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a rule can't be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRule {
+    /// What it writes it would read again.
+    #[error(
+        "the target lies within the rule's own source, so that it would copy its own copies: \
+         name a target namespace outside of {0:?}, or a repository pattern that can't meet the copies"
+    )]
+    TargetWithinSource(Namespace),
+    /// The source's namespace is `*`, so is the target's, on one instance.
+    #[error("source and target are the same place: name another target instance or namespace")]
+    OntoItself,
+}
+
+impl Rule {
+    /// The name that people use: `instance/rule`.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.source.instance, self.name)
+    }
+
+    /// Where the target is, as a namespace that a path is put below.
+    pub fn target_namespace(&self) -> &Namespace {
+        self.target.namespace.as_ref().unwrap_or(&self.source.namespace)
+    }
+
+    /// The repository at the target for a repository at the source that lies in the rule's namespace, whatever its pattern says.
+    /// `None` where it does not lie there.
+    ///
+    /// # Errors
+    /// The name at the target may be too long.
+    pub fn target_repository(&self, source: &Repository) -> Option<Result<Repository, InvalidName>> {
+        Some(self.target_namespace().join(source.below(&self.source.namespace)?))
+    }
+
+    /// The repository at the source that the rule copies to `target`, if there can be one.
+    pub fn source_repository(&self, target: &Repository) -> Option<Repository> {
+        let path = match self.target_namespace().as_str() {
+            "" | "*" => target.as_str(),
+            _ => target.below(self.target_namespace())?,
+        };
+        let source = self.source.namespace.join(path).ok()?;
+        source.below(&self.source.namespace).is_some_and(|below| below == path).then_some(source)
+    }
+
+    /// Whether an artifact of this type is meant.
+    pub fn selects_type(&self, artifact: ArtifactType) -> bool {
+        self.source.types.is_empty() || self.source.types.contains(&artifact)
+    }
+
+    /// Whether the rule selects a reference of a source repository, by its names alone. A digest meets no tag pattern, and
+    /// is asked for only where something else (a subject) has been selected before.
+    pub fn selects(&self, repository: &Repository, reference: &Reference) -> bool {
+        let Some(path) = repository.below(&self.source.namespace) else { return false };
+        self.source.repository.matches(path) && reference.tag().is_none_or(|tag| self.selects_tag(tag))
+    }
+
+    /// Whether the rule's tag pattern meets a tag; tags that belong to a subject never do.
+    pub fn selects_tag(&self, tag: &Tag) -> bool {
+        tag.subject().is_none() && self.source.tag.matches(tag.as_str())
+    }
+
+    /// Checks what can be seen from the rule alone.
+    ///
+    /// # Errors
+    /// [`InvalidRule`] says which promise it would break.
+    pub fn check(&self) -> Result<(), InvalidRule> {
+        if self.source.instance != self.target.instance {
+            return Ok(());
+        }
+        let (source, target) = (&self.source.namespace, self.target_namespace());
+        if source == target || (source.is_all() && target.as_str().is_empty()) {
+            return Err(InvalidRule::OntoItself);
+        }
+        // The path below the source's namespace that every copy begins with, if copies lie there at all.
+        let nested = match (source.as_str(), target.as_str()) {
+            ("*", target) => format!("{target}/"),
+            ("", _) => return Ok(()),
+            (source, "" | "*") => {
+                // A copy `source/x` would need a path that begins with the namespace again.
+                if self.may_meet_below(&format!("{source}/")) {
+                    return Err(InvalidRule::TargetWithinSource(self.source.namespace.clone()));
+                }
+                return Ok(());
+            }
+            (source, target) => match target.strip_prefix(source).and_then(|rest| rest.strip_prefix('/')) {
+                Some(rest) => format!("{rest}/"),
+                None => return Ok(()),
+            },
+        };
+        if self.may_meet_below(&nested) {
+            return Err(InvalidRule::TargetWithinSource(self.source.namespace.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether the repository pattern may meet a path that begins with `prefix`: judged by the literals that the pattern begins
+    /// with, so that a doubt counts as yes.
+    fn may_meet_below(&self, prefix: &str) -> bool {
+        let literals = crate::matching::prefixes(&self.source.repository);
+        literals.is_none_or(|literals| literals.iter().any(|l| l.starts_with(prefix) || prefix.starts_with(l.as_str())))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn rule(source: (&str, &str), repository: &str, tag: &str, target: (&str, Option<&str>)) -> Rule {
+        Rule {
+            id: RuleId(1),
+            revision: 1,
+            name: "r".parse().unwrap(),
+            description: String::new(),
+            source: Source {
+                instance: source.0.parse().unwrap(),
+                namespace: source.1.parse().unwrap(),
+                repository: repository.parse().unwrap(),
+                tag: tag.parse().unwrap(),
+                types: Vec::new(),
+            },
+            target: Target { instance: target.0.parse().unwrap(), namespace: target.1.map(|n| n.parse().unwrap()) },
+            overwrite: false,
+            enabled: true,
+        }
+    }
+
+    #[test]
+    fn a_pattern_meets_whole_names_only() {
+        let pattern: Pattern = "v1|v2".parse().unwrap();
+        assert!(pattern.matches("v1") && pattern.matches("v2"));
+        assert!(!pattern.matches("v1x") && !pattern.matches("xv2"));
+        // Valid inside the group that anchors it, and then it would meet anything that begins with foo.
+        assert!("foo)|(?:bar".parse::<Pattern>().is_err());
+        assert_eq!("a{1000}{1000}".parse::<Pattern>(), Err(InvalidPattern::TooLarge));
+        assert!("a".repeat(2000).parse::<Pattern>().is_err());
+        assert_eq!("app-1".parse::<Pattern>().unwrap().literal().as_deref(), Some("app-1"));
+        assert_eq!("app.1".parse::<Pattern>().unwrap().literal(), None);
+    }
+
+    #[test]
+    fn a_repository_is_mapped_below_the_target_namespace_and_back() {
+        let repo = |s: &str| s.parse::<Repository>().unwrap();
+        for (source, target, from, to) in [
+            ("team", Some("mirror"), "team/base/app", "mirror/base/app"),
+            ("team", None, "team/app", "team/app"),
+            ("*", None, "team/app", "team/app"),
+            ("*", Some("mirror"), "team/app", "mirror/team/app"),
+            ("", Some("mirror"), "app", "mirror/app"),
+            ("team", Some(""), "team/app", "app"),
+            ("team/base", Some("x/y"), "team/base/app", "x/y/app"),
+        ] {
+            let rule = rule(("a", source), ".*", ".*", ("b", target));
+            assert_eq!(rule.target_repository(&repo(from)).unwrap().unwrap(), repo(to), "{source} {target:?}");
+            assert_eq!(rule.source_repository(&repo(to)), Some(repo(from)), "{source} {target:?} back");
+        }
+        let rule = rule(("a", "team"), ".*", ".*", ("b", Some("mirror")));
+        assert!(rule.target_repository(&repo("other/app")).is_none());
+        assert!(rule.source_repository(&repo("other/app")).is_none());
+    }
+
+    #[test]
+    fn a_rule_that_would_copy_its_own_copies_is_refused() {
+        let check = |source, pattern, target| rule(("a", source), pattern, ".*", ("a", target)).check();
+        assert!(check("*", ".*", Some("mirror")).is_err());
+        assert!(check("*", ".*", None).is_err());
+        assert!(check("*", "mirror/.*", Some("mirror")).is_err());
+        assert!(check("*", "team/.*", Some("mirror")).is_ok());
+        assert!(check("team", ".*", None).is_err());
+        assert!(check("team", ".*", Some("team")).is_err());
+        assert!(check("team", ".*", Some("team/copy")).is_err());
+        assert!(check("team", "app-.*", Some("team/copy")).is_ok());
+        assert!(check("team", ".*", Some("teams")).is_ok());
+        assert!(check("dev", ".*", Some("test")).is_ok());
+        assert!(check("", ".*", Some("mirror")).is_ok());
+        assert!(check("team", ".*", Some("")).is_err());
+        assert!(check("team", "app", Some("")).is_ok());
+        assert!(rule(("a", "*"), ".*", ".*", ("b", None)).check().is_ok());
+    }
+
+    #[test]
+    fn attachments_meet_no_tag_pattern() {
+        let rule = rule(("a", "team"), ".*", ".*", ("b", None));
+        let repo = "team/app".parse().unwrap();
+        assert!(rule.selects(&repo, &"v1".parse().unwrap()));
+        let signature = crate::Digest::of(b"x").as_tag(".sig");
+        assert!(!rule.selects(&repo, &Reference::Tag(signature)));
+    }
+}

@@ -1,0 +1,203 @@
+//! Which addresses a registry may send us to.
+//!
+//! A redirect, an upload `Location` or a token realm is a registry's claim. It must not make transship talk to the network
+//! that transship happens to run in: to a metadata service, to a database, to itself. Addresses are checked where a
+//! connection is made, so that a name which resolves differently the second time gains nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// How near to us an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Class {
+    /// Anywhere on the internet.
+    Public,
+    /// A private network: RFC 1918, RFC 4193, RFC 6598 (carrier-grade NAT).
+    Private,
+    /// This host.
+    Loopback,
+    /// This link: RFC 3927, RFC 4291.
+    LinkLocal,
+    /// No registry's address: metadata services, multicast, reserved ranges.
+    Never,
+}
+
+impl Class {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::of_v4(v4),
+            IpAddr::V6(v6) => Self::of_v6(v6),
+        }
+    }
+
+    fn of_v4(address: Ipv4Addr) -> Self {
+        match address.octets() {
+            // AWS, Google, Azure and others; Alibaba; Oracle.
+            [169, 254, 169, 254 | 253 | 123] | [169, 254, 170, 2 | 23] | [100, 100, 100, 200] | [192, 0, 0, 192] => Self::Never,
+            // Azure's host endpoint, which is a public address to everyone else and no registry to anyone.
+            [168, 63, 129, 16] => Self::Never,
+            [127, ..] => Self::Loopback,
+            [169, 254, ..] => Self::LinkLocal,
+            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Self::Private,
+            [0, ..] | [224..=255, ..] | [192, 0, 0, _] => Self::Never,
+            _ => Self::Public,
+        }
+    }
+
+    fn of_v6(address: Ipv6Addr) -> Self {
+        if let Some(v4) = embedded(address) {
+            return Self::of_v4(v4);
+        }
+        match address.segments() {
+            // AWS: metadata, and the credentials of pods.
+            [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254 | 0x23] => Self::Never,
+            [0, 0, 0, 0, 0, 0, 0, 1] => Self::Loopback,
+            [0xfc00..=0xfdff, ..] => Self::Private,
+            [0xfe80..=0xfebf, ..] => Self::LinkLocal,
+            [0xfec0..=0xffff, ..] | [0, ..] => Self::Never,
+            _ => Self::Public,
+        }
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped (RFC 4291), NAT64 (RFC 6052) or 6to4 (RFC 3056).
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let pair = |a: u16, b: u16| Ipv4Addr::from((u32::from(a) << 16) | u32::from(b));
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0xffff, a, b] | [0x64, 0xff9b, 0, 0, 0, 0, a, b] | [0x2002, a, b, ..] => Some(pair(a, b)),
+        _ => None,
+    }
+}
+
+/// How far an instance may send us: wherever it is itself, and outwards from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Reach(Class);
+
+impl Reach {
+    /// Public addresses only.
+    pub(crate) const PUBLIC: Self = Self(Class::Public);
+
+    /// The reach of an instance whose endpoint is at these addresses. One public address among them makes it public: that is
+    /// the smaller reach.
+    pub(crate) fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut classes = addresses.into_iter().map(Class::of);
+        let Some(first) = classes.next() else { return Self::PUBLIC };
+        Self(classes.fold(first, |class, next| if class == next { class } else { Class::Public }))
+    }
+
+    /// The reach of an endpoint. A name that can't be resolved has the smallest.
+    pub(crate) async fn of_endpoint(endpoint: &Url) -> Self {
+        match endpoint.host() {
+            Some(Host::Ipv4(address)) => Self::of([address.into()]),
+            Some(Host::Ipv6(address)) => Self::of([address.into()]),
+            Some(Host::Domain(name)) => match tokio::net::lookup_host((name, 0)).await {
+                Ok(addresses) => Self::of(addresses.map(|address| address.ip())),
+                Err(_) => Self::PUBLIC,
+            },
+            None => Self::PUBLIC,
+        }
+    }
+
+    pub(crate) fn allows(self, address: IpAddr) -> bool {
+        match Class::of(address) {
+            Class::Public => true,
+            Class::Private => matches!(self.0, Class::Private | Class::Loopback),
+            Class::Loopback => self.0 == Class::Loopback,
+            Class::LinkLocal => self.0 == Class::LinkLocal,
+            Class::Never => false,
+        }
+    }
+}
+
+/// A name or address that a registry may not send us to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is a private, loopback or link-local address, and the registry itself is not there")]
+pub(crate) struct Forbidden(pub(crate) String);
+
+/// Resolves names as the system does and leaves out what is out of reach.
+pub(crate) struct Guard {
+    pub(crate) reach: Reach,
+    /// Hosts of the proxies that the environment names: the operator's choice, wherever they are. Behind a proxy it is the
+    /// proxy that resolves and refuses.
+    pub(crate) proxies: Vec<String>,
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.reach;
+        let exempt = self.proxies.iter().any(|proxy| proxy.eq_ignore_ascii_case(name.as_str()));
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed: Vec<SocketAddr> = found.iter().filter(|a| exempt || reach.allows(a.ip())).copied().collect();
+            if allowed.is_empty() && !found.is_empty() {
+                return Err(Forbidden(name.as_str().to_owned()).into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The hosts of the proxies in the environment variables that every HTTP client knows.
+pub(crate) fn proxies() -> Vec<String> {
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .filter_map(|text| Url::parse(&text).or_else(|_| Url::parse(&format!("http://{text}"))).ok())
+        .filter_map(|url| url.host_str().map(str::to_owned))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_range_has_its_class() {
+        for (text, class) in [
+            ("8.8.8.8", Class::Public),
+            ("2606:4700::1", Class::Public),
+            ("10.1.2.3", Class::Private),
+            ("172.31.0.1", Class::Private),
+            ("172.32.0.1", Class::Public),
+            ("192.168.1.1", Class::Private),
+            ("100.64.0.1", Class::Private),
+            ("fd12::1", Class::Private),
+            ("127.0.0.1", Class::Loopback),
+            ("::1", Class::Loopback),
+            ("169.254.1.1", Class::LinkLocal),
+            ("fe80::1", Class::LinkLocal),
+            ("169.254.169.254", Class::Never),
+            ("169.254.170.2", Class::Never),
+            ("100.100.100.200", Class::Never),
+            ("fd00:ec2::254", Class::Never),
+            ("0.0.0.0", Class::Never),
+            ("::", Class::Never),
+            ("224.0.0.1", Class::Never),
+            ("255.255.255.255", Class::Never),
+            ("::ffff:127.0.0.1", Class::Loopback),
+            ("::ffff:169.254.169.254", Class::Never),
+            ("64:ff9b::10.0.0.1", Class::Private),
+            ("2002:7f00:1::", Class::Loopback),
+            ("ff02::1", Class::Never),
+        ] {
+            assert_eq!(Class::of(text.parse().unwrap()), class, "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_sent_further_inwards_than_the_instance_is() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (public, private, loopback) =
+            (Reach::of([ip("8.8.8.8")]), Reach::of([ip("10.0.0.1")]), Reach::of([ip("127.0.0.1")]));
+        assert!(public.allows(ip("1.1.1.1")) && private.allows(ip("1.1.1.1")) && loopback.allows(ip("1.1.1.1")));
+        assert!(!public.allows(ip("10.0.0.2")) && private.allows(ip("10.0.0.2")) && loopback.allows(ip("10.0.0.2")));
+        assert!(!public.allows(ip("127.0.0.1")) && !private.allows(ip("127.0.0.1")) && loopback.allows(ip("127.0.0.1")));
+        for reach in [public, private, loopback] {
+            assert!(!reach.allows(ip("169.254.169.254")) && !reach.allows(ip("fe80::1")));
+        }
+        assert_eq!(Reach::of([ip("10.0.0.1"), ip("8.8.8.8")]), Reach::PUBLIC);
+        assert_eq!(Reach::of([]), Reach::PUBLIC);
+    }
+}

@@ -1,0 +1,258 @@
+//! What refers to an artifact and follows it: referrers by `subject`, and cosign's tags.
+//!
+//! Looked at are the artifact and, if it is an index, its children, because `cosign sign --recursive` signs each of them;
+//! and of each referrer its own referrers (a signed SBOM). For the former that is four requests each at the source, three
+//! HEADs for cosign's tags and one for the referrers; they run side by side, and nothing is asked of the target until something is
+//! found. The source's tags are not listed: a repository may have a hundred thousand.
+
+use std::collections::HashSet;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
+use serde_json::{Value, json};
+use tokio::try_join;
+use transship_model::{Digest, Reference, Tag};
+
+use super::{Copier, Endpoint, Moved, Progress};
+use crate::{
+    Descriptor, Error, Manifest,
+    auth::Scope,
+    manifest::{Content, MAX_SIZE, Parsed},
+};
+
+/// How many digests are looked at for one artifact.
+const MANY: usize = 1000;
+/// How many are looked at at the same time.
+const AT_ONCE: usize = 8;
+
+/// What followed an artifact.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// Referrers and cosign tags brought to the target.
+    pub manifests: u32,
+    /// What they took.
+    pub moved: Moved,
+    /// Cosign tags of the target that differ from the source's and hold signatures that the source does not have.
+    pub left: Vec<Tag>,
+}
+
+impl std::ops::AddAssign for Attached {
+    fn add_assign(&mut self, other: Self) {
+        self.manifests += other.manifests;
+        self.moved += other.moved;
+        // The later look is the one that counts.
+        self.left = other.left;
+    }
+}
+
+/// What is looked at for one digest.
+#[derive(Debug, Clone)]
+struct Subject {
+    digest: Digest,
+    /// Whether it can have cosign's tags: an image, not another referrer.
+    cosign: bool,
+}
+
+/// What refers to one digest at the source.
+struct Found {
+    subject: Digest,
+    referrers: Vec<Descriptor>,
+    tags: Vec<(Tag, Descriptor)>,
+}
+
+impl Copier {
+    /// Brings what refers to an artifact. Whatever is there at the target stays: a listing is merged, and a cosign tag with other
+    /// signatures is replaced only if `overwrite` is set or its signatures are all among the source's.
+    ///
+    /// # Errors
+    /// The first that occurred, after all the others have been tried; see [`Error`].
+    pub async fn attachments(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        subject: &Digest,
+        overwrite: bool,
+        progress: &dyn Progress,
+    ) -> Result<Attached, Error> {
+        let mut attached = Attached::default();
+        let mut failed = None;
+        let children = self.children_of(source, subject).await?;
+        let mut seen: HashSet<Digest> = HashSet::new();
+        let mut level: Vec<Subject> =
+            std::iter::once(subject).chain(children.iter()).map(|d| Subject { digest: d.clone(), cosign: true }).collect();
+        while !level.is_empty() {
+            level.retain(|subject| seen.insert(subject.digest.clone()));
+            if seen.len() > MANY {
+                let problem = format!("more than {MANY} digests to look for referrers of");
+                return Err(source.failure("reading", &Reference::Digest(subject.clone()), problem).refused());
+            }
+            let mut next = Vec::new();
+            let mut looks = stream::iter(level).map(|subject| look(source, subject)).buffer_unordered(AT_ONCE);
+            while let Some(found) = looks.try_next().await? {
+                next.extend(found.referrers.iter().map(|r| Subject { digest: r.digest.clone(), cosign: false }));
+                for attempt in [
+                    self.bring_referrers(source, target, &found, &mut attached, progress).await,
+                    self.bring_cosign_tags(source, target, &found, overwrite, &mut attached, progress).await,
+                ] {
+                    match attempt {
+                        // What asks for patience asks it for everything that follows.
+                        Err(error) if error.is_retry() => return Err(error),
+                        Err(error) => failed = failed.or(Some(error)),
+                        Ok(()) => {}
+                    }
+                }
+            }
+            drop(looks);
+            level = next;
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(attached),
+        }
+    }
+
+    async fn children_of(&self, source: &Endpoint, subject: &Digest) -> Result<std::sync::Arc<[Digest]>, Error> {
+        if let Some(children) = self.memory.children(subject) {
+            return Ok(children);
+        }
+        let reference = Reference::Digest(subject.clone());
+        // A subject that is not there, or no manifest, may have referrers all the same.
+        let manifest = source.registry.get_manifest(&source.repository, &reference).await?;
+        if let Some(parsed) = manifest.and_then(|manifest| Parsed::read(&manifest.bytes).ok()) {
+            self.memory.learn_children(subject, &parsed);
+        }
+        Ok(self.memory.children(subject).unwrap_or_default())
+    }
+
+    /// Brings the referrers that the target does not list.
+    async fn bring_referrers(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        found: &Found,
+        attached: &mut Attached,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        if found.referrers.is_empty() {
+            return Ok(());
+        }
+        let there = target.registry.referrers(&target.repository, &found.subject).await?;
+        let mut failed = None;
+        for referrer in found.referrers.iter().filter(|r| !there.iter().any(|t| t.digest == r.digest)) {
+            let reference = Reference::Digest(referrer.digest.clone());
+            match self.bring(source, target, &reference, attached, progress).await {
+                Err(error) if error.is_retry() => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
+                Ok(()) => {}
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn bring_cosign_tags(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        found: &Found,
+        overwrite: bool,
+        attached: &mut Attached,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        for (tag, theirs) in &found.tags {
+            let reference = Reference::Tag(tag.clone());
+            let ours = target.registry.head_manifest_as(target.push(), &target.repository, &reference).await?;
+            match ours {
+                Some(ours) if ours.digest == theirs.digest => continue,
+                Some(_) if !overwrite && !self.is_outgrown(source, target, &reference).await? => {
+                    tracing::info!(registry = target.registry.name(), %tag, "left: it has signatures that the source does not have");
+                    attached.left.push(tag.clone());
+                    continue;
+                }
+                _ => self.bring(source, target, &reference, attached, progress).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every signature of the target's tag is in the source's: cosign appends layers, so nothing would be lost.
+    async fn is_outgrown(&self, source: &Endpoint, target: &Endpoint, tag: &Reference) -> Result<bool, Error> {
+        let (theirs, ours) = try_join!(
+            source.registry.get_manifest(&source.repository, tag),
+            target.registry.get_manifest(&target.repository, tag)
+        )?;
+        let layers = |manifest: Option<Manifest>| match Parsed::read(&manifest?.bytes).ok()?.content {
+            Content::Image { layers, .. } => Some(layers.into_iter().map(|layer| layer.digest).collect::<HashSet<_>>()),
+            _ => None,
+        };
+        Ok(matches!((layers(theirs), layers(ours)), (Some(theirs), Some(ours)) if ours.is_subset(&theirs)))
+    }
+
+    /// Copies an attachment under the same name.
+    async fn bring(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        reference: &Reference,
+        attached: &mut Attached,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        // A listing may name what has been deleted since.
+        let Some(resolved) = self.resolve(source, reference).await? else { return Ok(()) };
+        attached.moved += self.content(source, target, &resolved, progress).await?;
+        attached.moved += self.publish(source, target, &resolved, reference, progress).await?;
+        attached.manifests += 1;
+        Ok(())
+    }
+
+    /// Adds a referrer to the tag that stands in for the referrers API: distribution specification 1.1, "Referrers Tag Schema".
+    /// What is in it stays, with all its fields.
+    pub(super) async fn add_to_referrers_tag(
+        &self,
+        target: &Endpoint,
+        subject: &Digest,
+        referrer: Descriptor,
+    ) -> Result<(), Error> {
+        let tag = Reference::Tag(subject.as_tag(""));
+        // Read and written by one of us at a time; between processes the registries have no means against a lost update.
+        let _turn = self.memory.turn(&target.registry, &format!("{}:{tag}", target.repository)).await;
+        let refused = |problem: &str| target.failure("updating", &tag, problem).refused();
+        let there = target.registry.get_manifest(&target.repository, &tag).await?;
+        let mut index = match there {
+            Some(manifest) => serde_json::from_slice(&manifest.bytes).map_err(|_| refused("it is no index of referrers"))?,
+            None => json!({"schemaVersion": 2, "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE, "manifests": []}),
+        };
+        let listed =
+            index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| refused("it is no index of referrers"))?;
+        if listed.iter().any(|entry| entry["digest"] == referrer.digest.as_str()) {
+            return Ok(());
+        }
+        listed.push(serde_json::to_value(&referrer).map_err(|_| refused("a referrer can't be listed"))?);
+        let bytes = serde_json::to_vec(&index).map_err(|_| refused("a referrer can't be listed"))?;
+        if bytes.len() > MAX_SIZE {
+            return Err(refused("it has no room for another referrer"));
+        }
+        let manifest = Manifest::new(OCI_IMAGE_INDEX_MEDIA_TYPE, bytes);
+        target.registry.put_manifest(&target.repository, &tag, &manifest).await.map(drop)
+    }
+}
+
+/// What refers to a digest at the source.
+async fn look(source: &Endpoint, subject: Subject) -> Result<Found, Error> {
+    let Subject { digest, cosign } = subject;
+    let tag = |suffix: &'static str| {
+        let tag = digest.as_tag(suffix);
+        async move {
+            if !cosign {
+                return Ok(None);
+            }
+            let scope = Scope::Pull(source.repository.clone());
+            let reference = Reference::Tag(tag.clone());
+            let found = source.registry.head_manifest_as(scope, &source.repository, &reference).await?;
+            Ok::<_, Error>(found.map(|descriptor| (tag, descriptor)))
+        }
+    };
+    let (referrers, signature, attestation, sbom) =
+        try_join!(source.registry.referrers(&source.repository, &digest), tag(".sig"), tag(".att"), tag(".sbom"))?;
+    let tags = [signature, attestation, sbom].into_iter().flatten().collect();
+    Ok(Found { subject: digest, referrers, tags })
+}

@@ -1,0 +1,408 @@
+//! The copy engine.
+//!
+//! A copy is four steps, which a caller may take one by one to look again in between:
+//!
+//! 1. [`Copier::resolve`]: what the source's reference points to, byte for byte.
+//! 2. [`Copier::content`]: everything that it refers to is brought to the target, children first. Nothing of it can be seen there
+//!    by a tag yet.
+//! 3. [`Copier::publish`]: the manifest itself is put, by tag. From here on the copy can be seen, whole.
+//! 4. [`Copier::attachments`]: what refers to it (signatures, SBOMs, attestations) follows.
+//!
+//! [`Copier::copy`] takes them all. Each future may be dropped at any time: what is at the target then is either whole or
+//! cannot be seen by a tag.
+
+mod attachments;
+mod graph;
+mod memory;
+mod transfer;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::{sync::Semaphore, try_join};
+use transship_model::{ArtifactType, Digest, Reference, Repository};
+
+pub use self::attachments::Attached;
+use self::memory::{Belief, Memory};
+use crate::{
+    Descriptor, Error, Failure, Manifest, Registry,
+    auth::Scope,
+    manifest::{Content, Parsed},
+    registry::place,
+};
+
+/// A repository of a registry: where a copy comes from or goes to.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The registry.
+    pub registry: Registry,
+    /// The repository in it.
+    pub repository: Repository,
+}
+
+impl Endpoint {
+    /// A repository of a registry.
+    pub fn new(registry: &Registry, repository: Repository) -> Self {
+        Self { registry: registry.clone(), repository }
+    }
+
+    /// The scope of everything that is done at a target: reading it with the token for writing saves fetching another.
+    fn push(&self) -> Scope {
+        Scope::Push(self.repository.clone())
+    }
+
+    fn failure(&self, action: &str, reference: &Reference, problem: impl Into<String>) -> Failure {
+        Failure::new(self.registry.name(), format!("{action} {}", place(&self.repository, reference)), problem)
+    }
+}
+
+/// What a reference points to at the source.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The manifest's media type, digest and size.
+    pub descriptor: Descriptor,
+    /// The manifest, byte for byte.
+    pub bytes: Bytes,
+    /// What kind of artifact it is.
+    pub artifact: ArtifactType,
+    parsed: Parsed,
+    /// Manifests below it that had to be read to tell its kind: they are not read again.
+    below: Vec<Manifest>,
+}
+
+impl Resolved {
+    /// The manifest's digest.
+    pub fn digest(&self) -> &Digest {
+        &self.descriptor.digest
+    }
+
+    /// What it is attached to, if to anything.
+    pub fn subject(&self) -> Option<&Digest> {
+        self.parsed.subject.as_ref()
+    }
+
+    /// The manifest as it is put.
+    pub fn manifest(&self) -> Manifest {
+        Manifest { descriptor: self.descriptor.clone(), bytes: self.bytes.clone() }
+    }
+}
+
+/// What was done to bring content to a target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes of blobs that were transferred.
+    pub bytes_moved: u64,
+    /// Bytes of blobs that did not have to be: they were there or have been mounted.
+    pub bytes_saved: u64,
+    /// Blobs transferred.
+    pub blobs_copied: u32,
+    /// Blobs mounted from another repository of the target.
+    pub blobs_mounted: u32,
+    /// Blobs that were there. Those of a child that was there whole are not looked at, and not counted.
+    pub blobs_present: u32,
+    /// Manifests put.
+    pub manifests: u32,
+}
+
+impl std::ops::AddAssign for Moved {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes_moved += other.bytes_moved;
+        self.bytes_saved += other.bytes_saved;
+        self.blobs_copied += other.blobs_copied;
+        self.blobs_mounted += other.blobs_mounted;
+        self.blobs_present += other.blobs_present;
+        self.manifests += other.manifests;
+    }
+}
+
+/// Is told how far a copy has come, in bytes of blobs. Calls are frequent and must be quick.
+pub trait Progress: Send + Sync {
+    /// So much more is to be looked at.
+    fn planned(&self, _bytes: u64) {}
+    /// So much has been transferred.
+    fn moved(&self, _bytes: u64) {}
+    /// So much does not have to be transferred.
+    fn saved(&self, _bytes: u64) {}
+    /// So much of what has been transferred counts no more: the blob starts again.
+    fn lost(&self, _bytes: u64) {}
+}
+
+/// Nobody wants to know.
+impl Progress for () {}
+
+/// What a copy by hand may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Replace a tag that the target has with another digest.
+    pub overwrite: bool,
+    /// Bring what refers to the artifact, too.
+    pub referrers: bool,
+}
+
+/// What became of a copy by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target's reference now points to the artifact.
+    Copied {
+        /// The artifact.
+        digest: Digest,
+        /// What it took.
+        moved: Moved,
+        /// What followed it.
+        attached: Attached,
+    },
+    /// It did before.
+    Unchanged {
+        /// The artifact.
+        digest: Digest,
+        /// What followed it now.
+        attached: Attached,
+    },
+    /// The target has the tag with another digest, and was not to be overwritten.
+    Exists {
+        /// What the target's tag points to.
+        digest: Digest,
+    },
+}
+
+/// How much is done at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Blobs in transfer at the same time, in all copies of the process.
+    pub blobs: usize,
+    /// Bytes of them in memory at the same time: a large blob counts with [`Limits::BUFFERED`], a small one with its size, so
+    /// that many small ones go side by side and few large ones.
+    pub bytes_in_flight: usize,
+}
+
+impl Limits {
+    /// The most that a blob in transfer has in memory: what sockets and HTTP buffer on both sides. Generously rounded up.
+    pub const BUFFERED: usize = 4 << 20;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { blobs: 16, bytes_in_flight: 32 << 20 }
+    }
+}
+
+/// How many manifests are read or looked for at the same time.
+const MANIFESTS_AT_ONCE: usize = 8;
+/// How many blobs of one copy are looked for at the same time; transfers have limits of their own.
+const BLOBS_AT_ONCE: usize = 32;
+
+/// Copies artifacts. One lives as long as the process: it remembers which blobs are where, and sees to it that copies which run
+/// at the same time transfer a common layer once.
+#[derive(Debug)]
+pub struct Copier {
+    memory: Memory,
+    /// One for each blob in transfer.
+    blobs: Arc<Semaphore>,
+    /// One for each KiB in flight.
+    kibibytes: Arc<Semaphore>,
+    limits: Limits,
+}
+
+impl Default for Copier {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl Copier {
+    /// A copier that remembers nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            memory: Memory::default(),
+            blobs: Arc::new(Semaphore::new(limits.blobs.max(1))),
+            kibibytes: Arc::new(Semaphore::new((limits.bytes_in_flight >> 10).max(1))),
+            limits,
+        }
+    }
+
+    /// All of it, for use by hand.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the source does not have it, among others; [`Error::Schema1`], [`Error::Immutable`]: see there.
+    pub async fn copy(
+        &self,
+        source: &Endpoint,
+        from: &Reference,
+        target: &Endpoint,
+        to: &Reference,
+        options: Options,
+        progress: &dyn Progress,
+    ) -> Result<Outcome, Error> {
+        // Both sides at the same time: connecting and logging in is most of the time that an unchanged tag costs.
+        let there = target.registry.head_manifest_as(target.push(), &target.repository, to);
+        let (resolved, there) = try_join!(self.resolve(source, from), there)?;
+        let resolved = resolved.ok_or_else(|| source.failure("copying", from, "it is not there").refused())?;
+        let digest = resolved.digest().clone();
+        let moved = match there {
+            Some(there) if there.digest == digest => None,
+            Some(there) if !options.overwrite => return Ok(Outcome::Exists { digest: there.digest }),
+            _ => {
+                let mut moved = self.content(source, target, &resolved, progress).await?;
+                moved += self.publish(source, target, &resolved, to, progress).await?;
+                Some(moved)
+            }
+        };
+        let mut attached = Attached::default();
+        if options.referrers {
+            attached = self.attachments(source, target, &digest, options.overwrite, progress).await?;
+            // Copying them takes its time, and what is attached in the meantime has been missed.
+            if attached.manifests > 0 {
+                attached += self.attachments(source, target, &digest, options.overwrite, progress).await?;
+            }
+        }
+        Ok(match moved {
+            Some(moved) => Outcome::Copied { digest, moved, attached },
+            None => Outcome::Unchanged { digest, attached },
+        })
+    }
+
+    /// What a reference points to; `None` if the source does not have it.
+    ///
+    /// # Errors
+    /// [`Error::Schema1`] for Docker schema 1, [`Error::Refused`] for what is no manifest; otherwise see [`Error`].
+    pub async fn resolve(&self, source: &Endpoint, reference: &Reference) -> Result<Option<Resolved>, Error> {
+        let Some(Manifest { descriptor, bytes }) = source.registry.get_manifest(&source.repository, reference).await? else {
+            return Ok(None);
+        };
+        let parsed = parse(source, reference, &bytes)?;
+        self.memory.learn_children(&descriptor.digest, &parsed);
+        let (artifact, below) = self.kind_of(source, &parsed).await?;
+        Ok(Some(Resolved { descriptor, bytes, artifact, parsed, below }))
+    }
+
+    /// Brings everything that a manifest refers to to the target, but not the manifest itself.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the source lacks something or has it with another digest or size; otherwise see [`Error`].
+    pub async fn content(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        resolved: &Resolved,
+        progress: &dyn Progress,
+    ) -> Result<Moved, Error> {
+        match self.walk(source, target, resolved, Belief::Memory, progress).await {
+            Err(error) if error.is_content_unknown() && self.forget(target, &error) => {
+                self.walk(source, target, resolved, Belief::None, progress).await
+            }
+            other => other,
+        }
+    }
+
+    /// Puts the manifest, by tag or by its digest. If the target then misses something, what was believed about it is
+    /// forgotten, everything is checked, and it is put once more.
+    ///
+    /// # Errors
+    /// [`Error::Immutable`] if the tag can't be moved; otherwise see [`Error`].
+    pub async fn publish(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        resolved: &Resolved,
+        reference: &Reference,
+        progress: &dyn Progress,
+    ) -> Result<Moved, Error> {
+        if matches!(reference, Reference::Digest(digest) if digest != resolved.digest()) {
+            let problem = format!("{} can't be put under another digest", resolved.digest());
+            return Err(target.failure("putting", reference, problem).refused());
+        }
+        let manifest = resolved.manifest();
+        let mut moved = Moved { manifests: 1, ..Moved::default() };
+        match self.put(target, reference, &manifest, &resolved.parsed).await {
+            Err(error) if error.is_content_unknown() && self.forget(target, &error) => {
+                moved += self.walk(source, target, resolved, Belief::None, progress).await?;
+                self.put(target, reference, &manifest, &resolved.parsed).await?;
+            }
+            other => other?,
+        }
+        Ok(moved)
+    }
+
+    /// The walk: which manifests below this one does the target lack, which blobs do these need; blobs first, then the
+    /// manifests, children before their parents.
+    async fn walk(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        resolved: &Resolved,
+        belief: Belief,
+        progress: &dyn Progress,
+    ) -> Result<Moved, Error> {
+        target.registry.ensure_namespace(&target.repository).await?;
+        let graph = self.missing(source, target, resolved, belief).await?;
+        let mut moved = Moved::default();
+
+        let blobs = graph.blobs();
+        progress.planned(blobs.iter().map(|blob| blob.size).sum());
+        let mut transfers =
+            stream::iter(blobs).map(|blob| self.blob(source, target, blob, belief, progress)).buffer_unordered(BLOBS_AT_ONCE);
+        while let Some(one) = transfers.try_next().await? {
+            moved += one;
+        }
+
+        for batch in graph.children_first() {
+            moved.manifests += u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            stream::iter(batch)
+                .map(|node| async move {
+                    let reference = Reference::Digest(node.manifest.descriptor.digest.clone());
+                    self.put(target, &reference, &node.manifest, &node.parsed).await
+                })
+                .buffer_unordered(MANIFESTS_AT_ONCE)
+                .try_collect::<()>()
+                .await?;
+        }
+        Ok(moved)
+    }
+
+    /// Puts a manifest and, if it refers to another and the target does not list it by itself, lists it there.
+    async fn put(&self, target: &Endpoint, reference: &Reference, manifest: &Manifest, parsed: &Parsed) -> Result<(), Error> {
+        let outcome = target.registry.put_manifest(&target.repository, reference, manifest).await?;
+        match &parsed.subject {
+            Some(subject) if outcome.subject.is_none() && !target.registry.has_referrers_api() => {
+                self.add_to_referrers_tag(target, subject, parsed.as_referrer(manifest)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn forget(&self, target: &Endpoint, error: &Error) -> bool {
+        tracing::info!(registry = target.registry.name(), %error, "checking everything at the target");
+        self.memory.forget(&target.registry);
+        true
+    }
+
+    /// An image, a chart or something else: what the manifest's config says, and an index is what its first child is that is
+    /// one of the former. Also the manifests that had to be read for it.
+    async fn kind_of(&self, source: &Endpoint, parsed: &Parsed) -> Result<(ArtifactType, Vec<Manifest>), Error> {
+        let mut read = Vec::new();
+        let mut at_hand = parsed.clone();
+        for _ in 0..graph::MAX_DEPTH {
+            let Content::Index(_) = &at_hand.content else { break };
+            let Some(child) = at_hand.children().find(|child| !child.is_note()) else { break };
+            let reference = Reference::Digest(child.digest.clone());
+            // That a child is missing is found, and reported, by the walk.
+            let Some(manifest) = source.registry.get_manifest(&source.repository, &reference).await? else { break };
+            at_hand = parse(source, &reference, &manifest.bytes)?;
+            read.push(manifest);
+        }
+        Ok((at_hand.artifact(), read))
+    }
+}
+
+/// Understands a manifest of the source.
+fn parse(source: &Endpoint, reference: &Reference, bytes: &[u8]) -> Result<Parsed, Error> {
+    let parsed = Parsed::read(bytes).map_err(|problem| source.failure("reading", reference, problem).refused())?;
+    if parsed.content == Content::Schema1 {
+        let failure = source
+            .failure("reading", reference, "it is a Docker schema 1 manifest, which current registries do not take")
+            .hint("pull and push it with a current client to convert it");
+        return Err(Error::Schema1(Box::new(failure)));
+    }
+    Ok(parsed)
+}

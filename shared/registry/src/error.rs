@@ -1,0 +1,250 @@
+//! What can go wrong, sorted by what the caller can do about it.
+
+use std::{fmt, time::Duration};
+
+use serde::Deserialize;
+
+/// Why something was not done. The variants say what to do next; the [`Failure`] inside says what happened and where.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It may go better later: the network, a 5xx, 408 or 429. A few short tries have been made already.
+    #[error("{failure}")]
+    Retry {
+        /// What happened.
+        failure: Box<Failure>,
+        /// How long the registry asks to wait, if it said so.
+        after: Option<Duration>,
+    },
+    /// It will not get better by itself: no access, not there, invalid, or content that is not what its digest says.
+    #[error("{0}")]
+    Refused(Box<Failure>),
+    /// The source's manifest is Docker schema 1, which no current registry takes. Nothing is wrong, there is nothing to do.
+    #[error("{0}")]
+    Schema1(Box<Failure>),
+    /// The target's tag is immutable and has another digest: what overwriting was meant to do, the registry forbids.
+    #[error("{0}")]
+    Immutable(Box<Failure>),
+}
+
+impl Error {
+    /// Whether it is worth trying again.
+    pub fn is_retry(&self) -> bool {
+        matches!(self, Self::Retry { .. })
+    }
+
+    /// How long the registry asked to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Retry { after, .. } => *after,
+            _ => None,
+        }
+    }
+
+    /// What happened.
+    pub fn failure(&self) -> &Failure {
+        match self {
+            Self::Retry { failure, .. } | Self::Refused(failure) | Self::Schema1(failure) | Self::Immutable(failure) => failure,
+        }
+    }
+
+    /// Whether the registry answered that a manifest names something that it does not have. Distribution uses the first
+    /// code for an index's children too; others use one of the other two.
+    pub(crate) fn is_content_unknown(&self) -> bool {
+        ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"].iter().any(|code| self.failure().has_code(code))
+    }
+
+    /// Whether the content was not what its digest or size says: worth fetching once more, and no more than once.
+    pub(crate) fn is_mismatch(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.mismatch)
+    }
+}
+
+/// What happened: which registry, which request, what it answered, and how to mend it where that is known.
+#[derive(Debug)]
+pub struct Failure {
+    registry: String,
+    action: String,
+    problem: String,
+    hint: Option<String>,
+    status: Option<u16>,
+    codes: Vec<String>,
+    mismatch: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(registry: &str, action: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            registry: registry.into(),
+            action: action.into(),
+            problem: problem.into(),
+            hint: None,
+            status: None,
+            codes: Vec::new(),
+            mismatch: false,
+        }
+    }
+
+    /// Content that contradicts its digest or size.
+    pub(crate) fn mismatch(registry: &str, action: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { mismatch: true, ..Self::new(registry, action, problem) }
+    }
+
+    /// An answer with an error status.
+    pub(crate) fn answer(registry: &str, action: impl Into<String>, status: http::StatusCode, body: &[u8]) -> Self {
+        let Envelope { codes, text } = Envelope::read(body);
+        let mut problem = match codes.first() {
+            Some(code) => format!("{} {code}", status.as_u16()),
+            None => format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("(unknown status)")),
+        };
+        if !text.is_empty() {
+            problem.push_str(": ");
+            problem.push_str(&text);
+        }
+        Self { status: Some(status.as_u16()), codes, ..Self::new(registry, action, problem) }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn refused(self) -> Error {
+        Error::Refused(Box::new(self))
+    }
+
+    pub(crate) fn retry(self, after: Option<Duration>) -> Error {
+        Error::Retry { failure: Box::new(self), after }
+    }
+
+    /// The registry's name.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The status that the registry answered with, if it answered.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Whether the registry's own error codes (`MANIFEST_UNKNOWN`) have this one.
+    pub fn has_code(&self, code: &str) -> bool {
+        self.codes.iter().any(|c| c == code)
+    }
+
+    /// Whether the registry says that a tag can't be moved. There is no code for it in the specification: ECR answers
+    /// `TAG_INVALID` and "…cannot be overwritten because the repository is immutable", Harbor 412 and "configured as immutable".
+    pub(crate) fn says_immutable(&self) -> bool {
+        self.status.is_some_and(|status| matches!(status, 400 | 403 | 405 | 409 | 412))
+            && (self.problem.to_ascii_lowercase().contains("immutable") || self.has_code("TAG_IMMUTABLE"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.registry, self.action, self.problem)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The error envelope (distribution specification, "Error codes"), read leniently: oci-client's has a closed list of codes,
+/// and an answer of Harbor or ECR with a code of their own would lose its message with it.
+struct Envelope {
+    codes: Vec<String>,
+    text: String,
+}
+
+/// How much of a registry's own words goes into a message.
+const MAX_TEXT: usize = 300;
+
+impl Envelope {
+    fn read(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Raw {
+            #[serde(default)]
+            errors: Vec<RawError>,
+        }
+        #[derive(Deserialize)]
+        struct RawError {
+            #[serde(default)]
+            code: String,
+            #[serde(default)]
+            message: Option<String>,
+            #[serde(default)]
+            detail: serde_json::Value,
+        }
+        let Ok(Raw { errors }) = serde_json::from_slice::<Raw>(body) else {
+            // Plain text is worth showing, an HTML page of a proxy is not.
+            let text = std::str::from_utf8(body).ok().filter(|text| !text.trim_start().starts_with('<')).unwrap_or_default();
+            return Self { codes: Vec::new(), text: sanitised(text) };
+        };
+        let text = errors.first().map_or_else(String::new, |error| {
+            let message = error.message.as_deref().unwrap_or_default();
+            match &error.detail {
+                serde_json::Value::String(detail) if !detail.is_empty() => format!("{message}: {detail}"),
+                _ => message.into(),
+            }
+        });
+        let codes = errors.into_iter().take(16).map(|error| sanitised(&error.code)).filter(|code| !code.is_empty()).collect();
+        Self { codes, text: sanitised(&text) }
+    }
+}
+
+/// Text from outside, made fit for one line of a log: bounded, without control characters, and without the queries of URLs,
+/// which may be signed.
+pub(crate) fn sanitised(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut clean = String::new();
+    for word in words {
+        if clean.len() >= MAX_TEXT {
+            break;
+        }
+        if !clean.is_empty() {
+            clean.push(' ');
+        }
+        let end = word.find("://").and_then(|_| word.find('?')).unwrap_or(word.len());
+        clean.extend(word[..end].chars().take(MAX_TEXT));
+    }
+    match clean.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => clean[..end].to_owned() + "…",
+        None => clean,
+    }
+}
+
+/// What a request's failure was, without its URL, whose query may be a signature.
+pub(crate) fn network(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    // The outermost message says "error sending request" and nothing more; the innermost says what happened.
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    sanitised(&innermost.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_s_words_are_bounded_and_harmless() {
+        let body = br#"{"errors":[{"code":"PROJECTPOLICYVIOLATION","message":"no\n\u001b[31m see https://x.example/a?sig=secret now"}]}"#;
+        let failure = Failure::answer("x", "GET manifest a:b", http::StatusCode::PRECONDITION_FAILED, body);
+        assert_eq!(failure.to_string(), "x: GET manifest a:b: 412 PROJECTPOLICYVIOLATION: no [31m see https://x.example/a now");
+        assert!(failure.has_code("PROJECTPOLICYVIOLATION"));
+        let long = Failure::answer("x", "y", http::StatusCode::BAD_GATEWAY, "a".repeat(5000).as_bytes());
+        assert!(long.to_string().len() < 400);
+        let html = Failure::answer("x", "y", http::StatusCode::BAD_GATEWAY, b"<html><body>sorry</body></html>");
+        assert_eq!(html.to_string(), "x: y: 502 Bad Gateway");
+    }
+
+    #[test]
+    fn an_immutable_tag_is_told_from_other_refusals() {
+        let ecr = br#"{"errors":[{"code":"TAG_INVALID","message":"The image tag 'v1' already exists in the 'a' repository and cannot be overwritten because the repository is immutable."}]}"#;
+        assert!(Failure::answer("x", "y", http::StatusCode::BAD_REQUEST, ecr).says_immutable());
+        let other = br#"{"errors":[{"code":"TAG_INVALID","message":"no"}]}"#;
+        assert!(!Failure::answer("x", "y", http::StatusCode::BAD_REQUEST, other).says_immutable());
+    }
+}

@@ -1,0 +1,85 @@
+//! The HTTP clients of the process and how long they wait.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use reqwest::{Client, ClientBuilder, redirect};
+
+use crate::{
+    address::{Guard, Reach, proxies},
+    error::{Error, Failure, network},
+};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a peer may show no progress: no head of an answer, no further byte of a body. There is no limit in all, because a
+/// layer may have any size.
+pub(crate) const STALL: Duration = Duration::from_secs(30);
+
+/// How long an answer may take that is the end of real work: a registry on object storage hashes or moves the whole blob
+/// before it answers the last PUT, and walks many objects to list tags.
+pub(crate) const WORK: Duration = Duration::from_secs(300);
+
+/// Connections of the process, built once: TLS set-up and pools are shared by all registries. Cloning is cheap.
+#[derive(Clone)]
+pub struct Http(Arc<Inner>);
+
+struct Inner {
+    /// For hosts that the operator has named.
+    named: Client,
+    /// For hosts that a registry has named, one for each reach; built when first needed, because a TLS client costs some
+    /// milliseconds and most processes never meet a redirect.
+    elsewhere: Mutex<HashMap<Reach, Client>>,
+}
+
+impl Http {
+    /// Reads the system's certificates and proxy settings.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if they can't be used.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self(Arc::new(Inner { named: build(builder())?, elsewhere: Mutex::default() })))
+    }
+
+    pub(crate) fn named(&self) -> &Client {
+        &self.0.named
+    }
+
+    pub(crate) fn elsewhere(&self, reach: Reach) -> Result<Client, Error> {
+        let mut clients = self.0.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&reach) {
+            return Ok(client.clone());
+        }
+        let client = build(builder().dns_resolver(Guard { reach, proxies: proxies() }))?;
+        clients.insert(reach, client.clone());
+        Ok(client)
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Http")
+    }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("transship/", env!("CARGO_PKG_VERSION")))
+        // Blobs over HTTP/2 cost twice the CPU (CRATES.md) and flow control that one slow stream can hold up.
+        .http1_only()
+        // Redirects are followed by `Registry`, which knows what may follow them.
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(CONNECT)
+        .tcp_keepalive(Duration::from_secs(30))
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, Error> {
+    builder.build().map_err(|error| Failure::new("transship", "setting up HTTP", network(error)).refused())
+}

@@ -1,0 +1,27 @@
+//! The distribution client and the copy engine.
+//!
+//! [`Registry`] speaks the distribution specification with one registry: it logs in, pages, mounts, streams. [`Copier`] copies
+//! artifacts from one repository to another with it. Neither knows anything of rules, tasks or queues.
+//!
+//! What registries really do, and what of it is handled where, is in comments beside the code.
+
+mod address;
+mod auth;
+mod challenge;
+mod copy;
+mod digest;
+mod error;
+mod http;
+mod manifest;
+mod reference;
+mod registry;
+
+pub use self::{
+    auth::Login,
+    copy::{Attached, Copier, Endpoint, Limits, Moved, Options, Outcome, Progress, Resolved},
+    error::{Error, Failure},
+    http::Http,
+    manifest::{Descriptor, Manifest},
+    reference::{InvalidReference, parse_reference},
+    registry::{Blob, Cursor, Page, PutOutcome, Registry, RegistryConfig, Upload, UploadStart},
+};

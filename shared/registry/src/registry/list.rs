@@ -1,0 +1,320 @@
+//! Lists that come in pages: tags and repositories.
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use http::header::LINK;
+use reqwest::Response;
+use serde::Deserialize;
+use serde_json::Value;
+use transship_model::{Kind, Namespace, Repository, Tag};
+use url::Url;
+
+use super::{Registry, send::Call};
+use crate::{auth::Scope, error::Error, http::WORK};
+
+/// How many names a page is asked to have. Some registries answer with fewer (Quay 100), distribution 2.8 with all tags.
+const PAGE: usize = 1000;
+/// Harbor's own API gives no more.
+const HARBOR_PAGE: usize = 100;
+/// How large a page may be: 100 000 tags of the greatest length, as distribution 2.8 may send them.
+const MAX_PAGE: usize = 16 << 20;
+/// How many pages a list may have.
+const MAX_PAGES: u64 = 10_000;
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// Its items; a page may have none and yet be followed by another.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<Cursor>,
+}
+
+impl<T> Page<T> {
+    fn empty() -> Self {
+        Self { items: Vec::new(), next: None }
+    }
+}
+
+/// A position in a list: the registry's own, and what is needed to see that it leads in a circle. As text it can be kept and
+/// gone on from in another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(String);
+
+impl Cursor {
+    /// The cursor as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn new(position: &Position) -> Self {
+        Self(format!("{}.{:016x} {}", position.page, position.mark, position.target))
+    }
+
+    fn position(&self) -> Option<Position> {
+        let (state, target) = self.0.split_once(' ')?;
+        let (page, mark) = state.split_once('.')?;
+        Some(Position { page: page.parse().ok()?, mark: u64::from_str_radix(mark, 16).ok()?, target: target.into() })
+    }
+}
+
+impl From<String> for Cursor {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a cursor says. Circles are found as Brent does it: one earlier position is remembered, and replaced after 1, 2, 4, 8…
+/// pages. A circle of any length comes back to it, and the cursor stays as small on page 5000 as on page 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Position {
+    /// How many pages have been read.
+    page: u64,
+    /// The remembered position's hash.
+    mark: u64,
+    /// Path and query of the next page.
+    target: String,
+}
+
+impl Position {
+    /// The position that follows `before`; `None` if it has been there before.
+    fn after(before: Option<&Self>, current: &str, target: String) -> Option<Self> {
+        let (page, mark) = before.map_or((0, 0), |position| (position.page, position.mark));
+        let mut hasher = DefaultHasher::new();
+        target.hash(&mut hasher);
+        let hash = hasher.finish();
+        if target == current || hash == mark {
+            return None;
+        }
+        let page = page + 1;
+        Some(Self { page, mark: if page.is_power_of_two() { hash } else { mark }, target })
+    }
+}
+
+impl Registry {
+    /// A page of a repository's tags, in the registry's order; empty if there is no such repository. Names that are no tags
+    /// are left out.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the pages lead in a circle or elsewhere; otherwise see [`Error`].
+    pub async fn list_tags(&self, repository: &Repository, cursor: Option<&Cursor>) -> Result<Page<Tag>, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            /// `null` where the last tag has been deleted.
+            tags: Option<Vec<Value>>,
+        }
+        let action = format!("GET tags of {repository}");
+        let first = self.path(&format!("/v2/{repository}/tags/list"));
+        let Some((response, at)) = self.page(&action, first, PAGE, cursor, Scope::Pull(repository.clone())).await? else {
+            return Ok(Page::empty());
+        };
+        let next = at.next(self, &action, &response)?;
+        let Answer { tags } = self.json(&action, response).await?;
+        Ok(Page { items: self.named(&action, tags.unwrap_or_default()), next })
+    }
+
+    /// A page of the repositories in a namespace, in the registry's order. Names that are no repositories are left out.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the credentials may not list, or the pages lead in a circle or elsewhere; otherwise see [`Error`].
+    pub async fn list_repositories(&self, namespace: &Namespace, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
+        let project = match self.kind() {
+            // Its catalogue is for administrators; a robot account may list its own project.
+            Kind::Harbor if namespace.as_str().is_empty() => return Ok(Page::empty()),
+            Kind::Harbor if !namespace.is_all() => namespace.as_str().split('/').next(),
+            _ => None,
+        };
+        let mut page = match project {
+            Some(project) => self.list_project(project, cursor).await?,
+            None => self.list_catalog(cursor).await?,
+        };
+        page.items.retain(|repository| repository.below(namespace).is_some());
+        Ok(page)
+    }
+
+    async fn list_catalog(&self, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            repositories: Option<Vec<Value>>,
+        }
+        let action = "GET catalog";
+        let Some((response, at)) = self.page(action, self.path("/v2/_catalog"), PAGE, cursor, Scope::Catalog).await? else {
+            return Ok(Page::empty());
+        };
+        let next = at.next(self, action, &response)?;
+        let Answer { repositories } = self.json(action, response).await?;
+        Ok(Page { items: self.named(action, repositories.unwrap_or_default()), next })
+    }
+
+    async fn list_project(&self, project: &str, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
+        let action = format!("GET repositories of project {project}");
+        let mut first = self.path(&format!("/api/v2.0/projects/{project}/repositories"));
+        first.set_query(Some(&format!("page=1&page_size={HARBOR_PAGE}")));
+        let Some((response, at)) = self.page(&action, first, HARBOR_PAGE, cursor, Scope::Harbor).await? else {
+            return Ok(Page::empty());
+        };
+        let answer: Vec<Value> = self.json(&action, response).await?;
+        // Harbor counts pages: one that is not full is the last.
+        let next = if answer.len() < HARBOR_PAGE {
+            None
+        } else {
+            let page = at.position.as_ref().map_or(0, |position| position.page) + 2;
+            let target = format!("/api/v2.0/projects/{project}/repositories?page={page}&page_size={HARBOR_PAGE}");
+            Some(at.followed_by(self, &action, target)?)
+        };
+        let names = answer.into_iter().filter_map(|mut repository| repository.get_mut("name").map(Value::take)).collect();
+        Ok(Page { items: self.named(&action, names), next })
+    }
+
+    /// Asks for a page; `None` if the list is not there.
+    async fn page(
+        &self,
+        action: &str,
+        first: Url,
+        size: usize,
+        cursor: Option<&Cursor>,
+        scope: Scope,
+    ) -> Result<Option<(Response, At)>, Error> {
+        let mut url = first.clone();
+        let position = match cursor {
+            None => {
+                if url.query().is_none() {
+                    url.set_query(Some(&format!("n={size}")));
+                }
+                None
+            }
+            Some(cursor) => {
+                let position = cursor.position();
+                let next = position.as_ref().and_then(|position| first.join(&position.target).ok());
+                // A cursor comes back from a message or a table: it must still be one of this list.
+                url = next
+                    .filter(|next| next.path() == first.path() && self.is_own(next))
+                    .ok_or_else(|| self.failure(action, "the position to go on from is not one of this list").refused())?;
+                position
+            }
+        };
+        let at = At { position, current: target_of(&url) };
+        let response = self.send(&Call::get(action, url, scope).expecting(&[404]).patience(WORK)).await?;
+        Ok((response.status() != 404).then_some((response, at)))
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(&self, action: &str, response: Response) -> Result<T, Error> {
+        let body = self.read(action, response, MAX_PAGE).await?;
+        serde_json::from_slice(&body).map_err(|_| self.failure(action, "the answer is not what the API promises").refused())
+    }
+
+    /// The names that follow their grammar. One strange name must not stop a whole list.
+    fn named<T: std::str::FromStr>(&self, action: &str, names: Vec<Value>) -> Vec<T> {
+        let all = names.len();
+        let named: Vec<T> = names.iter().filter_map(Value::as_str).filter_map(|name| name.parse().ok()).collect();
+        if named.len() < all {
+            tracing::warn!(registry = self.name(), action, left_out = all - named.len(), "names that no registry may have");
+        }
+        named
+    }
+}
+
+/// The page at hand.
+struct At {
+    position: Option<Position>,
+    current: String,
+}
+
+impl At {
+    /// What `Link` says: distribution specification, "Content Discovery".
+    fn next(&self, registry: &Registry, action: &str, response: &Response) -> Result<Option<Cursor>, Error> {
+        let Some(link) = next_link(response) else { return Ok(None) };
+        let url = response.url().join(&link).ok().filter(|url| url.origin() == response.url().origin());
+        let Some(url) = url.filter(|url| url.path() == response.url().path()) else {
+            return Err(registry
+                .failure(action, "the Link to the next page leads elsewhere")
+                .hint("a registry behind a proxy has to know its external URL")
+                .refused());
+        };
+        self.followed_by(registry, action, target_of(&url)).map(Some)
+    }
+
+    fn followed_by(&self, registry: &Registry, action: &str, target: String) -> Result<Cursor, Error> {
+        let position = Position::after(self.position.as_ref(), &self.current, target);
+        let position = position.ok_or_else(|| registry.failure(action, "its pages lead in a circle").refused())?;
+        if position.page > MAX_PAGES {
+            return Err(registry.failure(action, format!("more than {MAX_PAGES} pages")).refused());
+        }
+        Ok(Cursor::new(&position))
+    }
+}
+
+pub(super) fn next_link(response: &Response) -> Option<String> {
+    response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_of)
+}
+
+fn target_of(url: &Url) -> String {
+    url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()))
+}
+
+/// The URL with `rel="next"` of a `Link` header: RFC 8288.
+fn next_of(header: &str) -> Option<String> {
+    let mut rest = header;
+    while let Some((_, link)) = rest.split_once('<') {
+        let (url, parameters) = link.split_once('>')?;
+        let parameters_end = parameters.find('<').unwrap_or(parameters.len());
+        let is_next = parameters[..parameters_end].split([';', ',']).any(|parameter| {
+            parameter.split_once('=').is_some_and(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("rel")
+                    && value.trim().trim_matches('"').split_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"))
+            })
+        });
+        if is_next {
+            return Some(url.into());
+        }
+        rest = &parameters[parameters_end..];
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found_in_link() {
+        assert_eq!(next_of(r#"</v2/a/tags/list?last=b&n=1>; rel="next""#).as_deref(), Some("/v2/a/tags/list?last=b&n=1"));
+        assert_eq!(next_of("<https://x/y?z>; rel=next").as_deref(), Some("https://x/y?z"));
+        assert_eq!(next_of(r#"</a>; rel="prev", </b,c>; title="x"; rel="next""#).as_deref(), Some("/b,c"));
+        assert_eq!(next_of(r#"</a>; rel="prev""#), None);
+        assert_eq!(next_of("nonsense"), None);
+        assert_eq!(next_of("</a"), None);
+    }
+
+    #[test]
+    fn circles_of_any_length_are_found() {
+        for (tail, circle) in [(0, 1), (0, 2), (1, 3), (5, 7), (20, 64)] {
+            let target = |step: usize| {
+                let at = if step < tail { step } else { tail + (step - tail) % circle };
+                format!("/v2/a/tags/list?last={at}")
+            };
+            let mut position = None;
+            let mut current = "/v2/a/tags/list?n=1000".to_owned();
+            let found = (0..1000).position(|step| match Position::after(position.as_ref(), &current, target(step)) {
+                Some(next) => {
+                    // As it comes back from a message.
+                    position = Cursor::new(&next).position();
+                    assert_eq!(position.as_ref(), Some(&next));
+                    current = next.target;
+                    false
+                }
+                None => true,
+            });
+            assert!(found.is_some_and(|steps| steps <= 4 * (tail + circle) + 1), "{tail} {circle} {found:?}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A client of the distribution API.
+//!
+//! One [`Registry`] stands for one instance and is cheap to clone. What it learns (how to log in, which API is missing) it
+//! remembers as long as it lives, so a process keeps one for each instance.
+
+mod blob;
+mod list;
+mod manifests;
+mod project;
+mod referrers;
+mod send;
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tokio::sync::OnceCell;
+use transship_model::{Digest, Kind, Reference, Repository};
+use url::Url;
+
+use self::send::Call;
+pub(crate) use self::send::pause;
+pub use self::{
+    blob::{Blob, Upload, UploadStart},
+    list::{Cursor, Page},
+    manifests::PutOutcome,
+};
+use crate::{
+    Http, Login,
+    address::Reach,
+    auth::{Auth, Scope},
+    error::{Error, Failure},
+    reference::is_loopback_url,
+};
+
+/// How to reach a registry.
+#[derive(Clone)]
+pub struct RegistryConfig {
+    /// What messages call it: an instance's name, or the host.
+    pub name: String,
+    /// Scheme, host and port.
+    pub endpoint: Url,
+    /// What software or service it is, where that makes a difference.
+    pub kind: Kind,
+    /// How to log in.
+    pub credentials: Login,
+    /// A token service besides those that are trusted by themselves.
+    pub token_realm: Option<Url>,
+    /// Talk plain http to a host that is not the loopback.
+    pub plain_http: bool,
+}
+
+impl fmt::Debug for RegistryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryConfig")
+            .field("name", &self.name)
+            // Not the whole URL: somebody may have written a password into it.
+            .field("endpoint", &self.endpoint.origin().ascii_serialization())
+            .field("kind", &self.kind)
+            .field("credentials", &self.credentials)
+            .field("plain_http", &self.plain_http)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A registry.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    endpoint: Url,
+    /// `https://host:port`, what two configurations of one registry have in common.
+    origin: Arc<str>,
+    kind: Kind,
+    http: Http,
+    auth: Auth,
+    reach: OnceCell<Reach>,
+    /// Whether the realm is one that the operator has named.
+    token_realm: Option<Url>,
+    referrers_api: AtomicU8,
+    /// How often it has refused to mount a blob, or that it does not.
+    mounts: AtomicU8,
+    /// Harbor's projects that are known to exist.
+    projects: Mutex<HashSet<String>>,
+}
+
+/// So many refusals in a row, and it is not asked again.
+const MOUNTS_REFUSED: u8 = 3;
+const MOUNTS_WORK: u8 = u8::MAX;
+
+impl Registry {
+    /// A client for a registry; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the endpoint is no http or https URL, holds credentials, or wants plain http without
+    /// [`RegistryConfig::plain_http`] to a host that is not the loopback.
+    pub fn new(http: &Http, config: RegistryConfig) -> Result<Self, Error> {
+        let RegistryConfig { name, endpoint, kind, credentials, token_realm, plain_http } = config;
+        let refused = |problem: &str| Failure::new(&name, "reading its settings", problem).refused();
+        match endpoint.scheme() {
+            "https" => {}
+            "http" if plain_http || is_loopback_url(&endpoint) => {}
+            "http" => {
+                return Err(refused("plain http would show the credentials to the network: use https, or set plain_http"));
+            }
+            _ => return Err(refused("the endpoint has to be an http or https URL")),
+        }
+        if endpoint.host().is_none() || !endpoint.username().is_empty() || endpoint.password().is_some() {
+            return Err(refused("the endpoint has to be scheme, host and port; credentials have a setting of their own"));
+        }
+        if endpoint.path() != "/" || endpoint.query().is_some() {
+            return Err(refused("the endpoint has to be scheme, host and port, without a path"));
+        }
+        Ok(Self(Arc::new(Inner {
+            auth: Auth::new(name.clone(), endpoint.clone(), credentials, token_realm.clone()),
+            name,
+            origin: endpoint.origin().ascii_serialization().into(),
+            endpoint,
+            kind,
+            http: http.clone(),
+            reach: OnceCell::new(),
+            token_realm,
+            referrers_api: AtomicU8::new(0),
+            mounts: AtomicU8::new(0),
+            projects: Mutex::default(),
+        })))
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What software or service it is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Scheme, host and port as text: equal for two clients of one registry.
+    pub fn origin(&self) -> &Arc<str> {
+        &self.0.origin
+    }
+
+    /// Asks whether the registry is there and takes the credentials.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        let call = Call::get("GET /v2/", self.path("/v2/"), Scope::Ping);
+        self.send(&call).await.map(drop)
+    }
+
+    /// Whether the registry is known to list referrers by itself.
+    pub(crate) fn has_referrers_api(&self) -> bool {
+        referrers::is_present(&self.0.referrers_api)
+    }
+
+    /// Whether the registry seems never to mount a blob from another repository, so that asking only costs time.
+    pub(crate) fn refuses_mounts(&self) -> bool {
+        self.0.mounts.load(Ordering::Relaxed) == MOUNTS_REFUSED
+    }
+
+    /// What came of asking to mount. One refusal may be about one repository; several, and never a success, are a habit.
+    pub(crate) fn learn_about_mounts(&self, mounted: bool) {
+        let learn = |known| match (mounted, known) {
+            (true, _) | (_, MOUNTS_WORK) => Some(MOUNTS_WORK),
+            (false, refusals) => Some((refusals + 1).min(MOUNTS_REFUSED)),
+        };
+        // It never answers `None`, so this does not fail.
+        let _ = self.0.mounts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, learn);
+    }
+
+    fn failure(&self, action: impl Into<String>, problem: impl Into<String>) -> Failure {
+        Failure::new(self.name(), action, problem)
+    }
+
+    /// A URL of this registry. The path is made of names that follow their grammar: nothing in it needs escaping.
+    fn path(&self, path: &str) -> Url {
+        let mut url = self.0.endpoint.clone();
+        url.set_path(path);
+        url
+    }
+
+    fn is_own(&self, url: &Url) -> bool {
+        url.origin() == self.0.endpoint.origin()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("name", &self.0.name).field("origin", &self.0.origin).finish_non_exhaustive()
+    }
+}
+
+/// `app:v1` or `app@sha256:…`, for messages.
+pub(crate) fn place(repository: &Repository, reference: &Reference) -> String {
+    match reference {
+        Reference::Tag(tag) => format!("{repository}:{tag}"),
+        Reference::Digest(digest) => at(repository, digest),
+    }
+}
+
+/// `app@sha256:…`, for messages.
+pub(crate) fn at(repository: &Repository, digest: &Digest) -> String {
+    format!("{repository}@{digest}")
+}

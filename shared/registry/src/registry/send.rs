@@ -1,0 +1,368 @@
+//! Sending a request: logging in, following redirects, trying again.
+
+use std::{error::Error as _, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{LOCATION, RETRY_AFTER},
+};
+use reqwest::{RequestBuilder, Response};
+use tokio::time::{sleep, timeout};
+use url::{Host, Url};
+
+use super::Registry;
+use crate::{
+    address::{Forbidden, Reach},
+    auth::{Authorization, Scope, TokenService},
+    error::{Error, Failure, network},
+    http::STALL,
+};
+
+/// How often a request is sent in all. Longer waits are the caller's, who knows what else there is to do.
+const TRIES: u32 = 3;
+/// The wait before the second try; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest wait that a registry may ask for without being handed on to the caller.
+const SHORT_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait that a registry is believed to need.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// How many redirects are followed.
+const MAX_REDIRECTS: usize = 5;
+/// How much of an error's body is read.
+const MAX_ERROR: usize = 64 << 10;
+
+/// A request that may be sent again: it has the same effect twice as once.
+pub(crate) struct Call {
+    /// For messages: `GET manifest app:v1`.
+    pub(crate) action: String,
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) scope: Scope,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// Error statuses that are an answer.
+    pub(crate) expected: &'static [u16],
+    /// How long the answer's head may take.
+    pub(crate) patience: Duration,
+}
+
+impl Call {
+    pub(crate) fn new(method: Method, action: impl Into<String>, url: Url, scope: Scope) -> Self {
+        Self {
+            action: action.into(),
+            method,
+            url,
+            scope,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            expected: &[],
+            patience: STALL,
+        }
+    }
+
+    pub(crate) fn get(action: impl Into<String>, url: Url, scope: Scope) -> Self {
+        Self::new(Method::GET, action, url, scope)
+    }
+
+    pub(crate) fn head(action: impl Into<String>, url: Url, scope: Scope) -> Self {
+        Self::new(Method::HEAD, action, url, scope)
+    }
+
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(crate) fn body(mut self, body: Bytes) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// Statuses that are an answer rather than an error.
+    pub(crate) fn expecting(mut self, statuses: &'static [u16]) -> Self {
+        self.expected = statuses;
+        self
+    }
+
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+impl Registry {
+    /// Sends a request and hands back its answer, which is a success or one of the expected statuses.
+    pub(crate) async fn send(&self, call: &Call) -> Result<Response, Error> {
+        let mut tried = 1;
+        loop {
+            let error = match self.attempt(call).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let Some(pause) = pause(&error, tried) else { return Err(error) };
+            tracing::debug!(registry = self.name(), %error, tried, "trying again");
+            sleep(pause).await;
+            tried += 1;
+        }
+    }
+
+    /// One try, which is up to three requests: without a login, with a stale token, with a fresh one.
+    async fn attempt(&self, call: &Call) -> Result<Response, Error> {
+        let mut authorization = self.authorization(&call.scope).await?;
+        loop {
+            let response = self.follow(call, authorization.as_ref()).await?;
+            if response.status() != StatusCode::UNAUTHORIZED || !self.is_own(response.url()) {
+                return self.judged(&call.action, response, call.expected).await;
+            }
+            let headers = response.headers().clone();
+            let refusal = self.answer(&call.action, response).await;
+            authorization = Some(self.0.auth.after_401(&headers, &call.scope, authorization, self, refusal).await?);
+        }
+    }
+
+    /// What a request for this scope is to be sent with.
+    pub(crate) async fn authorization(&self, scope: &Scope) -> Result<Option<Authorization>, Error> {
+        self.0.auth.authorization(scope, self).await
+    }
+
+    /// Sends a request and follows its redirects if it only reads. The login goes to the registry alone.
+    async fn follow(&self, call: &Call, authorization: Option<&Authorization>) -> Result<Response, Error> {
+        let mut url = call.url.clone();
+        let mut authorization = authorization;
+        for _ in 0..=MAX_REDIRECTS {
+            if !self.is_own(&url) {
+                // For good: an origin that we were sent away from does not get the login back by a second redirect.
+                authorization = None;
+            }
+            let request = self.client(&call.action, &url).await?.request(call.method.clone(), url.clone());
+            let request = request.headers(call.headers.clone()).body(call.body.clone());
+            let request = authorization.map_or_else(|| request.try_clone(), |a| request.try_clone().map(|r| a.apply(r)));
+            let Some(request) = request else { return Err(self.failure(&call.action, "the request can't be sent").refused()) };
+            let response = self.received(&call.action, request, call.patience).await?;
+            let redirected = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !redirected || !matches!(call.method, Method::GET | Method::HEAD) {
+                return Ok(response);
+            }
+            url = self
+                .location(&call.action, &response)?
+                .ok_or_else(|| self.failure(&call.action, "a redirect without a Location").refused())?;
+        }
+        Err(self.failure(&call.action, format!("more than {MAX_REDIRECTS} redirects")).refused())
+    }
+
+    async fn received(&self, action: &str, request: RequestBuilder, patience: Duration) -> Result<Response, Error> {
+        match timeout(patience, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.unreachable(action, error)),
+            Err(_) => Err(self.stalled(action, patience)),
+        }
+    }
+
+    /// The client for a URL: one that goes anywhere for the registry's own, one that watches its step for all others.
+    pub(crate) async fn client(&self, action: &str, url: &Url) -> Result<reqwest::Client, Error> {
+        if self.is_own(url) {
+            return Ok(self.0.http.named().clone());
+        }
+        let reach = *self.0.reach.get_or_init(|| Reach::of_endpoint(&self.0.endpoint)).await;
+        // Addresses that are written out never meet the resolver.
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(address.into()),
+            Some(Host::Ipv6(address)) => Some(address.into()),
+            _ => None,
+        };
+        if let Some(address) = address
+            && !reach.allows(address)
+        {
+            return Err(self.failure(action, Forbidden(address.to_string()).to_string()).refused());
+        }
+        self.0.http.elsewhere(reach)
+    }
+
+    /// Where an answer sends us, if it does: relative or absolute, never from https to http, never to another scheme.
+    pub(crate) fn location(&self, action: &str, response: &Response) -> Result<Option<Url>, Error> {
+        let Some(text) = response.headers().get(LOCATION) else { return Ok(None) };
+        let refused = |problem: String| self.failure(action, problem);
+        let url = text.to_str().ok().and_then(|text| response.url().join(text).ok());
+        let url = url.ok_or_else(|| refused("a Location that is no URL".into()).refused())?;
+        match (response.url().scheme(), url.scheme()) {
+            (_, "https") | ("http", "http") => {}
+            ("https", "http") => {
+                let origin = url.origin().ascii_serialization();
+                return Err(refused(format!("it sends us from https to plain http, {origin}"))
+                    .hint("a registry behind a TLS proxy has to be told so: X-Forwarded-Proto, or its own external URL")
+                    .refused());
+            }
+            (_, scheme) => return Err(refused(format!("it sends us to a {scheme}: URL")).refused()),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refused("it sends us to a URL with credentials in it".into()).refused());
+        }
+        Ok(Some(url))
+    }
+
+    /// Lets an answer pass if it is a success or expected, and makes an error of it otherwise.
+    pub(crate) async fn judged(&self, action: &str, response: Response, expected: &[u16]) -> Result<Response, Error> {
+        let status = response.status();
+        if status.is_success() || expected.contains(&status.as_u16()) {
+            return Ok(response);
+        }
+        let after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
+        let own = self.is_own(response.url());
+        let failure = self.answer(action, response).await;
+        Err(match status.as_u16() {
+            408 | 429 | 500 | 502..=504 => failure.retry(after),
+            // Not the specification's, but proxies': Cloudflare's family and "bandwidth limit exceeded".
+            509 | 520..=524 | 529 => failure.retry(after),
+            401 => failure.hint(format!("check the credentials of {}", self.name())).refused(),
+            // A signed URL that has expired on the way is answered so by object storage; the registry makes a new one.
+            403 if !own => failure.retry(None),
+            403 => failure.hint(format!("check what the credentials of {} may do", self.name())).refused(),
+            _ => failure.refused(),
+        })
+    }
+
+    /// What an error answer says.
+    async fn answer(&self, action: &str, mut response: Response) -> Failure {
+        let status = response.status();
+        let mut body = BytesMut::new();
+        while body.len() < MAX_ERROR {
+            match timeout(STALL, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR - body.len())]),
+                _ => break,
+            }
+        }
+        Failure::answer(self.name(), action, status, &body)
+    }
+
+    /// Reads a body that has to fit into memory.
+    pub(crate) async fn read(&self, action: &str, mut response: Response, limit: usize) -> Result<Bytes, Error> {
+        let too_large = || self.failure(action, format!("the answer has more than {limit} bytes")).refused();
+        if response.content_length().is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
+        let mut body = BytesMut::new();
+        loop {
+            match timeout(STALL, response.chunk()).await {
+                Ok(Ok(Some(chunk))) if body.len() + chunk.len() > limit => {
+                    drop(chunk);
+                    return Err(too_large());
+                }
+                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
+                Ok(Ok(None)) => return Ok(body.freeze()),
+                Ok(Err(error)) => return Err(self.unreachable(action, error)),
+                Err(_) => return Err(self.stalled(action, STALL)),
+            }
+        }
+    }
+
+    /// What a request's failure means.
+    pub(crate) fn unreachable(&self, action: &str, error: reqwest::Error) -> Error {
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            if let Some(forbidden) = error.downcast_ref::<Forbidden>() {
+                return self.failure(action, forbidden.to_string()).refused();
+            }
+            cause = error.source();
+        }
+        let problem = network(error);
+        // As rustls words what no second try mends.
+        if problem.contains("invalid peer certificate") {
+            return self
+                .failure(action, problem)
+                .hint("the registry's certificate is not trusted here: install its authority's in the system")
+                .refused();
+        }
+        self.failure(action, problem).retry(None)
+    }
+
+    pub(crate) fn stalled(&self, action: &str, waited: Duration) -> Error {
+        self.failure(action, format!("no progress for {} seconds", waited.as_secs())).retry(None)
+    }
+}
+
+impl TokenService for Registry {
+    async fn fetch(
+        &self,
+        realm: &Url,
+        request: impl Fn(RequestBuilder) -> RequestBuilder + Send + Sync,
+        post: bool,
+    ) -> Result<Vec<u8>, Error> {
+        let action = format!("getting a token from {}", realm.origin().ascii_serialization());
+        let named = self.0.token_realm.as_ref().is_some_and(|named| named.origin() == realm.origin());
+        // A realm that the operator has named may be anywhere, like the endpoint.
+        let client = if named { self.0.http.named().clone() } else { self.client(&action, realm).await? };
+        let mut tried = 1;
+        loop {
+            let sent = request(if post { client.post(realm.clone()) } else { client.get(realm.clone()) });
+            let answered = match self.received(&action, sent, STALL).await {
+                Ok(response) => self.judged(&action, response, &[]).await,
+                Err(error) => Err(error),
+            };
+            match answered {
+                Ok(response) => return Ok(self.read(&action, response, 1 << 20).await?.to_vec()),
+                Err(error) => match pause(&error, tried) {
+                    Some(pause) => sleep(pause).await,
+                    None => return Err(error),
+                },
+            }
+            tried += 1;
+        }
+    }
+}
+
+/// How long to wait before the next try, if there is to be one.
+pub(crate) fn pause(error: &Error, tried: u32) -> Option<Duration> {
+    if !error.is_retry() || tried >= TRIES {
+        return None;
+    }
+    match error.retry_after() {
+        Some(after) => (after <= SHORT_WAIT).then_some(after),
+        // Who limits the rate without saying for how long is not served by an early second try.
+        None if error.failure().status() == Some(429) => None,
+        None => Some(FIRST_PAUSE.mul_f64(f64::from(1u32 << (tried - 1)) * (0.5 + fastrand::f64()))),
+    }
+}
+
+/// `Retry-After`: RFC 9110, section 10.2.3, seconds or a date.
+fn retry_after(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+            Duration::try_from(date.duration_since(jiff::Timestamp::now())).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_or_a_date() {
+        assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("0"), Some(Duration::ZERO));
+        assert_eq!(retry_after("99999999999"), Some(LONGEST_WAIT));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(90);
+        let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
+        let wait = retry_after(&date).unwrap();
+        assert!((85..=90).contains(&wait.as_secs()), "{date}: {wait:?}");
+        assert_eq!(retry_after("soon"), None);
+        assert_eq!(retry_after("-1"), None);
+    }
+
+    #[test]
+    fn only_short_waits_are_made_here() {
+        let error = |status: u16, after| Failure::answer("x", "y", StatusCode::from_u16(status).unwrap(), b"").retry(after);
+        assert!(pause(&error(503, None), 1).is_some());
+        assert!(pause(&error(503, None), TRIES).is_none());
+        assert_eq!(pause(&error(429, Some(Duration::from_secs(1))), 1), Some(Duration::from_secs(1)));
+        assert!(pause(&error(429, Some(Duration::from_secs(30))), 1).is_none());
+        assert!(pause(&error(429, None), 1).is_none());
+        assert!(pause(&Failure::new("x", "y", "z").refused(), 1).is_none());
+    }
+}

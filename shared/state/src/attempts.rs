@@ -1,0 +1,88 @@
+//! How often work on a job has begun, and since when it has been failing.
+//!
+//! A queue's own count would do for neither: it counts waits, and deliveries that were never worked on. Partition
+//! `attempts/<task ID>`, sort key the resource (or the scan).
+
+use std::sync::Arc;
+
+use jiff::{Timestamp, ToSpan};
+use serde::{Deserialize, Serialize};
+
+use crate::{Item, Key, Op, StateError, Table, document};
+
+/// What is known of a job's attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempts {
+    /// How many have begun, this one included.
+    pub begun: u32,
+    /// How many in a row have begun and not ended in any way: the process was killed, or lost its message.
+    pub unfinished: u32,
+    /// How many have ended with an error that may pass, in a row.
+    pub errors: u32,
+    /// Since when that has been going on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+    /// When the first began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+}
+
+/// Reads and writes [`Attempts`]. A job has one worker at a time, so that no conditions are needed.
+#[derive(Clone)]
+pub struct AttemptLog {
+    table: Arc<dyn Table>,
+}
+
+impl AttemptLog {
+    /// The attempts in a table.
+    pub fn new(table: Arc<dyn Table>) -> Self {
+        Self { table }
+    }
+
+    /// Counts an attempt that begins now.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn begin(&self, task: &str, what: &str) -> Result<Attempts, StateError> {
+        let known = self.table.get(&key(task, what)).await?;
+        let mut attempts: Attempts = known.map(document::value).transpose()?.unwrap_or_default();
+        attempts.begun += 1;
+        attempts.unfinished += 1;
+        attempts.started.get_or_insert_with(Timestamp::now);
+        self.put(task, what, &attempts).await?;
+        Ok(attempts)
+    }
+
+    /// The attempt has ended in an orderly way, and there will be another: after an error, or (with none) after a wait.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn pause(&self, task: &str, what: &str, mut attempts: Attempts, failed: bool) -> Result<Attempts, StateError> {
+        attempts.unfinished = 0;
+        if failed {
+            attempts.errors += 1;
+            attempts.failing_since.get_or_insert_with(Timestamp::now);
+        }
+        self.put(task, what, &attempts).await?;
+        Ok(attempts)
+    }
+
+    /// The job is over.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn end(&self, task: &str, what: &str) -> Result<(), StateError> {
+        Ok(self.table.write(vec![Op::Delete { key: key(task, what), condition: None }]).await?)
+    }
+
+    async fn put(&self, task: &str, what: &str, attempts: &Attempts) -> Result<(), StateError> {
+        // Longer than any queue keeps a message.
+        let expires = Timestamp::now().checked_add((30 * 24).hours()).ok();
+        let item = Item { key: key(task, what), attributes: document::attributes(attempts)?, expires };
+        Ok(self.table.write(vec![Op::Put { item, condition: None }]).await?)
+    }
+}
+
+fn key(task: &str, what: &str) -> Key {
+    Key::new(format!("attempts/{task}"), what)
+}

@@ -1,0 +1,253 @@
+//! The catalogue: instances and rules.
+//!
+//! Partition `catalog`: one item `version` that changes with every change. Partitions `catalog/instances` and
+//! `catalog/rules`: an item each. A reader keeps a whole snapshot and asks only for the version, so that a rule that was
+//! switched off is off in every warm environment at the next request.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::{Map, Value};
+use transship_model::{Instance, InstanceName, Place, Repository, Rule, RuleId, RuleIndex, RuleName};
+
+use crate::{Condition, Item, Key, Op, Query, StateError, Table, document, table::MAX_OPS};
+
+/// The instances and rules as they were at one version.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    version: i64,
+    instances: BTreeMap<InstanceName, Arc<Instance>>,
+    rules: HashMap<RuleId, Arc<Rule>>,
+    names: BTreeMap<(InstanceName, RuleName), RuleId>,
+    /// The enabled rules, ready to be matched.
+    pub index: RuleIndex,
+}
+
+impl Snapshot {
+    /// An instance by name.
+    pub fn instance(&self, name: &InstanceName) -> Option<&Arc<Instance>> {
+        self.instances.get(name)
+    }
+
+    /// All instances, in the order of their names.
+    pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances.values()
+    }
+
+    /// A rule by ID, enabled or not.
+    pub fn rule(&self, id: RuleId) -> Option<&Arc<Rule>> {
+        self.rules.get(&id)
+    }
+
+    /// A rule by name, enabled or not.
+    pub fn rule_named(&self, instance: &InstanceName, name: &RuleName) -> Option<&Arc<Rule>> {
+        self.names.get(&(instance.clone(), name.clone())).and_then(|id| self.rules.get(id))
+    }
+
+    /// An instance's rules, in the order of their names.
+    pub fn rules_of(&self, instance: &InstanceName) -> impl Iterator<Item = &Arc<Rule>> {
+        let of_instance = move |entry: &(&(InstanceName, RuleName), &RuleId)| entry.0.0 == *instance;
+        self.names.iter().filter(of_instance).filter_map(|(_, id)| self.rules.get(id))
+    }
+
+    /// The rule if it is enabled and still leads from `source` to `target`. An attachment is asked for without regard to tags.
+    pub fn rule_in_force(&self, id: RuleId, source: &Place, target: &Place, attachment: bool) -> Option<&Arc<Rule>> {
+        let rule = self.rules.get(&id)?;
+        let leads_there = rule.target.instance == target.instance
+            && rule.target_repository(&source.repository).is_some_and(|to| to.as_ref() == Ok(&target.repository));
+        let selects = if attachment {
+            self.index.of_repository(&source.instance, &source.repository).iter().any(|rule| rule.id == id)
+        } else {
+            rule.selects(&source.repository, &source.reference)
+        };
+        (rule.enabled && rule.source.instance == source.instance && selects && leads_there).then_some(rule)
+    }
+
+    /// The rules that copy a tag of `place` on, with the repositories that they copy it to.
+    pub fn rules_from(&self, place: &Place) -> Vec<(&Arc<Rule>, Repository)> {
+        let rules = match place.reference.tag() {
+            Some(tag) => self.index.of_tag(&place.instance, &place.repository, tag),
+            None => self.index.of_repository(&place.instance, &place.repository),
+        };
+        let with_target = |rule| {
+            let rule: &Arc<Rule> = rule;
+            rule.target_repository(&place.repository)?.ok().map(|to| (rule, to))
+        };
+        rules.into_iter().filter_map(with_target).collect()
+    }
+
+    /// Whether versions decide about a copy by `rule`: where another source is copied to the same target, or rules lead from the
+    /// target back to the source.
+    pub fn is_contested(&self, rule: &Rule, source: &Place, target: &Place) -> bool {
+        let from_elsewhere = |(other, repository): (&Arc<Rule>, Repository)| {
+            other.id != rule.id && (&other.source.instance, &repository) != (&source.instance, &source.repository)
+        };
+        self.index.that_write(&target.instance, &target.repository, &target.reference).any(from_elsewhere)
+            || self.leads_back(target, source)
+    }
+
+    fn leads_back(&self, from: &Place, to: &Place) -> bool {
+        let mut seen = vec![(from.instance.clone(), from.repository.clone())];
+        let mut at = 0;
+        while let Some((instance, repository)) = seen.get(at).cloned() {
+            at += 1;
+            let place = Place { instance, repository, reference: from.reference.clone() };
+            for (rule, repository) in self.rules_from(&place) {
+                let next = (rule.target.instance.clone(), repository);
+                if next.0 == to.instance && next.1 == to.repository {
+                    return true;
+                }
+                if !seen.contains(&next) && seen.len() < 1000 {
+                    seen.push(next);
+                }
+            }
+        }
+        false
+    }
+}
+
+/// What a change of the catalogue did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Instances and rules that are new.
+    pub created: usize,
+    /// Those that were changed.
+    pub changed: usize,
+    /// Those that are gone.
+    pub deleted: usize,
+}
+
+/// Reads and writes instances and rules.
+pub struct Catalog {
+    table: Arc<dyn Table>,
+    cached: Mutex<Arc<Snapshot>>,
+}
+
+const INSTANCES: &str = "catalog/instances";
+const RULES: &str = "catalog/rules";
+
+fn version_key() -> Key {
+    Key::new("catalog", "version")
+}
+
+impl Catalog {
+    /// The catalogue in a table.
+    pub fn new(table: Arc<dyn Table>) -> Self {
+        Self { table, cached: Mutex::default() }
+    }
+
+    /// The instances and rules as they are now: one read of the table where nothing has changed since the last time.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn snapshot(&self) -> Result<Arc<Snapshot>, StateError> {
+        let item = self.table.get(&version_key()).await?;
+        let version = item.as_ref().map_or(0, |item| document::number(item, "version"));
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if cached.version == version {
+            return Ok(cached);
+        }
+        let fresh = Arc::new(self.load(version).await?);
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
+        Ok(fresh)
+    }
+
+    async fn load(&self, version: i64) -> Result<Snapshot, StateError> {
+        let mut snapshot = Snapshot { version, ..Snapshot::default() };
+        for item in self.all(INSTANCES).await? {
+            let instance: Instance = document::value(item)?;
+            snapshot.instances.insert(instance.name.clone(), Arc::new(instance));
+        }
+        for item in self.all(RULES).await? {
+            let rule: Rule = document::value(item)?;
+            snapshot.names.insert((rule.source.instance.clone(), rule.name.clone()), rule.id);
+            snapshot.rules.insert(rule.id, Arc::new(rule));
+        }
+        snapshot.index = RuleIndex::new(snapshot.rules.values().cloned());
+        Ok(snapshot)
+    }
+
+    async fn all(&self, partition: &str) -> Result<Vec<Item>, StateError> {
+        let mut items = Vec::new();
+        let mut after = None;
+        loop {
+            let partition = partition.to_owned();
+            let query = Query { partition, prefix: String::new(), after, descending: false, limit: 1000 };
+            let page = self.table.query(query).await?;
+            items.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Brings the catalogue to exactly these instances and rules. A rule keeps its ID as long as its name stays, and gets a new
+    /// revision when anything else of it changes; the IDs and revisions given are ignored.
+    ///
+    /// # Errors
+    /// See [`StateError`]; a part may have been written then, and the same call again completes it.
+    pub async fn replace(&self, instances: &[Instance], rules: &[Rule]) -> Result<Applied, StateError> {
+        let state = self.table.get(&version_key()).await?;
+        let mut version = state.as_ref().map_or(0, |item| document::number(item, "version"));
+        let mut next_rule = state.as_ref().map_or(1, |item| document::number(item, "next_rule"));
+        let old = self.load(version).await?;
+        let mut applied = Applied::default();
+        let mut ops = Vec::new();
+        let mut put = |key: Key, attributes: Map<String, Value>, is_new: bool| {
+            *if is_new { &mut applied.created } else { &mut applied.changed } += 1;
+            ops.push(Op::Put { item: Item { key, attributes, expires: None }, condition: None });
+        };
+        for instance in instances {
+            let known = old.instances.get(&instance.name);
+            if known.is_none_or(|known| **known != *instance) {
+                put(instance_key(&instance.name), document::attributes(instance)?, known.is_none());
+            }
+        }
+        for rule in rules {
+            let mut rule = rule.clone();
+            let known = old.rule_named(&rule.source.instance, &rule.name);
+            (rule.id, rule.revision) = match known {
+                Some(known) => (known.id, known.revision),
+                None => (RuleId(next_rule.unsigned_abs()), 1),
+            };
+            match known {
+                None => next_rule += 1,
+                Some(known) if **known == rule => continue,
+                Some(_) => rule.revision += 1,
+            }
+            put(rule_key(&rule.source.instance, &rule.name), document::attributes(&rule)?, known.is_none());
+        }
+        let kept: std::collections::BTreeSet<Key> = instances
+            .iter()
+            .map(|instance| instance_key(&instance.name))
+            .chain(rules.iter().map(|rule| rule_key(&rule.source.instance, &rule.name)))
+            .collect();
+        let keys = old.instances.keys().map(instance_key).chain(old.names.keys().map(|(instance, rule)| rule_key(instance, rule)));
+        for key in keys.filter(|key| !kept.contains(key)) {
+            applied.deleted += 1;
+            ops.push(Op::Delete { key, condition: None });
+        }
+        for chunk in ops.chunks(MAX_OPS - 1) {
+            let mut chunk = chunk.to_vec();
+            let unchanged =
+                if version == 0 { Condition::Absent } else { Condition::Equals("version".into(), Value::from(version)) };
+            version += 1;
+            let set = [("version", version), ("next_rule", next_rule)].map(|(name, n)| (name.to_owned(), Value::from(n)));
+            let item = Item { key: version_key(), attributes: Map::from_iter(set), expires: None };
+            chunk.push(Op::Put { item, condition: Some(unchanged) });
+            self.table.write(chunk).await?;
+        }
+        Ok(applied)
+    }
+}
+
+fn instance_key(name: &InstanceName) -> Key {
+    Key::new(INSTANCES, name.as_str())
+}
+
+fn rule_key(instance: &InstanceName, rule: &RuleName) -> Key {
+    Key::new(RULES, format!("{instance}/{rule}"))
+}

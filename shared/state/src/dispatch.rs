@@ -1,0 +1,173 @@
+//! From a push event to jobs: which rules it meets, whether it is an echo, and what the workers are asked for.
+//!
+//! The webhook does this for an event as it comes; a worker does it for an event that meets so many rules that the webhook
+//! only notes it ([`Job::FanOut`]).
+
+use jiff::Timestamp;
+use transship_model::{
+    CopyJob, FanOutJob, Happening, Job, LookJob, Place, PushEvent, Pushed, Repository, Route, Rule, TaskEvent, TaskHead, TaskId,
+    Trigger, Verdict, origin::Origin,
+};
+
+use crate::{Events, Jobs, Origins, StateError, catalog::Snapshot};
+
+/// Sends what an event asks for.
+#[derive(Clone)]
+pub struct Dispatcher {
+    origins: Origins,
+    jobs: Jobs,
+    events: Events,
+}
+
+/// What has been sent for an event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dispatched {
+    /// The tasks, in the order of their rules' IDs.
+    pub tasks: Vec<TaskId>,
+    /// Workers will match the event, or look at what it belongs to, and there may be more tasks.
+    pub pending: bool,
+}
+
+impl Dispatcher {
+    /// So many rules are matched by the webhook itself; of more a worker sends the copies.
+    pub const DIRECT: usize = 50;
+    /// So many copies a step of a fan-out sends.
+    pub const STEP: usize = 500;
+
+    /// A dispatcher over these stores.
+    pub fn new(origins: Origins, jobs: Jobs, events: Events) -> Self {
+        Self { origins, jobs, events }
+    }
+
+    /// Sends what an event asks for; when it returns, that is durable. `nonce` tells apart the deliveries of an event that has no
+    /// identity of its own.
+    ///
+    /// # Errors
+    /// See [`StateError`]. Part of it may have been sent then; the same event again makes the same tasks.
+    pub async fn dispatch(&self, catalog: &Snapshot, event: &PushEvent, nonce: &str) -> Result<Dispatched, StateError> {
+        let Some(place) = event.place() else { return Ok(Dispatched::default()) };
+        match &event.tag {
+            Some(tag) if tag.subject().is_none() => {
+                let routes = self.routes(catalog, event, &place).await?;
+                if routes.len() > Self::DIRECT {
+                    let job = FanOutJob { event: event.clone(), nonce: nonce.to_owned(), after: 0 };
+                    self.jobs.send(&[Job::FanOut(job)]).await?;
+                    return Ok(Dispatched { tasks: Vec::new(), pending: true });
+                }
+                let tasks = self.send(event, &place, &routes, nonce).await?;
+                Ok(Dispatched { tasks, pending: false })
+            }
+            // What it belongs to can't be told without the registry.
+            _ if catalog.index.of_repository(&place.instance, &place.repository).is_empty() => Ok(Dispatched::default()),
+            _ => {
+                self.jobs.send(&[Job::Look(LookJob { event: event.clone() })]).await?;
+                Ok(Dispatched { tasks: Vec::new(), pending: true })
+            }
+        }
+    }
+
+    /// One step of a fan-out: sends the copies for the next rules, then itself on if there are more.
+    ///
+    /// # Errors
+    /// See [`StateError`]; the same step again is safe.
+    pub async fn fan_out(&self, catalog: &Snapshot, job: &FanOutJob) -> Result<(), StateError> {
+        let Some(place) = job.event.place() else { return Ok(()) };
+        let mut routes = self.routes(catalog, &job.event, &place).await?;
+        routes.retain(|(rule, _)| rule.id.0 > job.after);
+        let rest = routes.len().saturating_sub(Self::STEP);
+        routes.truncate(Self::STEP);
+        self.send(&job.event, &place, &routes, &job.nonce).await?;
+        match routes.last() {
+            Some((last, _)) if rest > 0 => {
+                self.jobs.send(&[Job::FanOut(FanOutJob { after: last.id.0, ..job.clone() })]).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The rules that the event goes to, by ID, with the repositories that they lead to; and the memory of where the tag's content
+    /// comes from brought up to date.
+    async fn routes<'a>(
+        &self,
+        catalog: &'a Snapshot,
+        event: &PushEvent,
+        place: &Place,
+    ) -> Result<Vec<(&'a Rule, Repository)>, StateError> {
+        let mut routes: Vec<(&Rule, Repository)> =
+            catalog.rules_from(place).into_iter().map(|(rule, to)| (rule.as_ref(), to)).collect();
+        routes.sort_unstable_by_key(|(rule, _)| rule.id);
+        let is_written = catalog.index.that_write(&place.instance, &place.repository, &place.reference).next().is_some();
+        let is_contested =
+            || routes.iter().any(|(rule, to)| catalog.is_contested(rule, place, &target_place(rule, place, to)));
+        // Only where something is written by a rule can there be an echo, and only there, or where versions decide, is there
+        // anything to remember. Elsewhere the webhook spares the table.
+        if is_written || (!routes.is_empty() && is_contested()) {
+            let mut verdict = Verdict::Push;
+            self.origins
+                .change(place, |origin| {
+                    let changed;
+                    (verdict, changed) = note(origin, event);
+                    changed
+                })
+                .await?;
+            if let Verdict::Echo(trail) = verdict {
+                routes.retain(|(rule, to)| trail.allows(rule, to));
+            }
+        }
+        Ok(routes)
+    }
+
+    async fn send(
+        &self,
+        event: &PushEvent,
+        place: &Place,
+        routes: &[(&Rule, Repository)],
+        nonce: &str,
+    ) -> Result<Vec<TaskId>, StateError> {
+        let mut jobs = Vec::with_capacity(routes.len());
+        let mut events = Vec::with_capacity(routes.len());
+        for (rule, to) in routes {
+            let task = TaskHead {
+                id: event.task(rule.id, nonce),
+                instance: rule.source.instance.clone(),
+                rule: rule.name.clone(),
+                trigger: Trigger::Push { resource: place.name() },
+                created: event.received,
+            };
+            let (job, found) = copy(task, place.clone(), target_place(rule, place, to), None);
+            jobs.push(job);
+            events.push(found);
+        }
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The job first: it carries all that the log needs, so that a crash between the two leaves no task that nobody works on.
+        self.jobs.send(&jobs).await?;
+        self.events.send(&events).await?;
+        Ok(events.into_iter().map(|event| event.task.id).collect())
+    }
+}
+
+/// The job to copy one resource, and the event that tells of it.
+pub fn copy(task: TaskHead, source: Place, target: Place, subject: Option<transship_model::Digest>) -> (Job, TaskEvent) {
+    let route = Route { source: source.clone(), target: target.clone() };
+    let found = TaskEvent { task: task.clone(), at: Timestamp::now(), what: Happening::Found { resources: vec![route] } };
+    (Job::Copy(CopyJob { task, source, target, subject, continuation: 0 }), found)
+}
+
+/// Where a rule copies a place to, given the repository there.
+pub fn target_place(rule: &Rule, source: &Place, repository: &Repository) -> Place {
+    let (instance, repository) = (rule.target.instance.clone(), repository.clone());
+    Place { instance, repository, reference: source.reference.clone() }
+}
+
+/// Classifies an event and notes what it tells. True if there is something to write.
+fn note(origin: &mut Origin, event: &PushEvent) -> (Verdict, bool) {
+    let verdict = origin.classify(event.digest.as_ref(), event.time());
+    let changed = match (&verdict, &event.digest) {
+        (Verdict::Echo(_), Some(digest)) => origin.note_echo(digest, event.time()),
+        (Verdict::Push, Some(digest)) => origin.note_push(Pushed { digest: digest.clone(), version: event.version() }),
+        _ => false,
+    };
+    (verdict, changed)
+}

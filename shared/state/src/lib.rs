@@ -1,0 +1,29 @@
+//! The ports `Table` and `Queue`, their adapters, and the repositories built on them.
+//!
+//! A function knows only the ports and the repositories; which adapter stands behind them is decided where the process
+//! starts. One conformance suite ([`conformance`]) runs against every adapter of a port.
+
+pub mod attempts;
+pub mod catalog;
+pub mod conformance;
+pub mod dispatch;
+mod document;
+mod error;
+pub mod messages;
+pub mod origins;
+pub mod queue;
+pub mod secrets;
+pub mod sqlite;
+pub mod table;
+pub mod task_log;
+
+pub use attempts::{AttemptLog, Attempts};
+pub use catalog::{Applied, Catalog, Snapshot};
+pub use dispatch::{Dispatched, Dispatcher};
+pub use error::StateError;
+pub use messages::{Events, Jobs};
+pub use origins::Origins;
+pub use queue::{Incoming, Outgoing, Queue, QueueError};
+pub use secrets::{LocalSecrets, SecretError, Secrets};
+pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
+pub use task_log::{Listing, TaskLog};

@@ -1,0 +1,48 @@
+//! The port `Secrets`: what a [`SecretRef`] stands for, read when it is needed.
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use transship_model::SecretRef;
+
+/// A secret that can't be had. The message names the reference, never the secret.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the secret {reference} can't be read: {why}")]
+pub struct SecretError {
+    /// Where it was looked for.
+    pub reference: SecretRef,
+    /// What is wrong, and how to mend it.
+    pub why: String,
+}
+
+/// Reads secrets.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// The secret that is there now.
+    async fn read(&self, reference: &SecretRef) -> Result<SecretString, SecretError>;
+}
+
+/// Secrets in the environment and in files, for `serve`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalSecrets;
+
+#[async_trait]
+impl Secrets for LocalSecrets {
+    async fn read(&self, reference: &SecretRef) -> Result<SecretString, SecretError> {
+        let error = |why: String| SecretError { reference: reference.clone(), why };
+        let text = match reference {
+            SecretRef::Env(name) => {
+                std::env::var(name).map_err(|_| error("set the environment variable for the process".into()))?
+            }
+            SecretRef::File(path) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
+                let text = read.map_err(|e| error(e.to_string()))?.map_err(|e| error(e.to_string()))?;
+                text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).unwrap_or(&text).to_owned()
+            }
+        };
+        if text.is_empty() {
+            return Err(error("it is empty".into()));
+        }
+        Ok(SecretString::from(text))
+    }
+}
