@@ -31,6 +31,7 @@ mod proxy;
 mod registry;
 mod sink;
 mod skopeo;
+mod transship;
 mod wait;
 
 pub use bulk::Bulk;
@@ -41,3 +42,4 @@ pub use proxy::{Action, Exchange, Gate, Proxy, Request};
 pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
 pub use sink::{Delivery, Sink};
 pub use wait::{free_port, wait_until};
+pub use transship::{HOOK_SECRET, Transship, binary, config, instance, rule};

@@ -41,7 +41,7 @@ impl Class {
             [127, ..] => Self::Loopback,
             [169, 254, ..] => Self::LinkLocal,
             [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Self::Private,
-            [0, ..] | [224..=255, ..] | [192, 0, 0, _] => Self::Never,
+            [0 | 224..=255, ..] | [192, 0, 0, _] => Self::Never,
             _ => Self::Public,
         }
     }
@@ -56,7 +56,7 @@ impl Class {
             [0, 0, 0, 0, 0, 0, 0, 1] => Self::Loopback,
             [0xfc00..=0xfdff, ..] => Self::Private,
             [0xfe80..=0xfebf, ..] => Self::LinkLocal,
-            [0xfec0..=0xffff, ..] | [0, ..] => Self::Never,
+            [0 | 0xfec0..=0xffff, ..] => Self::Never,
             _ => Self::Public,
         }
     }

@@ -168,13 +168,13 @@ impl Parsed {
 
     /// The blobs that have to be at the target.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        let (config, blobs) = match &self.content {
-            Content::Index(manifests) => (None, manifests.as_slice()),
-            Content::Image { config, layers } => (config.as_ref(), layers.as_slice()),
-            Content::Schema1 => (None, [].as_slice()),
+        let (config, blobs, index) = match &self.content {
+            Content::Index(manifests) => (None, manifests.as_slice(), true),
+            Content::Image { config, layers } => (config.as_ref(), layers.as_slice(), false),
+            Content::Schema1 => (None, [].as_slice(), false),
         };
-        let index = matches!(self.content, Content::Index(_));
-        config.into_iter().chain(blobs).filter(move |blob| !blob.is_foreign() && !(index && blob.is_manifest()))
+        let is_elsewhere = move |blob: &Descriptor| blob.is_foreign() || (index && blob.is_manifest());
+        config.into_iter().chain(blobs).filter(move |blob| !is_elsewhere(blob))
     }
 
     /// What kind of artifact a manifest proper is; an index is what its children are.

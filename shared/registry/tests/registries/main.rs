@@ -1,5 +1,7 @@
 //! The client and the engine against real registries, and against servers that do not play fair.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+
 mod client;
 mod copying;
 mod fixture;

@@ -1,7 +1,7 @@
 //! The embedded adapters: a table and queues in one SQLite file, for one process.
 //!
-//! An answered write is on the disk. All writes go through one thread that commits many at once ([`writer`]); reads go past
-//! it ([`readers`]). The file is `transship.db` in the data directory, which one process locks; what that process held of
+//! An answered write is on the disk. All writes go through one thread that commits many at once (`writer.rs`); reads go past
+//! it (`readers.rs`). The file is `transship.db` in the data directory, which one process locks; what that process held of
 //! the queues when it ended is free again when the next one opens it.
 
 mod clock;

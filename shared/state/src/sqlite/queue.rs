@@ -19,6 +19,8 @@ const MAX_ID: usize = 128;
 const DEDUPLICATION_WINDOW: Duration = Duration::from_secs(300);
 /// So many messages are sent in one transaction, so that others get their turn in between.
 const SEND_AT_ONCE: usize = 1000;
+/// So many are received in one transaction, for the same reason and so that an answer fits into memory.
+const RECEIVE_AT_ONCE: usize = 1000;
 /// `maxReceiveCount`, see DESIGN.md: a last net, which work of the usual kinds of failure never reaches.
 const MAX_DELIVERIES: u32 = 1000;
 
@@ -80,7 +82,7 @@ impl SqliteQueue {
             // Registered before looking: what becomes ready after the look wakes it.
             let mut woken = std::pin::pin!(self.signal.notified());
             woken.as_mut().enable();
-            let claim = self.claim(max.max(1), hold).await?;
+            let claim = self.claim(max.clamp(1, RECEIVE_AT_ONCE), hold).await?;
             if !claim.messages.is_empty() {
                 return Ok(claim.accept());
             }

@@ -39,6 +39,23 @@ async fn a_dropped_receive_loses_no_message() {
 }
 
 #[tokio::test]
+async fn receivers_wake_for_what_came_while_they_looked() {
+    let scratch = Scratch::new();
+    let queue = scratch.open().queue("events", QueueKind::Standard);
+    let mut receives = [Box::pin(queue.receive(1, LONG)), Box::pin(queue.receive(1, LONG))];
+    for receive in &mut receives {
+        let polled = std::future::poll_fn(|context| Poll::Ready(receive.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
+    }
+    // The writer looks for both, finds nothing, and then sends; only then the receivers learn that there was nothing.
+    queue.send(vec![plain("1"), plain("2")]).await.unwrap();
+    for receive in receives {
+        let message = tokio::time::timeout(Duration::from_secs(5), receive).await;
+        assert!(message.is_ok(), "a receiver sleeps beside a message");
+    }
+}
+
+#[tokio::test]
 async fn every_waiting_receiver_gets_its_message() {
     let scratch = Scratch::new();
     let store = scratch.open();
