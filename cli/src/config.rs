@@ -187,7 +187,7 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
 }
 
 fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes: &mut Notes) -> Vec<Rule> {
-    let mut reader = rule::Reader::new(instances.keys());
+    let mut reader = rule::Reader::new(nodes, instances.keys());
     let mut first_lines: HashMap<(InstanceName, RuleName), usize> = HashMap::new();
     let mut rules = Vec::with_capacity(nodes.len());
     for node in nodes {

@@ -1,6 +1,10 @@
 //! An entry of `rules`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    num::NonZero,
+    thread,
+};
 
 use transship_model::{ArtifactType, InstanceName, InvalidPattern, Namespace, Pattern, Rule, RuleId, Source, Target};
 
@@ -20,21 +24,24 @@ const MAX_LISTED: usize = 20;
 
 const TYPES: [ArtifactType; 3] = [ArtifactType::Image, ArtifactType::Chart, ArtifactType::Other];
 
+/// A pattern that has been checked, or why it can't be used.
+type Checked = Result<Pattern, InvalidPattern>;
+
 /// Reads rules, one after the other.
 pub(super) struct Reader<'a> {
     instances: BTreeSet<&'a InstanceName>,
-    /// Patterns that have been checked: compiling them is what takes time, and rules mostly have a few of them in common.
-    patterns: HashMap<String, Pattern>,
+    /// What has been found out about a text.
+    patterns: HashMap<&'a str, Checked>,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of rules that may name these instances.
-    pub(super) fn new(instances: impl Iterator<Item = &'a InstanceName>) -> Self {
-        Self { instances: instances.collect(), patterns: HashMap::new() }
+    /// A reader of these rules, which may name these instances.
+    pub(super) fn new(rules: &[Node<'a>], instances: impl Iterator<Item = &'a InstanceName>) -> Self {
+        Self { instances: instances.collect(), patterns: checked_patterns(rules) }
     }
 
     /// Reads a rule. `None` if it has mistakes, which are noted then.
-    pub(super) fn read(&mut self, node: &Node<'_>, notes: &mut Notes) -> Option<Rule> {
+    pub(super) fn read(&mut self, node: &Node<'a>, notes: &mut Notes) -> Option<Rule> {
         let keys = node.mapping(KEYS, notes)?;
         let name = keys.need("name", "a short name, like 'release'", notes).and_then(|node| node.parsed(notes));
         let description = keys.get("description").map_or(Some(String::new()), |node| node.words(MAX_DESCRIPTION, notes));
@@ -62,7 +69,7 @@ impl<'a> Reader<'a> {
         Some(rule)
     }
 
-    fn source(&mut self, node: &Node<'_>, notes: &mut Notes) -> Option<Source> {
+    fn source(&mut self, node: &Node<'a>, notes: &mut Notes) -> Option<Source> {
         let keys = node.mapping(SOURCE_KEYS, notes)?;
         let instance = keys.need("instance", "the instance that is pushed to", notes);
         let instance = instance.and_then(|node| self.instance(node, notes));
@@ -104,16 +111,10 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn pattern(&mut self, node: &Node<'_>, notes: &mut Notes) -> Option<Pattern> {
+    fn pattern(&mut self, node: &Node<'a>, notes: &mut Notes) -> Option<Pattern> {
         let text = node.text(notes)?;
-        if let Some(pattern) = self.patterns.get(text) {
-            return Some(pattern.clone());
-        }
-        match text.parse::<Pattern>() {
-            Ok(pattern) => {
-                self.patterns.insert(text.to_owned(), pattern.clone());
-                Some(pattern)
-            }
+        match self.patterns.entry(text).or_insert_with(|| text.parse()) {
+            Ok(pattern) => Some(pattern.clone()),
             Err(error) => {
                 // What people write who know patterns from the shell.
                 let shell = matches!(error, InvalidPattern::Syntax(_)) && text.starts_with(['*', '?']);
@@ -123,6 +124,23 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// Checks the patterns of rules, each different one once and on all processors: it means compiling them, and ten thousand rules
+/// with patterns of their own would take seconds. What is left out here is checked when its rule is read.
+fn checked_patterns<'a>(rules: &[Node<'a>]) -> HashMap<&'a str, Checked> {
+    /// Fewer are not worth a thread.
+    const MIN_SHARE: usize = 200;
+    let sources = rules.iter().filter_map(|rule| rule.peek("source"));
+    let patterns = sources.flat_map(|source| [source.peek("repository"), source.peek("tag")]).flatten();
+    let texts: Vec<&str> = patterns.filter_map(|node| node.peek_text()).collect::<HashSet<_>>().into_iter().collect();
+    let share = texts.len().div_ceil(thread::available_parallelism().map_or(1, NonZero::get)).max(MIN_SHARE);
+    thread::scope(|scope| {
+        let check = |share: &'_ [&'a str]| share.iter().map(|text| (*text, text.parse())).collect::<Vec<_>>();
+        let start = |share| thread::Builder::new().spawn_scoped(scope, move || check(share)).ok();
+        let threads: Vec<_> = texts.chunks(share).filter_map(start).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+    })
 }
 
 fn namespace(node: &Node<'_>, notes: &mut Notes) -> Option<Namespace> {

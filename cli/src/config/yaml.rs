@@ -103,7 +103,7 @@ fn load(text: &str) -> (Vec<MarkedYaml<'static>>, Vec<Mistake>) {
 }
 
 fn duplicate(from_key: &[char]) -> String {
-    let key: String = from_key.iter().take_while(|c| !matches!(c, ':' | '\n' | '\r')).take(MAX_QUOTE + 1).collect();
+    let key: String = from_key.iter().take_while(|c| !matches!(c, ':' | ',' | '}' | '\n' | '\r')).take(MAX_QUOTE + 1).collect();
     let key = key.trim().trim_matches(['\'', '"']);
     format!("the key {} is given twice here: take one of the two away", quoted(key))
 }
@@ -155,12 +155,9 @@ fn anchor(before: &str, from: &str) -> bool {
         return false;
     }
     let trimmed = before.trim_end_matches(blank);
-    let tagged = || trimmed.rsplit(blank).next().unwrap_or_default().trim_start_matches(INDICATORS_BUT_TAG).starts_with('!');
-    trimmed.is_empty() || trimmed.ends_with(INDICATORS) || (trimmed.len() < before.len() && tagged())
+    let tagged = trimmed.len() < before.len() && trimmed.rsplit(blank).next().is_some_and(|word| word.contains('!'));
+    trimmed.is_empty() || trimmed.ends_with(INDICATORS) || tagged
 }
-
-/// What may stand right before a tag.
-const INDICATORS_BUT_TAG: [char; 6] = ['-', '?', ':', ',', '[', '{'];
 
 /// Where an error is. The loader points at the text that a tab follows, which may be lines before it.
 fn place(error: &ScanError, chars: &[char]) -> Marker {
@@ -258,10 +255,12 @@ impl<'a> Node<'a> {
                 entries.push((*name, Self { path: self.below(name), key: key.span.start, value }));
                 continue;
             }
+            // Beside a password, a key may be the password itself, as in `{ ci, hunter2 }`.
+            let shown = if known.contains(&"password") { "like this".to_owned() } else { quoted(name) };
             let message = match (name, nearest(name, known.iter().copied())) {
                 ("", _) => format!("a key that is no text; the keys here are {}", known.join(", ")),
-                (_, Some(meant)) => format!("there is no key {} here: did you mean '{meant}'?", quoted(name)),
-                (_, None) => format!("there is no key {} here: the keys are {}", quoted(name), known.join(", ")),
+                (_, Some(meant)) => format!("there is no key {shown} here: did you mean '{meant}'?"),
+                (_, None) => format!("there is no key {shown} here: the keys are {}", known.join(", ")),
             };
             notes.mistakes.push(mistake(&key.span.start, &self.path, message));
         }

@@ -200,4 +200,16 @@ mod tests {
         assert_eq!(Reach::of([ip("10.0.0.1"), ip("8.8.8.8")]), Reach::PUBLIC);
         assert_eq!(Reach::of([]), Reach::PUBLIC);
     }
+
+    #[tokio::test]
+    async fn a_name_is_judged_by_what_it_resolves_to() {
+        let resolve = async |reach, proxies: &[&str]| {
+            let guard = Guard { reach, proxies: proxies.iter().map(ToString::to_string).collect() };
+            guard.resolve("localhost".parse().unwrap()).await.map(|addresses| addresses.count() > 0)
+        };
+        let refused = resolve(Reach::PUBLIC, &[]).await.unwrap_err();
+        assert!(refused.downcast_ref::<Forbidden>().is_some(), "{refused}");
+        assert!(resolve(Reach::of([IpAddr::from([127, 0, 0, 1])]), &[]).await.unwrap());
+        assert!(resolve(Reach::PUBLIC, &["localhost"]).await.unwrap());
+    }
 }

@@ -15,7 +15,7 @@ use http::HeaderMap;
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::sync::{Mutex as AsyncMutex, OnceCell};
+use tokio::sync::Mutex as AsyncMutex;
 use transship_model::Repository;
 use url::{Host, Url};
 
@@ -130,6 +130,10 @@ type Slot = Arc<AsyncMutex<Option<Token>>>;
 /// How many scopes have a token at the same time before those that have expired are thrown out.
 const MANY_SCOPES: usize = 512;
 
+/// How long what Docker knows is good for. A credential helper is a process, and slow; what it answers may be good for hours (ECR:
+/// twelve), and a new `docker login` should not need a restart.
+const DOCKER_LIFE: Duration = Duration::from_secs(300);
+
 /// Fetches a token: the HTTP part, which is the registry client's.
 pub(crate) trait TokenService: Sync {
     /// Sends the request with the client that may reach the realm, and reads the answer.
@@ -150,12 +154,20 @@ pub(crate) struct Auth {
     token_realm: Option<Url>,
     scheme: Mutex<Option<Scheme>>,
     tokens: Mutex<HashMap<Scope, Slot>>,
-    docker: OnceCell<Option<Credential>>,
+    docker: AsyncMutex<Option<(Option<Credential>, Instant)>>,
 }
 
 impl Auth {
     pub(crate) fn new(name: String, endpoint: Url, login: Login, token_realm: Option<Url>) -> Self {
-        Self { name, endpoint, login, token_realm, scheme: Mutex::default(), tokens: Mutex::default(), docker: OnceCell::new() }
+        Self {
+            name,
+            endpoint,
+            login,
+            token_realm,
+            scheme: Mutex::default(),
+            tokens: Mutex::default(),
+            docker: AsyncMutex::default(),
+        }
     }
 
     /// What a request for this scope is sent with, as far as that is known before the registry has been asked.
@@ -313,11 +325,20 @@ impl Auth {
             Login::Password { username, password } => {
                 Ok(Some(Credential::Password { username: username.clone(), password: password.clone() }))
             }
-            Login::DockerConfig => self.docker.get_or_try_init(|| self.ask_docker()).await.cloned(),
+            Login::DockerConfig => {
+                let mut known = self.docker.lock().await;
+                if let Some((credential, asked)) = &*known
+                    && asked.elapsed() < DOCKER_LIFE
+                {
+                    return Ok(credential.clone());
+                }
+                let credential = self.ask_docker().await?;
+                *known = Some((credential.clone(), Instant::now()));
+                Ok(credential)
+            }
         }
     }
 
-    /// Asks once in the life of this registry client: a credential helper is a process, and slow.
     async fn ask_docker(&self) -> Result<Option<Credential>, Error> {
         let host = self.endpoint.host_str().unwrap_or_default().to_owned();
         let servers = match (self.endpoint.port(), is_docker_hub(&host)) {

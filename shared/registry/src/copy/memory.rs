@@ -30,12 +30,14 @@ const REPOSITORIES: usize = 4;
 
 /// A repository that has been seen to have something, and when.
 type Seen = (Repository, Instant);
+/// A blob at a registry, which is known by its origin.
+type Key = (Arc<str>, Digest);
 
 /// What one process remembers. All of it is bounded, and none of it is needed: a process that knows nothing asks.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Where at a registry (its origin) a blob has been seen.
-    places: Mutex<Recent<(Arc<str>, Digest), Vec<Seen>>>,
+    /// Where a blob has been seen.
+    places: Mutex<Recent<Key, Vec<Seen>>>,
     /// The children of an index. Content never changes, so this holds for ever.
     children: Mutex<Recent<Digest, Arc<[Digest]>>>,
     turns: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,

@@ -235,7 +235,11 @@ impl Copier {
         progress: &dyn Progress,
     ) -> Result<Outcome, Error> {
         // Both sides at the same time: connecting and logging in is most of the time that an unchanged tag costs.
-        let there = target.registry.head_manifest_as(target.push(), &target.repository, to);
+        let there = async {
+            // First, because Harbor answers 401 rather than 404 for a project that is not there.
+            target.registry.ensure_namespace(&target.repository).await?;
+            target.registry.head_manifest_as(target.push(), &target.repository, to).await
+        };
         let (resolved, there) = try_join!(self.resolve(source, from), there)?;
         let resolved = resolved.ok_or_else(|| source.failure("copying", from, "it is not there").refused())?;
         let digest = resolved.digest().clone();

@@ -99,10 +99,10 @@ impl Registry {
 
     async fn open_blob(&self, repository: &Repository, digest: &Digest, offset: u64) -> Result<Response, Error> {
         let action = format!("GET blob {}", at(repository, digest));
-        let mut call = Call::get(action, self.blob_url(repository, digest), Scope::Pull(repository.clone()));
+        let mut call = Call::get(&action, self.blob_url(repository, digest), Scope::Pull(repository.clone()));
         if offset > 0 {
-            call =
-                call.header(RANGE, HeaderValue::try_from(format!("bytes={offset}-")).unwrap_or(HeaderValue::from_static("")));
+            let range = HeaderValue::try_from(format!("bytes={offset}-"));
+            call = call.header(RANGE, range.map_err(|_| self.failure(action, "no Range can be made").refused())?);
         }
         self.send(&call).await
     }

@@ -135,10 +135,11 @@ impl Registry {
                 // For good: an origin that we were sent away from does not get the login back by a second redirect.
                 authorization = None;
             }
-            let request = self.client(&call.action, &url).await?.request(call.method.clone(), url.clone());
-            let request = request.headers(call.headers.clone()).body(call.body.clone());
-            let request = authorization.map_or_else(|| request.try_clone(), |a| request.try_clone().map(|r| a.apply(r)));
-            let Some(request) = request else { return Err(self.failure(&call.action, "the request can't be sent").refused()) };
+            let client = self.client(&call.action, &url).await?;
+            let mut request = client.request(call.method.clone(), url).headers(call.headers.clone()).body(call.body.clone());
+            if let Some(authorization) = authorization {
+                request = authorization.apply(request);
+            }
             let response = self.received(&call.action, request, call.patience).await?;
             let redirected = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirected || !matches!(call.method, Method::GET | Method::HEAD) {
@@ -182,23 +183,15 @@ impl Registry {
     /// Where an answer sends us, if it does: relative or absolute, never from https to http, never to another scheme.
     pub(crate) fn location(&self, action: &str, response: &Response) -> Result<Option<Url>, Error> {
         let Some(text) = response.headers().get(LOCATION) else { return Ok(None) };
-        let refused = |problem: String| self.failure(action, problem);
-        let url = text.to_str().ok().and_then(|text| response.url().join(text).ok());
-        let url = url.ok_or_else(|| refused("a Location that is no URL".into()).refused())?;
-        match (response.url().scheme(), url.scheme()) {
-            (_, "https") | ("http", "http") => {}
-            ("https", "http") => {
-                let origin = url.origin().ascii_serialization();
-                return Err(refused(format!("it sends us from https to plain http, {origin}"))
+        destination(response.url(), text.to_str().unwrap_or_default()).map(Some).map_err(|problem| {
+            let failure = self.failure(action, problem.to_string());
+            match problem {
+                Astray::Downgrade(_) => failure
                     .hint("a registry behind a TLS proxy has to be told so: X-Forwarded-Proto, or its own external URL")
-                    .refused());
+                    .refused(),
+                _ => failure.refused(),
             }
-            (_, scheme) => return Err(refused(format!("it sends us to a {scheme}: URL")).refused()),
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(refused("it sends us to a URL with credentials in it".into()).refused());
-        }
-        Ok(Some(url))
+        })
     }
 
     /// Lets an answer pass if it is a success or expected, and makes an error of it otherwise.
@@ -311,6 +304,33 @@ impl TokenService for Registry {
     }
 }
 
+/// Why a `Location` is not followed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Astray {
+    #[error("it sends us to what is no URL")]
+    NoUrl,
+    #[error("it sends us from https to plain http, {0}")]
+    Downgrade(String),
+    #[error("it sends us to a {0}: URL")]
+    Scheme(String),
+    #[error("it sends us to a URL with credentials in it")]
+    Credentials,
+}
+
+/// Where a `Location` leads; its address is looked at when connecting.
+fn destination(from: &Url, location: &str) -> Result<Url, Astray> {
+    let url = from.join(location).map_err(|_| Astray::NoUrl)?;
+    match (from.scheme(), url.scheme()) {
+        (_, "https") | ("http", "http") => {}
+        (_, "http") => return Err(Astray::Downgrade(url.origin().ascii_serialization())),
+        (_, scheme) => return Err(Astray::Scheme(scheme.into())),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Astray::Credentials);
+    }
+    Ok(url)
+}
+
 /// How long to wait before the next try, if there is to be one.
 pub(crate) fn pause(error: &Error, tried: u32) -> Option<Duration> {
     if !error.is_retry() || tried >= TRIES {
@@ -353,6 +373,19 @@ mod tests {
         assert!((85..=90).contains(&wait.as_secs()), "{date}: {wait:?}");
         assert_eq!(retry_after("soon"), None);
         assert_eq!(retry_after("-1"), None);
+    }
+
+    #[test]
+    fn a_location_leads_to_https_or_stays_plain() {
+        let from = |from: &str, location| destination(&from.parse().unwrap(), location).map(String::from);
+        assert_eq!(from("https://a/v2/x", "/v2/y?z").unwrap(), "https://a/v2/y?z");
+        assert_eq!(from("https://a/v2/x", "https://b:1/y").unwrap(), "https://b:1/y");
+        assert_eq!(from("http://a/v2/x", "https://b/").unwrap(), "https://b/");
+        assert_eq!(from("http://a/v2/x", "http://b/").unwrap(), "http://b/");
+        assert_eq!(from("https://a/v2/x", "http://a/y"), Err(Astray::Downgrade("http://a".into())));
+        assert_eq!(from("https://a/v2/x", "ftp://a/y"), Err(Astray::Scheme("ftp".into())));
+        assert_eq!(from("https://a/v2/x", "https://u:p@a/y"), Err(Astray::Credentials));
+        assert_eq!(from("https://a/v2/x", "https://"), Err(Astray::NoUrl));
     }
 
     #[test]

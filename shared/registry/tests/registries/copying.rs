@@ -283,7 +283,7 @@ async fn a_cosign_tag_is_replaced_only_where_no_signature_is_lost() {
     assert_eq!(attached(copy(&source, &target, "v1", PLAIN).await).manifests, 1);
     // It has one that the source does not have.
     let kept = sign(&target, &[b"one", b"three"]).await;
-    assert_eq!(attached(copy(&source, &target, "v1", PLAIN).await).left, [tag.clone()]);
+    assert_eq!(attached(copy(&source, &target, "v1", PLAIN).await).left, std::slice::from_ref(&tag));
     let by = Reference::Tag(tag.clone());
     assert_eq!(bytes_of(&target, &by).await.unwrap().1, kept.bytes);
     assert_eq!(attached(copy(&source, &target, "v1", OVERWRITE).await).manifests, 1);

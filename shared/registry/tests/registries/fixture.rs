@@ -2,7 +2,7 @@
 //! servers that answer whatever a test wants.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -103,7 +103,6 @@ impl Drop for Distribution {
 #[derive(Clone)]
 pub(crate) struct Fake {
     pub(crate) url: String,
-    pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
@@ -126,7 +125,11 @@ impl Fake {
             let asked = Asked::from(&request);
             this.asked.lock().unwrap().push(asked.clone());
             let response = answer(&asked, &this);
-            async move { response }
+            async move {
+                // An answer before the body has been read may break the connection before it is seen.
+                let _ = axum::body::to_bytes(request.into_body(), usize::MAX).await;
+                response
+            }
         });
         tokio::spawn(async move { axum::serve(listener, app).await });
         fake
@@ -151,7 +154,7 @@ impl Fake {
     async fn bind() -> (tokio::net::TcpListener, Self) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (listener, Self { url: format!("http://{address}"), address, asked: Arc::default() })
+        (listener, Self { url: format!("http://{address}"), asked: Arc::default() })
     }
 
     pub(crate) fn asked(&self) -> Vec<Asked> {
