@@ -118,6 +118,8 @@ impl Worker {
     /// have no compare-and-set; after it has set it, at the source, because a push in between is a push to be brought as well.
     async fn bring_tag(&self, copy: &Copy<'_>) -> Result<Finish, Trouble> {
         let Copy { job, rule, source, target, .. } = copy;
+        // First of all: Harbor answers a look into a project that is not there like one that is forbidden.
+        target.registry.ensure_namespace(&target.repository).await?;
         let mut has_set = false;
         for _ in 0..ROUNDS {
             let resolve = self.copier.resolve(source, &job.source.reference);
