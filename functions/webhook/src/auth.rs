@@ -25,7 +25,9 @@ pub(crate) async fn authenticate(
     let (name, in_path) = path.split_once('/').map_or((path, None), |(name, secret)| (name, Some(secret)));
     let given = in_path.or_else(|| {
         let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-        Some(value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or(value, |(_, token)| token))
+        Some(
+            value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or(value, |(_, token)| token),
+        )
     });
 
     let instance = name.parse().ok().and_then(|name: InstanceName| catalog.instance(&name));

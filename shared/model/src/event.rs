@@ -47,9 +47,9 @@ impl PushEvent {
         self.time.unwrap_or(self.received)
     }
 
-    /// The version that the push gives its tag.
+    /// The version that the push gives its tag. A sender whose clock is ahead does not win over pushes that come after it.
     pub fn version(&self) -> Version {
-        Version { time: self.time(), instance: self.instance.clone() }
+        Version { time: self.time().min(self.received), instance: self.instance.clone() }
     }
 
     /// The task that the event triggers for a rule. `nonce` tells apart the deliveries of an event without an identity.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
 use crate::InstanceName;
 
@@ -117,4 +117,14 @@ pub enum WebhookAuth {
     Secret(SecretRef),
     /// Not at all: written out as `webhook_auth: none`.
     Open,
+}
+
+/// Whether a URL's host is this machine by its name or address alone: `localhost`, `127.0.0.0/8`, `[::1]`. Plain http is fine there.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
+    }
 }

@@ -1,7 +1,7 @@
 //! References as people type them.
 
 use transship_model::{Reference, Repository};
-use url::{Host, Url};
+use url::Url;
 
 /// A reference that can't be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,17 +47,7 @@ pub fn parse_reference(text: &str) -> Result<(Url, Repository, Reference), Inval
 }
 
 fn is_loopback(host: &str) -> bool {
-    Url::parse(&format!("http://{host}")).is_ok_and(|url| is_loopback_url(&url))
-}
-
-/// Whether the host is this machine by its name alone.
-pub(crate) fn is_loopback_url(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    }
+    Url::parse(&format!("http://{host}")).is_ok_and(|url| transship_model::instance::is_loopback(&url))
 }
 
 #[cfg(test)]

@@ -57,12 +57,12 @@ impl Snapshot {
         let rule = self.rules.get(&id)?;
         let leads_there = rule.target.instance == target.instance
             && rule.target_repository(&source.repository).is_some_and(|to| to.as_ref() == Ok(&target.repository));
-        let selects = if attachment {
-            self.index.of_repository(&source.instance, &source.repository).iter().any(|rule| rule.id == id)
-        } else {
-            rule.selects(&source.repository, &source.reference)
+        let selecting = match source.reference.tag().filter(|_| !attachment) {
+            Some(tag) => self.index.of_tag(&source.instance, &source.repository, tag),
+            None => self.index.of_repository(&source.instance, &source.repository),
         };
-        (rule.enabled && rule.source.instance == source.instance && selects && leads_there).then_some(rule)
+        // The index holds enabled rules only.
+        (leads_there && selecting.iter().any(|rule| rule.id == id)).then_some(rule)
     }
 
     /// The rules that copy a tag of `place` on, with the repositories that they copy it to.
@@ -225,7 +225,8 @@ impl Catalog {
             .map(|instance| instance_key(&instance.name))
             .chain(rules.iter().map(|rule| rule_key(&rule.source.instance, &rule.name)))
             .collect();
-        let keys = old.instances.keys().map(instance_key).chain(old.names.keys().map(|(instance, rule)| rule_key(instance, rule)));
+        let keys =
+            old.instances.keys().map(instance_key).chain(old.names.keys().map(|(instance, rule)| rule_key(instance, rule)));
         for key in keys.filter(|key| !kept.contains(key)) {
             applied.deleted += 1;
             ops.push(Op::Delete { key, condition: None });

@@ -5,8 +5,8 @@
 
 use jiff::Timestamp;
 use transship_model::{
-    CopyJob, FanOutJob, Happening, Job, LookJob, Place, PushEvent, Pushed, Repository, Route, Rule, TaskEvent, TaskHead, TaskId,
-    Trigger, Verdict, origin::Origin,
+    CopyJob, FanOutJob, Happening, Job, LookJob, Place, PushEvent, Pushed, Repository, Route, Rule, TaskEvent, TaskHead,
+    TaskId, Trigger, Verdict, origin::Origin,
 };
 
 use crate::{Events, Jobs, Origins, StateError, catalog::Snapshot};
@@ -78,9 +78,7 @@ impl Dispatcher {
         routes.truncate(Self::STEP);
         self.send(&job.event, &place, &routes, &job.nonce).await?;
         match routes.last() {
-            Some((last, _)) if rest > 0 => {
-                self.jobs.send(&[Job::FanOut(FanOutJob { after: last.id.0, ..job.clone() })]).await
-            }
+            Some((last, _)) if rest > 0 => self.jobs.send(&[Job::FanOut(FanOutJob { after: last.id.0, ..job.clone() })]).await,
             _ => Ok(()),
         }
     }
@@ -97,8 +95,7 @@ impl Dispatcher {
             catalog.rules_from(place).into_iter().map(|(rule, to)| (rule.as_ref(), to)).collect();
         routes.sort_unstable_by_key(|(rule, _)| rule.id);
         let is_written = catalog.index.that_write(&place.instance, &place.repository, &place.reference).next().is_some();
-        let is_contested =
-            || routes.iter().any(|(rule, to)| catalog.is_contested(rule, place, &target_place(rule, place, to)));
+        let is_contested = || routes.iter().any(|(rule, to)| catalog.is_contested(rule, place, &target_place(rule, place, to)));
         // Only where something is written by a rule can there be an echo, and only there, or where versions decide, is there
         // anything to remember. Elsewhere the webhook spares the table.
         if is_written || (!routes.is_empty() && is_contested()) {

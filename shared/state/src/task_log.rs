@@ -143,7 +143,8 @@ impl TaskLog {
         let changed: Vec<_> = resources.into_iter().filter(|(_, entry)| entry.now != entry.before).collect();
         let mut set = note.set;
         // At least one write where anything at all is to be set.
-        let chunks = changed.chunks(MAX_OPS - 1).map(<[_]>::to_vec).chain((changed.is_empty() && !set.is_empty()).then(Vec::new));
+        let chunks =
+            changed.chunks(MAX_OPS - 1).map(<[_]>::to_vec).chain((changed.is_empty() && !set.is_empty()).then(Vec::new));
         for chunk in chunks {
             let mut counts = Counts::default();
             let mut ops = Vec::with_capacity(chunk.len() + 1);
@@ -201,7 +202,8 @@ impl TaskLog {
             return Ok(None);
         }
         let ended = events.iter().map(|event| event.at).max().unwrap_or_else(Timestamp::now);
-        let set = Map::from_iter([("ended".to_owned(), Value::from(ended.to_string())), ("open".to_owned(), Value::from(false))]);
+        let set =
+            Map::from_iter([("ended".to_owned(), Value::from(ended.to_string())), ("open".to_owned(), Value::from(false))]);
         let condition = Some(Condition::Equals("open".into(), Value::from(true)));
         let op = Op::Update { key: task_key(id), set, add: BTreeMap::new(), expires: None, condition };
         match self.table.write(vec![op]).await {

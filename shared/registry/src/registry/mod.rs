@@ -20,7 +20,7 @@ use std::{
 };
 
 use tokio::sync::OnceCell;
-use transship_model::{Digest, Kind, Reference, Repository};
+use transship_model::{Digest, Kind, Reference, Repository, instance::is_loopback};
 use url::Url;
 
 use self::send::Call;
@@ -35,7 +35,6 @@ use crate::{
     address::Reach,
     auth::{Auth, Scope},
     error::{Error, Failure},
-    reference::is_loopback_url,
 };
 
 /// How to reach a registry.
@@ -105,7 +104,7 @@ impl Registry {
         let refused = |problem: &str| Failure::new(&name, "reading its settings", problem).refused();
         match endpoint.scheme() {
             "https" => {}
-            "http" if plain_http || is_loopback_url(&endpoint) => {}
+            "http" if plain_http || is_loopback(&endpoint) => {}
             "http" => {
                 return Err(refused("plain http would show the credentials to the network: use https, or set plain_http"));
             }
