@@ -32,6 +32,18 @@ pub(crate) struct Connection {
     api: Url,
 }
 
+/// What the API answered instead of what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) Problem);
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.detail)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 /// The API, as the command line calls it.
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -116,15 +128,20 @@ async fn read<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T>
     let (client, request) = request.build_split();
     let request = request?;
     let base = request.url().origin().ascii_serialization();
-    let unreachable = || format!("no answer from {base}: is `transship serve` running there? (--api names another address)");
-    let response: Response = client.execute(request).await.with_context(unreachable)?;
+    let unreachable = |error: reqwest::Error| {
+        // The outer messages say little more than that a request was sent.
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let cause = causes.last().map_or_else(String::new, ToString::to_string);
+        anyhow!("no answer from {base} ({cause}): is `transship serve` running there? --api names another address")
+    };
+    let response: Response = client.execute(request).await.map_err(unreachable)?;
     let status = response.status();
-    let body = response.bytes().await.with_context(unreachable)?;
+    let body = response.bytes().await.map_err(unreachable)?;
     if status.is_success() {
         return serde_json::from_slice(&body).with_context(|| format!("{base} does not answer as the API does"));
     }
     match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => bail!("{}", problem.detail),
+        Ok(problem) => Err(Refusal(problem).into()),
         Err(_) => bail!("{base} answered {status}"),
     }
 }

@@ -17,7 +17,14 @@ use clap::{Parser, Subcommand};
 #[command(version, max_term_width = 120, propagate_version = true)]
 struct Arguments {
     /// How the process's own log is written, to standard error
-    #[arg(long, global = true, env = "TRANSSHIP_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        env = "TRANSSHIP_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        display_order = 100
+    )]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
@@ -89,7 +96,10 @@ fn main() -> ExitCode {
 
 /// One line that says what is wrong, or the lines of a list of mistakes; and the exit status 1.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    if !error.is::<NotDone>() {
+    if error.is::<config::LoadError>() {
+        // It begins with the name of the file, which editors and terminals make links of.
+        eprintln!("{error}");
+    } else if !error.is::<NotDone>() {
         eprintln!("transship: {error:#}");
     }
     ExitCode::FAILURE

@@ -2,11 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use indicatif::{BinaryBytes, HumanDuration};
 use serde::Serialize;
 use transship_api::view::{ResourceView, TaskView};
-use transship_model::{Outcome, ResourceState};
+use transship_model::{Counts, Outcome, ResourceState};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -50,12 +50,25 @@ fn percent(rate: Option<f64>) -> String {
     rate.map_or_else(|| "-".into(), |rate| format!("{} %", (rate * 1000.0).floor() / 10.0))
 }
 
+/// Columns of numbers, which are compared from the right.
+const NUMBERS: [&str; 6] = ["time", "success", "repositories", "moved", "saved", "attempts"];
+/// Columns that may be folded where a terminal is narrow. The others are names and numbers that people copy and compare.
+const FOLDED: [&str; 5] = ["trigger", "resources", "source", "target", "outcome"];
+/// How narrow they may become.
+const LEAST: ColumnConstraint = ColumnConstraint::LowerBoundary(Width::Fixed(16));
+
 fn table(headers: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headers.iter().map(|header| header.to_uppercase()));
     // Only a terminal has a width to keep to; a file is read by line.
     let arrangement = if io::stdout().is_terminal() { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
     table.set_content_arrangement(arrangement);
+    for (column, header) in table.column_iter_mut().zip(headers) {
+        if NUMBERS.contains(header) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        column.set_constraint(if FOLDED.contains(header) { LEAST } else { ColumnConstraint::ContentWidth });
+    }
     table
 }
 
@@ -65,39 +78,31 @@ fn text(table: &Table) -> String {
 
 /// A list of tasks.
 pub(crate) fn tasks(tasks: &[TaskView]) -> String {
-    let headers = [
-        "task",
-        "status",
-        "trigger",
-        "created",
-        "time",
-        "success",
-        "repositories",
-        "copied",
-        "unchanged",
-        "skipped",
-        "failed",
-        "moved",
-    ];
+    let headers = ["task", "status", "trigger", "created", "time", "success", "repositories", "resources", "moved"];
     let mut table = table(&headers);
     for task in tasks {
-        let number = |n: u64| Cell::new(n).set_alignment(CellAlignment::Right);
         table.add_row([
-            Cell::new(&task.id),
-            Cell::new(task.status),
-            Cell::new(&task.trigger),
-            Cell::new(task.created.strftime("%F %T UTC")),
-            Cell::new(seconds(task.seconds)),
-            Cell::new(percent(task.success_rate)),
-            number(task.repositories),
-            number(task.counts.copied),
-            number(task.counts.unchanged),
-            number(task.counts.skipped),
-            number(task.counts.failed),
-            Cell::new(bytes(task.counts.bytes_moved)),
+            task.id.to_string(),
+            task.status.to_string(),
+            short(&task.trigger),
+            task.created.strftime("%F %T UTC").to_string(),
+            seconds(task.seconds),
+            percent(task.success_rate),
+            task.repositories.to_string(),
+            outcomes(&task.counts),
+            bytes(task.counts.bytes_moved),
         ]);
     }
     text(&table)
+}
+
+/// What became of a task's resources: what there is none of is not told.
+fn outcomes(counts: &Counts) -> String {
+    let Counts { found, copied, unchanged, skipped, failed, .. } = *counts;
+    let waiting = found.saturating_sub(counts.done());
+    let all = [(copied, "copied"), (unchanged, "unchanged"), (skipped, "skipped"), (failed, "failed"), (waiting, "to go")];
+    let some: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if some.is_empty() { "-".into() } else { some.join(", ") }
 }
 
 /// A task by itself.
@@ -117,13 +122,7 @@ pub(crate) fn task(task: &TaskView) -> String {
         ("time", seconds(task.seconds)),
         ("repositories", task.repositories.to_string()),
         ("resources", total),
-        (
-            "outcomes",
-            format!(
-                "{} copied, {} unchanged, {} skipped, {} failed",
-                counts.copied, counts.unchanged, counts.skipped, counts.failed
-            ),
-        ),
+        ("outcomes", outcomes(counts)),
         ("bytes", format!("{} moved, {} saved", bytes(counts.bytes_moved), bytes(counts.bytes_saved))),
     ];
     lines.extend(task.error.clone().map(|error| ("error", error)));
@@ -156,29 +155,52 @@ pub(crate) fn resources(resources: &[ResourceView]) -> String {
             seconds(until.duration_since(started).as_secs_f64().max(0.0))
         });
         table.add_row([
-            Cell::new(&resource.source),
-            Cell::new(&resource.target),
-            Cell::new(digest),
-            Cell::new(resource.artifact.map_or("-", transship_model::ArtifactType::as_str)),
-            Cell::new(state),
-            Cell::new(bytes(resource.bytes_moved)),
-            Cell::new(bytes(resource.bytes_saved)),
-            Cell::new(resource.attempts).set_alignment(CellAlignment::Right),
-            Cell::new(took.unwrap_or_else(|| "-".into())),
-            Cell::new(outcome),
+            short(&resource.source.to_string()),
+            short(&resource.target.to_string()),
+            digest,
+            resource.artifact.map_or("-", transship_model::ArtifactType::as_str).to_owned(),
+            state,
+            bytes(resource.bytes_moved),
+            bytes(resource.bytes_saved),
+            resource.attempts.to_string(),
+            took.unwrap_or_else(|| "-".into()),
+            outcome,
         ]);
     }
     text(&table)
 }
 
-/// A digest as people compare it: its algorithm and its first twelve digits.
-pub(crate) fn short(digest: &str) -> String {
-    digest
-        .split_once(':')
-        .map_or_else(|| digest.to_owned(), |(algorithm, hex)| format!("{algorithm}:{}", hex.get(..12).unwrap_or(hex)))
+/// A text in which digests are as long as people compare them: the first twelve digits.
+pub(crate) fn short(text: &str) -> String {
+    let no_digit = |c: char| !c.is_ascii_hexdigit();
+    let shortened = |part: &str| {
+        let digits = part.trim_end_matches(no_digit);
+        if digits.len() < 64 { part.to_owned() } else { format!("{}…{}", &digits[..12], &part[digits.len()..]) }
+    };
+    text.split_inclusive(no_digit).map(shortened).collect()
+}
+
+/// A number of things: `1 rule`, `2 rules`.
+pub(crate) fn count(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Whether nothing of an outcome has to be looked at by anybody.
 pub(crate) fn is_fine(outcome: &Outcome) -> bool {
     !matches!(outcome, Outcome::Failed { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_short_wherever_they_stand_and_nothing_else_is() {
+        let hex = "52fc791aade8cfd06f6dfdc8347dd0df602f5364ce9e8a37f48403bf60b66b63";
+        assert_eq!(short(&format!("build/a/b:sha256-{hex}.sig")), "build/a/b:sha256-52fc791aade8….sig");
+        assert_eq!(short(&format!("a@sha256:{hex}")), "a@sha256:52fc791aade8…");
+        let commit = "build/cafe/app:0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(short(commit), commit);
+        assert_eq!(short(""), "");
+    }
 }

@@ -40,7 +40,7 @@ impl Meter {
     pub(crate) fn new(what: impl Into<String>, unit: Unit) -> Self {
         let what = what.into();
         let bar = stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let counted = match unit {
                 Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
                 Unit::Resources => "{pos}/{len}",
@@ -72,7 +72,10 @@ impl Meter {
     fn show(&self, message: &str) {
         let (done, total) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
         if let Some(bar) = &self.bar {
-            bar.set_length(total.max(done));
+            // Of nothing everything is done: until something is known the bar has no length and is empty.
+            if total > 0 {
+                bar.set_length(total.max(done));
+            }
             bar.set_position(done);
             bar.set_message(message.to_owned());
             return;
@@ -83,10 +86,11 @@ impl Meter {
         }
         *last = Instant::now();
         let counted = match self.unit {
+            _ if total == 0 => String::new(),
             Unit::Bytes => format!("{} of {}", output::bytes(done), output::bytes(total)),
             Unit::Resources => format!("{done} of {total} resources"),
         };
-        let separator = if message.is_empty() { "" } else { ", " };
+        let separator = if counted.is_empty() || message.is_empty() { "" } else { ", " };
         eprintln!("{}: {counted}{separator}{message}", self.what);
     }
 

@@ -53,6 +53,10 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Starts everything and returns when it answers.
 pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let store = Arc::new(SqliteStore::open(&settings.data)?);
+    let listener = tokio::net::TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("can't listen at {}: choose another address with --listen", settings.listen))?;
+    let address = listener.local_addr()?;
     let table: Arc<dyn Table> = Arc::new(store.table());
     let jobs_queue = store.queue("jobs", QueueKind::Fifo);
     let events_queue = store.queue("events", QueueKind::Standard);
@@ -78,10 +82,6 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let worker = Worker::new(Stores { catalog, origins, attempts, jobs, events, secrets }, Http::new()?);
     let logger = Logger::new(log);
 
-    let listener = tokio::net::TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("can't listen at {}: choose another address with --listen", settings.listen))?;
-    let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
     let mut loops = JoinSet::new();
     loops.spawn(work(Arc::new(worker), jobs_queue.clone(), settings.workers, stopped.clone()));

@@ -41,5 +41,5 @@ pub use content::{Artifact, Image, Index, artifact, chart, cosign_signature, med
 pub use proxy::{Action, Exchange, Gate, Proxy, Request};
 pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
 pub use sink::{Delivery, Sink};
-pub use wait::{free_port, wait_until};
 pub use transship::{HOOK_SECRET, Transship, binary, config, instance, rule};
+pub use wait::{free_port, wait_until};

@@ -88,6 +88,12 @@ impl Sink {
         self.deliveries.lock().unwrap().clone()
     }
 
+    /// When the first request with this path came, if one has.
+    pub fn first(&self, path: &str) -> Option<Instant> {
+        let deliveries = self.deliveries.lock().unwrap();
+        deliveries.iter().find(|delivery| delivery.path == path).map(|delivery| delivery.at)
+    }
+
     /// Waits for a delivery that `is` accepts; the first one.
     pub async fn wait_for(&self, what: &str, timeout: Duration, is: impl Fn(&Delivery) -> bool) -> Delivery {
         let mut found = None;

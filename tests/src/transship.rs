@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::OnceLock,
     time::Duration,
 };
@@ -21,6 +21,7 @@ pub const HOOK_SECRET: &str = "s3cret-of-the-hook";
 pub struct Transship {
     dir: TempDir,
     port: u16,
+    environment: Vec<(String, String)>,
     process: Option<Child>,
     http: reqwest::Client,
 }
@@ -36,7 +37,8 @@ pub fn binary() -> PathBuf {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--package", "transship", "--bin", "transship", "--profile", profile]);
         let target = folder.parent().expect("the target folder");
-        let status = cargo.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        let status =
+            cargo.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
         assert!(status.success(), "the binary does not build");
         folder.join("transship")
     };
@@ -48,7 +50,12 @@ impl Transship {
     pub fn reserve() -> Self {
         let dir = tempfile::Builder::new().prefix("transship-").tempdir().expect("a folder");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { dir, port: free_port(), process: None, http }
+        Self { dir, port: free_port(), environment: Vec::new(), process: None, http }
+    }
+
+    /// Sets a variable for the process when it starts, and for the commands that are run against it.
+    pub fn set(&mut self, variable: &str, value: &str) {
+        self.environment.push((variable.into(), value.into()));
     }
 
     /// Where it answers.
@@ -90,8 +97,11 @@ impl Transship {
         let mut command = Command::new(binary());
         command.arg("serve").arg("--data").arg(self.data()).arg("--config").arg(self.config_file());
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
-        command.env("HOOK_SECRET", HOOK_SECRET).env("ALICE_PASSWORD", crate::ALICE.password).env("BOB_PASSWORD", crate::BOB.password);
-        command.env("TRANSSHIP_LOG", "info").env_remove("TRANSSHIP_TOKEN");
+        command
+            .env("HOOK_SECRET", HOOK_SECRET)
+            .env("ALICE_PASSWORD", crate::ALICE.password)
+            .env("BOB_PASSWORD", crate::BOB.password);
+        command.env("TRANSSHIP_LOG", "info").env_remove("TRANSSHIP_TOKEN").envs(self.environment.iter().cloned());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("transship serve starts");
         self.process = Some(child);
         let health = format!("{}/health", self.url());
@@ -115,6 +125,14 @@ impl Transship {
         }
     }
 
+    /// Asks it to end, as a service manager does, and waits until it has.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("a process that runs");
+        let sent = Command::new("kill").arg(process.id().to_string()).status().expect("kill runs");
+        assert!(sent.success(), "SIGTERM could not be sent");
+        tokio::task::spawn_blocking(move || process.wait().expect("the process's status")).await.expect("it ends")
+    }
+
     /// The process's ID.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("a process that runs").id()
@@ -131,9 +149,16 @@ impl Transship {
 
     /// Runs a command of the same binary against it and waits for its end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(binary());
-        command.args(arguments).env("TRANSSHIP_API", self.url()).env_remove("TRANSSHIP_TOKEN").stdin(Stdio::null());
+        let mut command = self.command(arguments);
         tokio::task::spawn_blocking(move || command.output().expect("the command runs")).await.expect("the command ends")
+    }
+
+    /// A command of the same binary, to be run against it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(arguments).stdin(Stdio::null()).env("TRANSSHIP_API", self.url()).env_remove("TRANSSHIP_TOKEN");
+        command.envs(self.environment.iter().cloned());
+        command
     }
 
     /// Sends a notification with the webhook's secret.

@@ -150,10 +150,14 @@ async fn a_push_during_a_copy_wins() {
     let gate = Gate::new();
     let held = gate.clone();
     // The first copy stops when it is about to set the tag.
-    let target = Proxy::start(prod.url(), move |request| {
-        if request.is("PUT", "/manifests/v1") { Action::Hold(held.clone()) } else { Action::Pass }
-    })
-    .await;
+    let target =
+        Proxy::start(
+            prod.url(),
+            move |request| {
+                if request.is("PUT", "/manifests/v1") { Action::Hold(held.clone()) } else { Action::Pass }
+            },
+        )
+        .await;
     let instances = [instance("build", build.url()), instance("prod", target.url())];
     transship.start(&config(&instances, &[rule("release", BUILD, MIRROR, "overwrite: true")])).await;
 

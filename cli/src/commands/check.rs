@@ -14,11 +14,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config = config::load(&arguments.config)?;
     for warning in &config.warnings {
-        eprintln!("warning: {warning}");
+        let config::Mistake { line, column, message } = warning;
+        eprintln!("{}:{line}:{column}: warning: {message}", arguments.config.display());
     }
     for missing in config::missing_secrets(&config) {
-        eprintln!("warning: {missing}");
+        eprintln!("{}: warning: {missing}", arguments.config.display());
     }
-    let (instances, rules) = (config.instances.len(), config.rules.len());
-    output::print(&format!("{}: {instances} instances, {rules} rules, no mistakes", arguments.config.display()))
+    let (instances, rules) = (config.instances.len() as u64, config.rules.len() as u64);
+    let (instances, rules) = (output::count(instances, "instance"), output::count(rules, "rule"));
+    output::print(&format!("{}: {instances}, {rules}, no mistakes", arguments.config.display()))
 }

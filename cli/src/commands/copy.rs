@@ -1,6 +1,6 @@
 //! `transship copy`: one artifact by hand, without rules and without a server.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 use transship_model::{Digest, Kind, Reference};
 use transship_registry::{
@@ -15,7 +15,8 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// What to copy: HOST[:PORT]/REPOSITORY[:TAG|@DIGEST], with http:// before it for a registry without TLS
+    /// What to copy: HOST[:PORT]/REPOSITORY[:TAG|@DIGEST], with http:// before it for a registry without TLS. Logins are those
+    /// of `docker login`
     #[arg(value_name = "SRC")]
     source: String,
     /// Where to: HOST[:PORT]/REPOSITORY[:TAG]; without a tag, the source's
@@ -46,6 +47,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let result = Report::new(outcome?, started.elapsed().as_secs_f64());
     match arguments.output {
         Format::Json => output::print_json(&result)?,
+        Format::Table if result.outcome == "exists" => {
+            bail!("the target has {} there, which is left as it is: --overwrite replaces it", result.digest)
+        }
         Format::Table => output::print(&result.sentence())?,
     }
     if result.outcome == "exists" { Err(NotDone.into()) } else { Ok(()) }
@@ -77,12 +81,10 @@ impl Report {
 
     fn sentence(&self) -> String {
         let Self { outcome, digest, .. } = self;
-        if *outcome == "exists" {
-            return format!("skipped: the target has {digest} there; --overwrite replaces it");
-        }
         let (moved, saved) = (output::bytes(self.bytes_moved), output::bytes(self.bytes_saved));
         let time = output::seconds(self.seconds);
-        format!("{outcome} {digest} in {time}: {moved} moved, {saved} saved, {} attachments", self.attachments)
+        let attachments = output::count(self.attachments.into(), "attachment");
+        format!("{outcome} {digest} in {time}: {moved} moved, {saved} saved, {attachments}")
     }
 }
 

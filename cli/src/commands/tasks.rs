@@ -1,13 +1,13 @@
 //! `transship tasks`, `transship task` and `transship sync`.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use transship_api::view::{ResourceView, TaskView};
 use transship_model::{ResourceState, TaskId, TaskStatus};
 
 use crate::{
     NotDone,
-    client::{Client, Connection, RulePath},
+    client::{Client, Connection, Refusal, RulePath},
     output::{self, Format},
     progress::{Meter, Unit},
 };
@@ -18,8 +18,8 @@ pub(crate) struct ListArguments {
     #[arg(value_name = "INSTANCE/RULE")]
     rule: RulePath,
     /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value = "20")]
+    limit: NonZeroUsize,
     /// How the answer is printed
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -36,8 +36,8 @@ pub(crate) struct ShowArguments {
     #[arg(long)]
     follow: bool,
     /// At most so many resources
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value = "1000")]
+    limit: NonZeroUsize,
     /// How the answer is printed
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -62,12 +62,14 @@ pub(crate) struct SyncArguments {
 
 /// How often a running task is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// So often a task that is not there is looked for: one that has just been triggered is in the log a moment later.
+const PATIENCE: u32 = 30;
 /// Of so many resources the bytes are added up; of more only the resources are counted.
 const FEW: u64 = 50;
 
 pub(crate) async fn list(arguments: ListArguments) -> anyhow::Result<()> {
     let client = Client::new(arguments.connection)?;
-    let tasks = client.tasks(&arguments.rule, arguments.limit).await?;
+    let tasks = client.tasks(&arguments.rule, arguments.limit.get()).await?;
     match arguments.output {
         Format::Json => output::print_json(&tasks),
         Format::Table if tasks.is_empty() => {
@@ -81,7 +83,7 @@ pub(crate) async fn list(arguments: ListArguments) -> anyhow::Result<()> {
 pub(crate) async fn show(arguments: ShowArguments) -> anyhow::Result<()> {
     let client = Client::new(arguments.connection)?;
     let task = if arguments.follow { follow(&client, &arguments.task).await? } else { client.task(&arguments.task).await? };
-    print(&client, &task, arguments.limit, arguments.output).await?;
+    print(&client, &task, arguments.limit.get(), arguments.output).await?;
     if arguments.follow { verdict(&task) } else { Ok(()) }
 }
 
@@ -136,17 +138,21 @@ async fn print(client: &Client, task: &TaskView, limit: usize, format: Format) -
 /// Waits for a task's end and shows how far it is.
 pub(crate) async fn follow(client: &Client, id: &TaskId) -> anyhow::Result<TaskView> {
     let mut meters: [Option<Meter>; 2] = [None, None];
-    let name = format!("task {id}");
+    let mut patience = PATIENCE;
     loop {
         let task = match client.task(id).await {
-            // A task that has just been triggered is in the log a moment later.
-            Err(_) if meters.iter().all(Option::is_none) && first_look(client, id).await => continue,
+            Err(error) if patience > 0 && error.downcast_ref().is_some_and(|Refusal(problem)| problem.status == 404) => {
+                patience -= 1;
+                tokio::time::sleep(LOOK_EVERY / 3).await;
+                continue;
+            }
             other => other?,
         };
         if task.ended.is_some() {
             meters.iter().flatten().for_each(Meter::finish);
             return Ok(task);
         }
+        let name = format!("{}/{}", task.instance, task.rule);
         let known = task.total.unwrap_or(task.counts.found);
         if task.total.is_some() && known <= FEW {
             let resources = client.resources(id, usize::MAX).await?;
@@ -156,7 +162,7 @@ pub(crate) async fn follow(client: &Client, id: &TaskId) -> anyhow::Result<TaskV
             });
             let waiting = resources.iter().filter(|r| r.state != ResourceState::Done).count();
             let message = resources.iter().find_map(|r| r.error.clone()).unwrap_or_else(|| format!("{waiting} to go"));
-            meters[0].get_or_insert_with(|| Meter::new(&name, Unit::Bytes)).set(done, total, &message);
+            meters[0].get_or_insert_with(|| Meter::new(name, Unit::Bytes)).set(done, total, &message);
         } else {
             let message = format!(
                 "{} moved{}",
@@ -164,19 +170,8 @@ pub(crate) async fn follow(client: &Client, id: &TaskId) -> anyhow::Result<TaskV
                 if task.total.is_none() { ", still listing" } else { "" }
             );
             let counts = &task.counts;
-            meters[1].get_or_insert_with(|| Meter::new(&name, Unit::Resources)).set(counts.done(), known, &message);
+            meters[1].get_or_insert_with(|| Meter::new(name, Unit::Resources)).set(counts.done(), known, &message);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-}
-
-/// Gives the log a little time to learn of a task; false when it has not.
-async fn first_look(client: &Client, id: &TaskId) -> bool {
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        if client.task(id).await.is_ok() {
-            return true;
-        }
-    }
-    false
 }

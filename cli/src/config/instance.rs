@@ -1,7 +1,7 @@
 //! An entry of `instances`.
 
-use transship_model::{Credentials, Instance, Kind, SecretRef, WebhookAuth};
-use url::{Host, Url};
+use transship_model::{Credentials, Instance, Kind, SecretRef, WebhookAuth, instance::is_loopback};
+use url::Url;
 
 use super::{
     spelling::nearest,
@@ -215,14 +215,5 @@ fn web_address(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option
             None
         }
         None => Some(url),
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }

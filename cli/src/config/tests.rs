@@ -197,6 +197,26 @@ fn a_key_that_is_given_twice_is_a_mistake_and_hides_no_other() {
 }
 
 #[test]
+fn all_keys_that_are_given_twice_are_named() {
+    let pairs = |indent: &str| (0..10).map(|at| format!("{indent}key{at}: 1\n{indent}'key{at}': 2\n")).collect::<String>();
+    // Also in what nothing else is read of.
+    for (above, indent, first) in [("", "", 2), ("instances:\n  - x:\n", "      ", 4)] {
+        let mistakes = mistakes(&format!("{above}{}", pairs(indent)));
+        for at in 0..10 {
+            let wanted = format!("line {}: the key 'key{at}' is given twice here: take one of the two away", first + 2 * at);
+            assert!(mistakes.contains(&wanted), "{mistakes:#?} has no {wanted:?}");
+        }
+    }
+    assert!(mistakes("a: &x 1\n? *x\n: 2\n? [b]\n: 3\n? [b]\n: 4").iter().all(|mistake| !mistake.contains("twice")));
+    // A file that is not YAML further down has them too.
+    assert_eq!(mistakes("a: 1\na: 2\nb: [")[0], "line 2: the key 'a' is given twice here: take one of the two away");
+    // When there are too many to be read, it is said that there are more.
+    let many = mistakes(&"instances: []\n".repeat(1000));
+    assert_eq!(many.len(), 41, "{many:#?}");
+    assert!(many[40].contains("line 42: there are more mistakes like the ones before"), "{many:#?}");
+}
+
+#[test]
 fn an_endpoint_is_scheme_host_and_port() {
     let endpoint = "http://127.0.0.1:5601";
     for (wrong, parts) in [
@@ -233,6 +253,9 @@ fn no_message_shows_a_secret() {
         ("env:BUILD_PASSWORD", "env:hunter2-Xyzzy"),
         ("env:BUILD_PASSWORD", "[hunter2-Xyzzy]"),
         ("env:BUILD_PASSWORD", "{ hunter: hunter2-Xyzzy }"),
+        ("env:BUILD_PASSWORD", "!hunter2-Xyzzy"),
+        ("env:BUILD_PASSWORD", "&hunter2-Xyzzy env:A"),
+        ("env:BUILD_PASSWORD", "*hunter2-Xyzzy"),
         ("username: ci", "username: 'ci:hunter2-Xyzzy'"),
         ("credentials: docker-config", "credentials: 'ci:hunter2-Xyzzy'"),
         ("file:/run/secrets/build-hook", "hunter2-Xyzzy"),
@@ -297,8 +320,11 @@ fn a_rule_keeps_the_promises_of_rules() {
 fn text_that_is_not_yaml_is_explained() {
     assert_mistake("namespace: '*'", "namespace: *", &["line 23: not YAML", "'*' has to be in quotes"]);
     assert_mistake("tag: 'v\\d+\\..*'", "tag: *x", &["line 16: not YAML", "'*' has to be in quotes"]);
+    assert_mistake("tag: 'v\\d+\\..*'", "tag: & x", &["line 16: not YAML", "begins with this character has to be in quotes"]);
     assert_mistake("tag: 'v\\d+\\..*'", "tag: \"v\\d+\"", &["line 16: not YAML", "put patterns in single quotes"]);
     assert_mistake("    region:", "\tregion:", &["line 6: not YAML", "indent with spaces"]);
+    assert_mistake("    region:", "    # für überall, überallhin\n\tregion:", &["line 7: not YAML", "indent with spaces"]);
+    assert_mistake("kind: dist", "# überall\n    kind: @dist", &["line 6: not YAML", "begins with this character"]);
     assert_mistake("released images", "released: images", &["line 15: not YAML", "': ' in it has to be in quotes"]);
     assert_mistake("kind: distribution", "kind: \"distribution", &["not YAML"]);
     assert!(mistake("a: [").contains("not YAML"));
@@ -307,32 +333,65 @@ fn text_that_is_not_yaml_is_explained() {
 }
 
 #[test]
-fn what_a_file_can_expand_to_is_bounded() {
-    let laughs = "a: &a [x, x]\nb: &b [*a, *a]\n";
-    assert!(mistake(laughs).starts_with("line 1: this looks like a YAML anchor"), "{}", mistake(laughs));
-    for anchor in
-        ["- &a", "? &a x", "{ a: &a x }", "[&a x]", "[x,&a x]", "a:\n  &a x", "- !!str &a x", "{\"a\":&a x}", "a:\r  &a x"]
-    {
-        assert!(mistake(anchor).contains("looks like a YAML anchor"), "{anchor}");
+fn anchors_aliases_and_tags_are_refused_with_their_lines() {
+    let yaml_mistakes = |text: &str| {
+        let told = mistakes(text).into_iter().filter(|mistake| mistake.contains("YAML"));
+        told.map(|mistake| mistake.split(" (").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let laughs = "instances: &a [x, x]\nrules: &b\n  - [*a, *a]\n  - *b\n";
+    let told = [(1, "anchor"), (2, "anchor"), (3, "alias"), (3, "alias"), (4, "alias")];
+    assert_eq!(yaml_mistakes(laughs), told.map(|(line, what)| format!("line {line}: this is a YAML {what}")));
+    for text in ["- &a", "? &a x", "{ a: &a x }", "[&a x]", "[x,&a x]", "- !!str &a x", "{\"a\":&a x}"] {
+        assert_eq!(yaml_mistakes(text), ["line 1: this is a YAML anchor"], "{text}");
     }
-    for text in ["R&D", "build && test", "salt & pepper", "https://a.test?b=1&c=2"] {
+    for text in ["a:\n  &a x", "a:\r  &a x"] {
+        assert_eq!(yaml_mistakes(text), ["line 2: this is a YAML anchor"], "{text}");
+    }
+    // An anchor hides no mistake in what it stands before, and an alias brings none with it.
+    let aliased = changed("region: eu-central-1", "region: &r eu").replace("zone: global", "zone: *r\n    knd: x");
+    assert_eq!(mistakes(&aliased).len(), 3);
+    // These are texts.
+    for text in ["R&D", "salt & pepper", "https://a.test?b=1&c=2", "'&x'", "\"&x *y\"", "'- &x, *x'", "'*x'", "|\n      - &x"] {
         assert!(read(&changed("released images go to production", text)).is_ok(), "{text}");
     }
-    for deep in ["- ".repeat(1 << 20), "? ".repeat(1 << 20), "-\t".repeat(1 << 20), ": ".repeat(1 << 20)] {
-        assert!(mistake(&deep).contains("indented by more than 100 columns"));
-    }
-    let stairs: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
-    assert!(mistake(&stairs).starts_with("line 102: indented"));
-    for deep in ["[".repeat(1 << 20), "{a: ".repeat(1 << 20), "[".repeat(250) + &"]".repeat(250)] {
-        assert!(!mistakes(&deep).is_empty());
-    }
-    // As deep as it can get.
-    for (open, close) in [("[", "]"), ("{a: ", "}"), ("[a: ", "]")] {
-        let deepest = format!("{}{}{}", "- ".repeat(50), open.repeat(255), close.repeat(255));
+    assert_mistake("name: all", "name: !mine all", &["line 20: this is a value with a tag (!)", "take the tag away"]);
+    assert_mistake("enabled: false", "enabled: !!bool false", &["line 19: this is a value with a tag (!)"]);
+    let tagged = changed("name: all", "name: !!str 7")
+        .replace("[image, chart]", "!!seq [image]")
+        .replace("target:\n", "target: !!map\n");
+    assert_eq!(read(&tagged).unwrap().rules[1].name.as_str(), "7");
+}
+
+#[test]
+fn what_a_file_can_expand_to_is_bounded() {
+    // As deep as it can get: the depth is 64, counting the mapping that `[a: ]` has in it.
+    for (open, close, depth) in [("[", "]", 1), ("{a: ", "}", 1), ("[a: ", "]", 2)] {
+        let text = |levels: usize| format!("{}{}{}", "- ".repeat(24), open.repeat(levels), close.repeat(levels));
+        let deepest = text(40 / depth);
         assert!(mistake(&deepest).contains("this is a list, and a mapping"), "{}", mistake(&deepest));
         assert!(mistake(&deepest.replace("- ", "? ")).contains("a key that is no text"));
-        assert!(mistake(&format!("- {deepest}")).contains("more than 100 columns"));
+        assert!(mistake(&text(40 / depth + 1)).starts_with("line 1: nested more than 64 levels deep"));
     }
+    let deep = 100_000;
+    for text in
+        ["- ".repeat(deep), "? ".repeat(deep), "-\t".repeat(deep), ": ".repeat(deep), format!("a: {}", "- ".repeat(deep))]
+    {
+        assert!(mistakes(&text)[0].starts_with("line 1: n"), "{:?}", mistakes(&text));
+    }
+    let stairs: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    assert!(mistake(&stairs).starts_with("line 65: nested more than 64 levels deep"));
+    for (open, close) in [("[", "]"), ("{a: ", "}"), ("[a: ", "]"), ("{? ", "}"), ("[\n", "]\n")] {
+        let closed = format!("{}{}", open.repeat(deep), close.repeat(deep));
+        for text in [open.repeat(deep), format!("instances: {closed}"), closed] {
+            assert_eq!(mistakes(&text).len(), 1, "{open}");
+        }
+    }
+    // Two million items are in no file that is meant.
+    for text in ["x,", ":,", "[],", "{},"].map(|item| format!("[{}]", item.repeat(MAX_SIZE / item.len() - 1))) {
+        assert!(mistake(&text).starts_with("line 1: more than 400000 commas and brackets"));
+    }
+    assert!(mistake(&"-\n".repeat(MAX_SIZE / 2)).contains("more than 1048576 values"));
+    assert!(mistakes(&"a:\n".repeat(MAX_SIZE / 3)).len() < 50);
     assert!(mistake(&" ".repeat(MAX_SIZE + 1)).contains("larger than 4 MiB"));
     let rule = "  - { name: r, source: { instance: a, namespace: a }, target: { instance: b } }\n";
     let instances = "instances: [{ name: a, endpoint: 'https://a.test' }, { name: b, endpoint: 'https://b.test' }]\n";

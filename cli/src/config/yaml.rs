@@ -1,17 +1,29 @@
-//! YAML with positions: from a text to nodes that know their path, and from a wrong node to a mistake with its line.
+//! YAML with positions: from a text to a tree of values, from there to nodes that know their path, and from a wrong node to a
+//! mistake with its line.
+//!
+//! The tree is built from the parser's events in one pass that calls nothing for each level of nesting, so that what a text may
+//! cost is decided here: how deep it goes, how many values it has, and that a value is there once for each time it is written.
 
-use std::{collections::HashSet, fmt::Display, str::FromStr, thread};
+use std::{collections::HashSet, fmt::Display, str::FromStr};
 
-use saphyr::{LoadableYamlNode as _, MarkedYaml, Marker, Scalar, ScanError, YamlData};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::{Mistake, spelling::nearest};
 
-/// How far a line may be indented. The loader calls itself for each level of nesting, and a level takes at least a column
-/// (`- - - -`) or a bracket; of these it allows 255.
-const MAX_INDENT: usize = 100;
+/// How deep lists and mappings may be nested; a file needs five levels. The tree is dropped by recursion, so its depth has to be
+/// bounded.
+const MAX_DEPTH: usize = 64;
 
-/// Enough stack for the deepest nesting that there can be then, several times over: a thread may have too little for it.
-const STACK: usize = 32 << 20;
+/// How many values there may be, keys included: more than the greatest number of rules has with all keys.
+const MAX_VALUES: usize = 1 << 20;
+
+/// How many commas and opening brackets there may be. A `[` or `{` may begin a key, and to find out the parser reads on to its
+/// end before it gives out the first event, and keeps up to five tokens of a hundred bytes for each comma. The greatest number of
+/// rules, all in brackets, has fewer.
+const MAX_FLOW_INDICATORS: usize = 400_000;
+
+/// How many mistakes in the use of YAML are told one by one.
+const MAX_YAML_MISTAKES: usize = 40;
 
 /// Texts of the file are shown up to this many characters.
 const MAX_QUOTE: usize = 80;
@@ -26,16 +38,16 @@ pub(super) struct Notes {
 impl Notes {
     /// Notes a mistake in the value of a node.
     pub(super) fn mistake(&mut self, node: &Node<'_>, message: impl Display) {
-        self.mistakes.push(mistake(&node.position(), &node.path, message));
+        self.mistakes.push(mistake(node.position(), &node.path, message));
     }
 
     /// Notes something in the value of a node that is allowed and hardly meant.
     pub(super) fn warning(&mut self, node: &Node<'_>, message: impl Display) {
-        self.warnings.push(mistake(&node.position(), &node.path, message));
+        self.warnings.push(mistake(node.position(), &node.path, message));
     }
 }
 
-fn mistake(at: &Marker, path: &str, message: impl Display) -> Mistake {
+fn mistake(at: Marker, path: &str, message: impl Display) -> Mistake {
     let message = if path.is_empty() { message.to_string() } else { format!("{path}: {message}") };
     Mistake { line: at.line(), column: at.col() + 1, message }
 }
@@ -48,142 +60,288 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
+/// A value as it is written, and where.
+#[derive(Debug)]
+pub(super) struct Value {
+    start: Marker,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    Scalar {
+        text: String,
+        /// Written without quotes, so that it may mean something else than its text.
+        plain: bool,
+    },
+    List(Vec<Value>),
+    /// Keys and values by turns.
+    Mapping(Vec<Value>),
+    /// What is noted as a mistake already, so that nothing more is said about it.
+    Refused,
+}
+
+/// What a scalar means.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Meaning<'a> {
+    Null,
+    Flag(bool),
+    Number,
+    Text(&'a str),
+}
+
+impl Value {
+    /// What this means, if it is a scalar.
+    fn meaning(&self) -> Option<Meaning<'_>> {
+        match &self.data {
+            Data::Scalar { text, plain: true } => Some(meaning(text)),
+            Data::Scalar { text, plain: false } => Some(Meaning::Text(text)),
+            _ => None,
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self.meaning() {
+            Some(Meaning::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The keys and their values, if this is a mapping.
+    fn entries(&self) -> Option<&[[Self; 2]]> {
+        match &self.data {
+            Data::Mapping(children) => Some(children.as_chunks().0),
+            _ => None,
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(self.data, Data::Refused)
+    }
+}
+
+/// What a text without quotes means by YAML 1.2's core schema (section 10.3.2).
+fn meaning(text: &str) -> Meaning<'_> {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Meaning::Null,
+        "true" | "True" | "TRUE" => Meaning::Flag(true),
+        "false" | "False" | "FALSE" => Meaning::Flag(false),
+        _ if is_number(text) => Meaning::Number,
+        _ => Meaning::Text(text),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    let whole = |digits: &str, radix| !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
+    let coded = |prefix, radix| text.strip_prefix(prefix).is_some_and(|digits| whole(digits, radix));
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let special = matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN");
+    // Rust reads what YAML reads, and besides `inf` and `nan` without a dot.
+    coded("0x", 16)
+        || coded("0o", 8)
+        || special
+        || unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') && unsigned.parse::<f64>().is_ok()
+}
+
 /// Reads a text as one YAML document; `None` if it has none or can't be read as YAML.
-pub(super) fn parse(text: &str, notes: &mut Notes) -> Option<MarkedYaml<'static>> {
-    if let Some(mistake) = unbounded(text) {
+pub(super) fn parse(text: &str, notes: &mut Notes) -> Option<Value> {
+    if let Some(mistake) = crowded(text) {
         notes.mistakes.push(mistake);
         return None;
     }
-    let loaded = thread::scope(|scope| {
-        let loader = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || load(text)).ok()?;
-        loader.join().ok()
-    });
-    let Some((mut documents, mistakes)) = loaded else {
-        notes.mistakes.push(Mistake { line: 1, column: 1, message: "not YAML: the loader gave up on it".into() });
-        return None;
-    };
-    notes.mistakes.extend(mistakes);
-    if let Some(second) = documents.get(1) {
-        let message = "a second document begins here: a file has one, so put its entries into the first and take away '---'";
-        notes.mistakes.push(mistake(&second.span.start, "", message));
-    }
-    (!documents.is_empty()).then(|| documents.swap_remove(0))
-}
-
-/// The documents of a text, none if it is not YAML, and the mistakes that the loader sees.
-fn load(text: &str) -> (Vec<MarkedYaml<'static>>, Vec<Mistake>) {
-    let mut chars: Vec<char> = text.chars().collect();
-    let mut mistakes = Vec::new();
-    // The loader stops at a key that is there twice. To find what else is wrong, the second one gets a name that no file has,
-    // of the same length, in our copy of the text. Each costs a pass, so there are not many.
-    let mut renamed = HashSet::new();
-    let mut spare_names = '\u{e000}'..='\u{e013}';
-    loop {
-        match MarkedYaml::load_from_iter(chars.iter().copied()) {
-            Ok(mut documents) => {
-                documents.iter_mut().for_each(|document| take_away(document, &renamed));
-                return (documents, mistakes);
+    let mut tree = Tree { root: None, open: Vec::new(), values: 0, told: 0, notes };
+    // Of characters rather than of the text: there saphyr-parser 0.3.3 counts the bytes of comments into its indexes.
+    for event in Parser::new_from_iter(text.chars()) {
+        match event {
+            Ok((event, span)) if tree.root.is_some() && begins_value(&event) => {
+                let message = "a second document begins here: a file has one, so put its entries into the first and take away \
+                               the '---' or '...' between them";
+                tree.tell(span.start, message);
+                break;
             }
-            Err(error) if error.info() == "duplicated key in mapping" => {
-                let start = error.marker().index();
-                mistakes.push(mistake(error.marker(), "", duplicate(chars.get(start..).unwrap_or_default())));
-                let quotes = usize::from(matches!(chars.get(start), Some('\'' | '"')));
-                match (chars.get_mut(start + quotes), spare_names.next()) {
-                    (Some(letter), Some(spare)) if letter.is_ascii_alphanumeric() => *letter = spare,
-                    _ => return (Vec::new(), mistakes),
-                }
-                renamed.insert(start);
-            }
+            Ok((event, span)) => tree.take(event, span.start)?,
             Err(error) => {
-                mistakes.push(mistake(&place(&error, &chars), "", explained(&error, &chars)));
-                return (Vec::new(), mistakes);
+                tree.notes.mistakes.push(mistake(place(&error, text), "", explained(&error, text)));
+                return None;
             }
         }
     }
+    tree.root
 }
 
-fn duplicate(from_key: &[char]) -> String {
-    let key: String = from_key.iter().take_while(|c| !matches!(c, ':' | ',' | '}' | '\n' | '\r')).take(MAX_QUOTE + 1).collect();
-    let key = key.trim().trim_matches(['\'', '"']);
-    format!("the key {} is given twice here: take one of the two away", quoted(key))
+fn begins_value(event: &Event<'_>) -> bool {
+    matches!(event, Event::Scalar(..) | Event::Alias(_) | Event::SequenceStart(..) | Event::MappingStart(..))
 }
 
-/// Takes away the keys that begin at these places, and their values.
-fn take_away(node: &mut MarkedYaml<'_>, keys: &HashSet<usize>) {
-    if keys.is_empty() {
-        return;
-    }
-    match &mut node.data {
-        YamlData::Mapping(mapping) => mapping.retain(|key, value| {
-            take_away(value, keys);
-            !keys.contains(&key.span.start.index())
-        }),
-        YamlData::Sequence(items) => items.iter_mut().for_each(|item| take_away(item, keys)),
-        _ => {}
-    }
+/// Whether there are too many commas and brackets. Those in quotes count: to know quotes is to have parsed the text.
+fn crowded(text: &str) -> Option<Mistake> {
+    let (at, _) = text.match_indices([',', '[', '{']).nth(MAX_FLOW_INDICATORS)?;
+    let before = &text[..at];
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    let message = format!("more than {MAX_FLOW_INDICATORS} commas and brackets up to here: no file needs as many");
+    Some(Mistake { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1, message })
 }
 
-/// What could make the loader use memory or stack out of all proportion to the file: nesting, and anchors, which it copies
-/// for each alias and each level. Judged by the text, because the loader gives nothing away before it has loaded everything.
-fn unbounded(text: &str) -> Option<Mistake> {
-    let mut line = 1;
-    let mut pieces = text.split_inclusive(['\n', '\r']).peekable();
-    while let Some(piece) = pieces.next() {
-        let content = piece.trim_end_matches(['\n', '\r']);
-        let indent = content.chars().take_while(|c| matches!(c, ' ' | '\t' | '-' | '?' | ':')).count();
-        if indent > MAX_INDENT && !content.trim().is_empty() {
-            let message = format!("indented by more than {MAX_INDENT} columns: nothing in this file is nested that deeply");
-            return Some(Mistake { line, column: MAX_INDENT + 1, message });
+/// A tree that is being built.
+struct Tree<'a> {
+    root: Option<Value>,
+    /// The lists and mappings that have not ended, from the outermost on.
+    open: Vec<Open>,
+    /// How many values there have been.
+    values: usize,
+    /// How many mistakes there have been.
+    told: usize,
+    notes: &'a mut Notes,
+}
+
+/// A list or mapping that has not ended.
+struct Open {
+    start: Marker,
+    refused: bool,
+    /// The keys so far, if it is a mapping.
+    keys: Option<HashSet<String>>,
+    /// The items, or keys and values by turns.
+    children: Vec<Value>,
+}
+
+impl Open {
+    /// If the value that comes next is a key that is there already: its text.
+    fn again<'v>(&mut self, next: &'v Value) -> Option<&'v str> {
+        let keys = self.keys.as_mut().filter(|_| self.children.len().is_multiple_of(2))?;
+        match &next.data {
+            Data::Scalar { text, .. } if !keys.insert(text.clone()) => Some(text),
+            _ => None,
         }
-        if let Some((before, _)) = content.match_indices('&').map(|(at, _)| content.split_at(at)).find(|(b, a)| anchor(b, a)) {
-            let message = "this looks like a YAML anchor (&name): anchors and aliases are not read, so write the value out at \
-                           each place. A text like this one can go into double quotes with \\x26 for the '&'";
-            return Some(Mistake { line, column: before.chars().count() + 1, message: message.into() });
+    }
+}
+
+impl Tree<'_> {
+    /// Takes the next event in; `None` if that makes the tree too large.
+    fn take(&mut self, event: Event<'_>, at: Marker) -> Option<()> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain && tag.is_none();
+                let refused = self.properties(at, anchor, tag.as_deref(), "str");
+                let data = if refused { Data::Refused } else { Data::Scalar { text: text.into_owned(), plain } };
+                self.add(Value { start: at, data })
+            }
+            Event::Alias(_) => {
+                let message = "this is a YAML alias (*name): anchors and aliases are not read, so write the value out at each \
+                               place. A text that begins with '*' has to be in quotes";
+                self.tell(at, message);
+                self.add(Value { start: at, data: Data::Refused })
+            }
+            Event::SequenceStart(anchor, tag) => {
+                let refused = self.properties(at, anchor, tag.as_deref(), "seq");
+                self.open(Open { start: at, refused, keys: None, children: Vec::new() })
+            }
+            Event::MappingStart(anchor, tag) => {
+                let refused = self.properties(at, anchor, tag.as_deref(), "map");
+                self.open(Open { start: at, refused, keys: Some(HashSet::new()), children: Vec::new() })
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => Some(()),
         }
-        // Windows ends lines with both.
-        line += usize::from(!(piece.ends_with('\r') && pieces.peek() == Some(&"\n")));
     }
-    None
+
+    /// Notes a mistake in the use of YAML. Neither anchors nor tags are shown: they may be a secret that lacks quotes.
+    fn tell(&mut self, at: Marker, message: &str) {
+        self.told += 1;
+        if self.told <= MAX_YAML_MISTAKES {
+            self.notes.mistakes.push(mistake(at, "", message));
+        } else if self.told == MAX_YAML_MISTAKES + 1 {
+            self.notes.mistakes.push(mistake(at, "", "there are more mistakes like the ones before, from here on"));
+        }
+    }
+
+    /// Notes what stands before a value: an anchor, and a tag other than the one that says what the value is anyway. Returns
+    /// whether that changes what the value means, so that it can't be read.
+    fn properties(&mut self, at: Marker, anchor: usize, tag: Option<&Tag>, usual: &str) -> bool {
+        // The parser counts anchors from 1.
+        if anchor > 0 {
+            let message = "this is a YAML anchor (&name): anchors and aliases are not read, so write the value out at each \
+                           place. A text that begins with '&' has to be in quotes";
+            self.tell(at, message);
+        }
+        let strange = tag.is_some_and(|tag| !(tag.is_yaml_core_schema() && tag.suffix == usual));
+        if strange {
+            let message = "this is a value with a tag (!) that means nothing here: take the tag away. A text that begins with \
+                           '!' has to be in quotes";
+            self.tell(at, message);
+        }
+        strange
+    }
+
+    /// Begins a list or mapping.
+    fn open(&mut self, open: Open) -> Option<()> {
+        if self.open.len() == MAX_DEPTH {
+            let message = format!("nested more than {MAX_DEPTH} levels deep: nothing in this file is");
+            self.notes.mistakes.push(mistake(open.start, "", message));
+            return None;
+        }
+        self.open.push(open);
+        Some(())
+    }
+
+    /// Ends the innermost list or mapping.
+    fn close(&mut self) -> Option<()> {
+        let Open { start, refused, keys, mut children } = self.open.pop()?;
+        // Most have few children, and there may be many of them.
+        children.shrink_to_fit();
+        let data = match keys {
+            _ if refused => Data::Refused,
+            Some(_) => Data::Mapping(children),
+            None => Data::List(children),
+        };
+        self.add(Value { start, data })
+    }
+
+    /// Puts a value where it belongs.
+    fn add(&mut self, mut value: Value) -> Option<()> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            let message = format!("more than {MAX_VALUES} values up to here: no file needs as many");
+            self.notes.mistakes.push(mistake(value.start, "", message));
+            return None;
+        }
+        if let Some(key) = self.open.last_mut().and_then(|open| open.again(&value)) {
+            let message = format!("the key {} is given twice here: take one of the two away", quoted(key));
+            self.tell(value.start, &message);
+            value.data = Data::Refused;
+        }
+        match self.open.last_mut() {
+            Some(open) => open.children.push(value),
+            None => self.root = Some(value),
+        }
+        Some(())
+    }
 }
 
-/// Whether an ampersand may begin an anchor: one does where a value may begin, also after a tag. Quotes are not taken into
-/// account: what is inside them depends on where the first one was.
-fn anchor(before: &str, from: &str) -> bool {
-    const INDICATORS: [char; 13] = ['-', '?', ':', ',', '[', ']', '{', '}', '"', '\'', '>', '!', '\u{feff}'];
-    let blank = |c: char| c == ' ' || c == '\t';
-    if from[1..].chars().next().is_none_or(blank) {
-        return false;
-    }
-    let trimmed = before.trim_end_matches(blank);
-    let tagged = trimmed.len() < before.len() && trimmed.rsplit(blank).next().is_some_and(|word| word.contains('!'));
-    trimmed.is_empty() || trimmed.ends_with(INDICATORS) || tagged
-}
-
-/// Where an error is. The loader points at the text that a tab follows, which may be lines before it.
-fn place(error: &ScanError, chars: &[char]) -> Marker {
+/// Where an error is. The parser points at the text that a tab follows, which may be lines before it.
+fn place(error: &ScanError, text: &str) -> Marker {
     let start = *error.marker();
-    let from = chars.get(start.index()..).unwrap_or_default();
-    let Some(tab) = from.iter().position(|c| *c == '\t').filter(|_| error.info().contains("tab")) else { return start };
-    let lines = from[..tab].iter().filter(|c| **c == '\n').count();
-    let column = from[..tab].iter().rev().take_while(|c| **c != '\n').count();
-    let column = if lines == 0 { start.col() + column } else { column };
+    let from = || text.chars().skip(start.index());
+    let Some(tab) = from().position(|c| c == '\t').filter(|_| error.info().contains("tab")) else { return start };
+    let (lines, column) = from().take(tab).fold((0, start.col()), |(lines, column), c| match c {
+        '\n' => (lines + 1, 0),
+        _ => (lines, column + 1),
+    });
     Marker::new(start.index() + tab, start.line() + lines, column)
 }
 
-/// The loader's message, and what it mostly means.
-fn explained(error: &ScanError, chars: &[char]) -> String {
+/// The parser's message, and what it mostly means.
+fn explained(error: &ScanError, text: &str) -> String {
     let info = error.info();
-    let at = chars.get(error.marker().index());
+    let at = text.chars().nth(error.marker().index());
     let hint = match info {
-        _ if at == Some(&'*') || info.contains("alias") => {
-            "a text that begins with '*' has to be in quotes, and a pattern that meets everything is '.*'"
-        }
+        _ if at == Some('*') => "a text that begins with '*' has to be in quotes, and a pattern that meets everything is '.*'",
         _ if info.contains("tab") => "indent with spaces",
         _ if info.contains("escape") => "in double quotes a backslash has a meaning of its own: put patterns in single quotes",
         _ if info.contains("mapping values") => {
             "a text with ': ' in it has to be in quotes, and keys of one mapping have one indent"
         }
-        _ if matches!(at, Some('@' | '`' | '%')) => "a text that begins with this character has to be in quotes",
+        _ if matches!(at, Some('&' | '@' | '`' | '%')) => "a text that begins with this character has to be in quotes",
+        _ if info.contains("recursion") => "nothing in this file is nested that deeply",
         _ if info.contains("end of stream") => "a quote or bracket is not closed",
         _ => {
             "see that brackets and quotes are closed, that entries of one list or mapping have the same indent, and that \
@@ -200,13 +358,13 @@ pub(super) struct Node<'a> {
     path: String,
     /// Where the key is that it belongs to, or where it begins.
     key: Marker,
-    value: &'a MarkedYaml<'static>,
+    value: &'a Value,
 }
 
 impl<'a> Node<'a> {
     /// The whole document.
-    pub(super) fn root(document: &'a MarkedYaml<'static>) -> Self {
-        Self { path: String::new(), key: document.span.start, value: document }
+    pub(super) fn root(document: &'a Value) -> Self {
+        Self { path: String::new(), key: document.start, value: document }
     }
 
     /// The line of the value, or of its key if there is none.
@@ -216,26 +374,25 @@ impl<'a> Node<'a> {
 
     /// Where a reader looks for the value: a block begins on the line of its key.
     fn position(&self) -> Marker {
-        match &self.value.data {
-            YamlData::Value(scalar) if *scalar != Scalar::Null => self.value.span.start,
-            _ => self.key,
+        match self.value.meaning() {
+            None | Some(Meaning::Null) => self.key,
+            Some(_) => self.value.start,
         }
     }
 
     pub(super) fn is_null(&self) -> bool {
-        self.value.data == YamlData::Value(Scalar::Null)
+        self.value.meaning() == Some(Meaning::Null)
     }
 
     /// The value of a key, if this is a mapping that has it; nothing is noted.
     pub(super) fn peek(&self, key: &str) -> Option<Self> {
-        let YamlData::Mapping(mapping) = &self.value.data else { return None };
-        let (found, value) = mapping.iter().find(|(candidate, _)| text_of(candidate) == Some(key))?;
-        Some(Self { path: self.below(key), key: found.span.start, value })
+        let [found, value] = self.value.entries()?.iter().find(|[candidate, _]| candidate.text() == Some(key))?;
+        Some(Self { path: self.below(key), key: found.start, value })
     }
 
     /// The text, if it is one; nothing is noted.
     pub(super) fn peek_text(&self) -> Option<&'a str> {
-        text_of(self.value)
+        self.value.text()
     }
 
     fn below(&self, key: &str) -> String {
@@ -244,15 +401,15 @@ impl<'a> Node<'a> {
 
     /// The mapping that this is meant to be. Keys other than the known ones are mistakes.
     pub(super) fn mapping(&self, known: &'static [&'static str], notes: &mut Notes) -> Option<Mapping<'a>> {
-        let YamlData::Mapping(mapping) = &self.value.data else {
+        let Some(values) = self.value.entries() else {
             self.is_not(&format!("a mapping with the keys {}", known.join(", ")), notes);
             return None;
         };
-        let mut entries = Vec::with_capacity(mapping.len());
-        for (key, value) in mapping {
-            let name = text_of(key).unwrap_or_default();
+        let mut entries = Vec::with_capacity(known.len());
+        for [key, value] in values.iter().filter(|[key, _]| !key.is_refused()) {
+            let name = key.text().unwrap_or_default();
             if let Some(name) = known.iter().find(|candidate| **candidate == name) {
-                entries.push((*name, Self { path: self.below(name), key: key.span.start, value }));
+                entries.push((*name, Self { path: self.below(name), key: key.start, value }));
                 continue;
             }
             // Beside a password, a key may be the password itself, as in `{ ci, hunter2 }`.
@@ -262,14 +419,14 @@ impl<'a> Node<'a> {
                 (_, Some(meant)) => format!("there is no key {shown} here: did you mean '{meant}'?"),
                 (_, None) => format!("there is no key {shown} here: the keys are {}", known.join(", ")),
             };
-            notes.mistakes.push(mistake(&key.span.start, &self.path, message));
+            notes.mistakes.push(mistake(key.start, &self.path, message));
         }
         Some(Mapping { node: self.clone(), entries })
     }
 
     /// The items of the list that this is meant to be.
     pub(super) fn items(&self, max: usize, notes: &mut Notes) -> Option<Vec<Self>> {
-        let YamlData::Sequence(items) = &self.value.data else {
+        let Data::List(items) = &self.value.data else {
             self.is_not("a list", notes);
             return None;
         };
@@ -277,9 +434,9 @@ impl<'a> Node<'a> {
             notes.mistake(self, format!("{} entries are more than the {max} that there may be", items.len()));
             return None;
         }
-        let item = |(at, value): (usize, &'a MarkedYaml<'static>)| {
+        let item = |(at, value): (usize, &'a Value)| {
             let path = format!("{}[{at}]", self.path);
-            Self { path, key: value.span.start, value }
+            Self { path, key: value.start, value }
         };
         Some(items.iter().enumerate().map(item).collect())
     }
@@ -314,7 +471,7 @@ impl<'a> Node<'a> {
 
     /// The truth value that this is meant to be.
     pub(super) fn flag(&self, notes: &mut Notes) -> Option<bool> {
-        if let YamlData::Value(Scalar::Boolean(flag)) = self.value.data {
+        if let Some(Meaning::Flag(flag)) = self.value.meaning() {
             return Some(flag);
         }
         self.is_not("true or false, without quotes,", notes);
@@ -323,28 +480,20 @@ impl<'a> Node<'a> {
 
     /// Notes that this is not what it is meant to be. It does not show the value: that may be a secret.
     pub(super) fn is_not(&self, wanted: &str, notes: &mut Notes) {
-        let (found, hint) = match &self.value.data {
-            YamlData::Value(Scalar::Null) => ("there is no value", ""),
-            YamlData::Value(Scalar::Boolean(_)) => ("this is true or false", ": put it in quotes if it is meant as a text"),
-            YamlData::Value(Scalar::Integer(_) | Scalar::FloatingPoint(_)) => {
-                ("this is a number", ": put it in quotes if it is meant as a text")
-            }
-            YamlData::Value(Scalar::String(_)) => ("this is a text", ""),
-            YamlData::Sequence(_) => ("this is a list", ": a text that begins with '[' has to be in quotes"),
-            YamlData::Mapping(_) => {
+        const QUOTES: &str = ": put it in quotes if it is meant as a text";
+        let (found, hint) = match (&self.value.data, self.value.meaning()) {
+            (Data::Refused, _) => return,
+            (Data::List(_), _) => ("this is a list", ": a text that begins with '[' has to be in quotes"),
+            (Data::Mapping(_), _) => {
                 ("this is a mapping", ": a text that begins with '{' or has ': ' in it has to be in quotes")
             }
-            _ => ("this is a value with a tag (!) that means nothing here", ""),
+            (_, Some(Meaning::Flag(_))) => ("this is true or false", QUOTES),
+            (_, Some(Meaning::Number)) => ("this is a number", QUOTES),
+            (_, Some(Meaning::Text(_))) => ("this is a text", ""),
+            (_, Some(Meaning::Null) | None) => ("there is no value", ""),
         };
         let hint = if wanted.starts_with("a text") { hint } else { "" };
         notes.mistake(self, format!("{found}, and {wanted} is needed{hint}"));
-    }
-}
-
-fn text_of<'a>(value: &'a MarkedYaml<'static>) -> Option<&'a str> {
-    match &value.data {
-        YamlData::Value(Scalar::String(text)) => Some(text),
-        _ => None,
     }
 }
 

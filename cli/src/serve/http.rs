@@ -35,6 +35,9 @@ impl Health {
 pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, health: Health) -> Router {
     let api = api.router().layer(middleware::from_fn_with_state(Arc::new(token), access::guard));
     Router::new()
+        // Without an instance it is a notification that was sent to a wrong address, not a call of the API.
+        .route("/hooks", any(hook))
+        .route("/hooks/", any(hook))
         .route("/hooks/{*path}", any(hook))
         .with_state(Arc::new(webhook))
         .route("/health", get(report).with_state(Arc::new(health)))

@@ -38,6 +38,8 @@ pub struct Api {
     events: Events,
 }
 
+const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
+
 impl Api {
     /// The API over these stores.
     pub fn new(catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events) -> Self {
@@ -54,7 +56,7 @@ impl Api {
             .route("/v1/tasks/{task}", get(read_task))
             .route("/v1/tasks/{task}/resources", get(list_resources))
             .fallback(async || Failure(Problem::new(404, "there is nothing at this path: the API's paths begin with /v1/")))
-            .method_not_allowed_fallback(async || Failure(Problem::new(405, "this path does not understand that method")))
+            .method_not_allowed_fallback(async || Failure(Problem::new(405, NOT_ALLOWED)))
             .with_state(self)
     }
 }

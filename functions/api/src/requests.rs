@@ -1,5 +1,7 @@
 //! What a request brings: names from its path, pages from its query. What does not fit is answered with a problem document.
 
+use std::error::Error as _;
+
 use axum::{
     extract::{FromRequestParts, path::ErrorKind, rejection::PathRejection},
     http::request::Parts,
@@ -39,7 +41,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         match axum::extract::Query::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(rejection) => Err(Failure(Problem::new(400, rejection.body_text()))),
+            Err(rejection) => {
+                // Without axum's own words, which say no more than that it is wrong.
+                let cause = rejection.source().map_or_else(|| rejection.body_text(), ToString::to_string);
+                Err(Failure(Problem::new(400, format!("the query: {cause}"))))
+            }
         }
     }
 }
@@ -63,7 +69,7 @@ fn fifty() -> usize {
 fn limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let text = String::deserialize(deserializer)?;
     let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
-    number.ok_or_else(|| serde::de::Error::custom(format!("limit is a number from 1 to 1000, not {text:?}")))
+    number.ok_or_else(|| serde::de::Error::custom(format!("a number from 1 to 1000 is needed, not {text:?}")))
 }
 
 impl Page {

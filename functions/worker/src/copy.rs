@@ -43,6 +43,8 @@ struct Copy<'a> {
     target: Endpoint,
     /// Several sources lead to the target, or rules lead back: versions decide.
     contested: bool,
+    /// Versions decide about what the source holds, too: its newest content is what is meant.
+    source_has_versions: bool,
     /// Rules lead on from the target: where its content came from is to be remembered.
     remembered: bool,
     report: &'a Report,
@@ -105,6 +107,7 @@ impl Worker {
             source: self.registries.endpoint(&catalog, &job.source).await?,
             target: self.registries.endpoint(&catalog, &job.target).await?,
             contested,
+            source_has_versions: catalog.has_versions(&job.source),
             remembered: contested || !catalog.rules_from(&job.target).is_empty(),
             report,
         };
@@ -129,8 +132,9 @@ impl Worker {
                 return Self::finish(has_set, Outcome::Skipped { reason: SkipReason::Gone });
             };
             let pointed_to = resolved.descriptor.digest.clone();
-            let source_origin = if copy.remembered { self.origins.get(&job.source).await? } else { Origin::default() };
-            if copy.contested
+            let is_of_interest = copy.remembered || copy.source_has_versions;
+            let source_origin = if is_of_interest { self.origins.get(&job.source).await? } else { Origin::default() };
+            if copy.source_has_versions
                 && let Some(newer) = self.put_back(copy, &source_origin, &pointed_to).await?
             {
                 resolved = newer;
@@ -210,7 +214,8 @@ impl Worker {
     /// was pushed instead of what the tag points to.
     async fn put_back(&self, copy: &Copy<'_>, origin: &Origin, pointed_to: &Digest) -> Result<Option<Resolved>, Trouble> {
         let Some((digest, _)) = origin.overwritten(pointed_to) else { return Ok(None) };
-        let overwritten_by = origin.written.last().map_or_else(Timestamp::now, |written| written.at);
+        let by = origin.written.iter().rfind(|written| written.digest == *pointed_to);
+        let overwritten_by = by.map_or_else(Timestamp::now, |written| written.at);
         let restore = RestoreJob { place: copy.job.source.clone(), digest: digest.clone(), overwritten_by };
         self.jobs.send(&[Job::Restore(restore)]).await?;
         Ok(self.copier.resolve(&copy.source, &Reference::Digest(digest.clone())).await?)

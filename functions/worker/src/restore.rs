@@ -25,7 +25,7 @@ impl Worker {
             tracing::warn!(%place, %digest, "a newer push was overwritten, and the registry has removed it since");
             return Ok(());
         };
-        let trail = Trail { ends: true, ..Trail::default() };
+        let trail = Trail { ends: true, ..origin.trail_of(&digest) };
         let written = Written { digest: digest.clone(), at: Timestamp::now(), version: Some(version), trail, echoed: None };
         self.origins
             .change(place, |origin| {

@@ -1,8 +1,8 @@
 //! Finding the rules that an event meets, among very many.
 //!
-//! Rules are sorted by the namespace of their source, then by the literal text that their repository pattern begins or ends
-//! with; what is left is compiled on first use and tried. An event thus costs a few hash look-ups and the expressions that
-//! have a chance to match, not one trial a rule.
+//! Rules are sorted by the namespace of their source, and of their target, then by a literal text that every name has that their
+//! repository pattern meets, then so by their tag pattern. What has that text is compiled on first use and tried. An event thus
+//! costs a few hash look-ups and the expressions that have a chance to match, not one trial a rule.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,117 +10,172 @@ use std::{
 };
 
 use regex::Regex;
-use regex_syntax::hir::literal::{ExtractKind, Extractor};
+use regex_syntax::hir::{
+    Hir, HirKind,
+    literal::{ExtractKind, Extractor},
+};
 
 use crate::{InstanceName, Pattern, Reference, Repository, Rule, Tag};
 
 /// The literals one of which every name that the pattern meets begins with; `None` where it has no such.
 pub(crate) fn prefixes(pattern: &Pattern) -> Option<Vec<String>> {
-    literals(pattern, ExtractKind::Prefix)
+    affixes(&regex_syntax::parse(pattern.as_str()).ok()?, ExtractKind::Prefix)
 }
 
-fn literals(pattern: &Pattern, kind: ExtractKind) -> Option<Vec<String>> {
-    let hir = regex_syntax::parse(pattern.as_str()).ok()?;
+fn affixes(hir: &Hir, kind: ExtractKind) -> Option<Vec<String>> {
     let mut extractor = Extractor::new();
     extractor.kind(kind).limit_total(16);
-    let found = extractor.extract(&hir);
+    let found = extractor.extract(hir);
     let texts: Option<Vec<String>> = found.literals()?.iter().map(|l| String::from_utf8(l.as_bytes().to_vec()).ok()).collect();
     texts.filter(|texts| !texts.is_empty() && texts.iter().all(|text| !text.is_empty()))
+}
+
+/// The longest text that every name has somewhere.
+fn inner(hir: &Hir) -> Option<String> {
+    match hir.kind() {
+        HirKind::Literal(literal) => String::from_utf8(literal.0.to_vec()).ok(),
+        HirKind::Capture(capture) => inner(&capture.sub),
+        HirKind::Repetition(repetition) if repetition.min > 0 => inner(&repetition.sub),
+        HirKind::Concat(parts) => parts.iter().filter_map(inner).max_by_key(String::len),
+        _ => None,
+    }
+}
+
+/// Where in a name a literal stands.
+#[derive(Debug, Clone, Copy)]
+enum Position {
+    Start,
+    End,
+    Anywhere,
+}
+
+impl Position {
+    const ALL: [Self; 3] = [Self::Start, Self::End, Self::Anywhere];
+
+    fn has(self, name: &str, text: &str) -> bool {
+        match self {
+            Self::Start => name.starts_with(text),
+            Self::End => name.ends_with(text),
+            Self::Anywhere => name.contains(text),
+        }
+    }
+
+    /// The texts of this length that a name has there. Names are ASCII.
+    fn texts(self, name: &str, length: usize) -> impl Iterator<Item = &str> {
+        let last = name.len() - length;
+        let starts = match self {
+            Self::Start => 0..=0,
+            Self::End => last..=last,
+            Self::Anywhere => 0..=last,
+        };
+        starts.filter_map(move |start| name.get(start..start + length))
+    }
 }
 
 /// A pattern shared by all rules that have the same one, compiled once and only when it is first needed.
 #[derive(Debug)]
 struct Compiled {
     pattern: Pattern,
+    /// What every name that it meets has at a position: one of these texts. The most telling position, that is the one with the
+    /// longest texts, comes first.
+    needs: Vec<(Position, Vec<String>)>,
     regex: OnceLock<Option<Regex>>,
 }
 
 impl Compiled {
+    fn new(pattern: &Pattern) -> Self {
+        let mut needs = Vec::new();
+        if let Ok(hir) = regex_syntax::parse(pattern.as_str()) {
+            needs.extend(affixes(&hir, ExtractKind::Prefix).map(|texts| (Position::Start, texts)));
+            needs.extend(affixes(&hir, ExtractKind::Suffix).map(|texts| (Position::End, texts)));
+            needs.extend(inner(&hir).map(|text| (Position::Anywhere, vec![text])));
+            let shortest = |texts: &[String]| texts.iter().map(String::len).min();
+            needs.sort_by_key(|(_, texts)| std::cmp::Reverse(shortest(texts)));
+        }
+        Self { pattern: pattern.clone(), needs, regex: OnceLock::new() }
+    }
+
     fn matches(&self, name: &str) -> bool {
         self.pattern.is_any()
-            || self.regex.get_or_init(|| self.pattern.compile().ok()).as_ref().is_some_and(|regex| regex.is_match(name))
+            || self.needs.iter().all(|(position, texts)| texts.iter().any(|text| position.has(name, text)))
+                && self.regex.get_or_init(|| self.pattern.compile().ok()).as_ref().is_some_and(|regex| regex.is_match(name))
     }
 }
 
-#[derive(Debug)]
-struct Entry {
-    rule: Arc<Rule>,
-    tag: Arc<Compiled>,
-}
-
-/// Rules that share a repository pattern.
-#[derive(Debug)]
-struct Group {
-    repository: Arc<Compiled>,
-    entries: Vec<Entry>,
-}
-
-/// Positions in `groups` by a literal, and the lengths that those literals have.
+/// Positions in [`ByPattern::values`] by a literal, and the lengths that those literals have.
 #[derive(Debug, Default)]
 struct Literals {
-    groups: HashMap<String, Vec<usize>>,
+    values: HashMap<String, Vec<usize>>,
     lengths: BTreeSet<usize>,
 }
 
 impl Literals {
-    fn insert(&mut self, literal: String, group: usize) {
-        self.lengths.insert(literal.len());
-        self.groups.entry(literal).or_default().push(group);
+    fn insert(&mut self, text: String, value: usize) {
+        self.lengths.insert(text.len());
+        self.values.entry(text).or_default().push(value);
     }
 
-    fn find<'a>(&self, part: impl Fn(usize) -> Option<&'a str>) -> impl Iterator<Item = usize> {
-        self.lengths.iter().map_while(move |length| part(*length)).filter_map(|text| self.groups.get(text)).flatten().copied()
+    fn find(&self, position: Position, name: &str) -> impl Iterator<Item = usize> {
+        let lengths = self.lengths.iter().take_while(|length| **length <= name.len());
+        lengths.flat_map(move |length| position.texts(name, *length)).filter_map(|text| self.values.get(text)).flatten().copied()
     }
 }
 
-/// The rules of one namespace.
-#[derive(Debug, Default)]
-struct Bucket {
-    groups: Vec<Group>,
-    by_prefix: Literals,
-    by_suffix: Literals,
+/// Values by the pattern that they are for.
+#[derive(Debug)]
+struct ByPattern<T> {
+    values: Vec<(Arc<Compiled>, T)>,
+    known: HashMap<Pattern, usize>,
+    /// By a literal at each of [`Position::ALL`].
+    literals: [Literals; 3],
+    /// Those that have none.
     others: Vec<usize>,
 }
 
-impl Bucket {
-    fn insert(&mut self, repository: Arc<Compiled>, entry: Entry, known: &mut HashMap<Pattern, usize>) {
-        let group = *known.entry(repository.pattern.clone()).or_insert_with(|| {
-            let group = self.groups.len();
-            if let Some(literals) = literals(&repository.pattern, ExtractKind::Prefix) {
-                literals.into_iter().for_each(|literal| self.by_prefix.insert(literal, group));
-            } else if let Some(literals) = literals(&repository.pattern, ExtractKind::Suffix) {
-                literals.into_iter().for_each(|literal| self.by_suffix.insert(literal, group));
-            } else {
-                self.others.push(group);
+impl<T> Default for ByPattern<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), known: HashMap::new(), literals: Default::default(), others: Vec::new() }
+    }
+}
+
+impl<T: Default> ByPattern<T> {
+    /// The value for a pattern.
+    fn of(&mut self, pattern: &Arc<Compiled>) -> &mut T {
+        let at = *self.known.entry(pattern.pattern.clone()).or_insert_with(|| {
+            let at = self.values.len();
+            match pattern.needs.first() {
+                Some((position, texts)) => {
+                    texts.iter().for_each(|text| self.literals[*position as usize].insert(text.clone(), at));
+                }
+                None => self.others.push(at),
             }
-            self.groups.push(Group { repository, entries: Vec::new() });
-            group
+            self.values.push((pattern.clone(), T::default()));
+            at
         });
-        self.groups[group].entries.push(entry);
+        &mut self.values[at].1
     }
 
-    fn matches<'a>(&'a self, path: &str) -> impl Iterator<Item = &'a Entry> {
-        // Names are ASCII, and a length beyond the name ends the search.
-        let starts = self.by_prefix.find(|length| path.get(..length));
-        let ends = self.by_suffix.find(|length| path.get(path.len().checked_sub(length)?..));
-        let mut candidates: Vec<usize> = starts.chain(ends).chain(self.others.iter().copied()).collect();
+    /// The values whose pattern meets a name.
+    fn matches(&self, name: &str) -> impl Iterator<Item = &T> {
+        let found = Position::ALL.into_iter().zip(&self.literals).flat_map(|(position, literals)| literals.find(position, name));
+        let mut candidates: Vec<usize> = found.chain(self.others.iter().copied()).collect();
         // A pattern with several literals may be found by two of them.
         candidates.sort_unstable();
         candidates.dedup();
-        candidates
-            .into_iter()
-            .map(|group| &self.groups[group])
-            .filter(move |group| group.repository.matches(path))
-            .flat_map(|group| &group.entries)
+        candidates.into_iter().map(|at| &self.values[at]).filter(move |(pattern, _)| pattern.matches(name)).map(|(_, value)| value)
     }
 }
+
+/// Rules by the pattern of their repository, then by that of their tag.
+type Rules = ByPattern<ByPattern<Vec<Arc<Rule>>>>;
+/// Rules by instance and namespace.
+type Places = HashMap<InstanceName, HashMap<String, Rules>>;
 
 /// The enabled rules of all instances, ready to be asked which of them an event meets.
 #[derive(Debug, Default)]
 pub struct RuleIndex {
-    by_source: HashMap<InstanceName, HashMap<String, Bucket>>,
-    by_target: HashMap<InstanceName, Vec<Entry>>,
-    repository_patterns: HashMap<Pattern, Arc<Compiled>>,
+    by_source: Places,
+    by_target: Places,
 }
 
 impl RuleIndex {
@@ -128,26 +183,28 @@ impl RuleIndex {
     pub fn new(rules: impl IntoIterator<Item = Arc<Rule>>) -> Self {
         let mut index = Self::default();
         let mut patterns: HashMap<Pattern, Arc<Compiled>> = HashMap::new();
-        let mut known: HashMap<(InstanceName, String), HashMap<Pattern, usize>> = HashMap::new();
         for rule in rules.into_iter().filter(|rule| rule.enabled) {
-            let mut shared = |pattern: &Pattern| {
-                let entry = patterns.entry(pattern.clone());
-                entry.or_insert_with(|| Arc::new(Compiled { pattern: pattern.clone(), regex: OnceLock::new() })).clone()
+            let mut compiled = |pattern: &Pattern| {
+                let known = patterns.get(pattern).cloned();
+                known.unwrap_or_else(|| patterns.entry(pattern.clone()).or_insert(Arc::new(Compiled::new(pattern))).clone())
             };
-            let (repository, tag) = (shared(&rule.source.repository), shared(&rule.source.tag));
-            let (instance, namespace) = (rule.source.instance.clone(), rule.source.namespace.to_string());
-            let bucket = index.by_source.entry(instance.clone()).or_default().entry(namespace.clone()).or_default();
-            let known = known.entry((instance, namespace)).or_default();
-            bucket.insert(repository, Entry { rule: rule.clone(), tag: tag.clone() }, known);
-            index.by_target.entry(rule.target.instance.clone()).or_default().push(Entry { rule, tag });
+            let (repository, tag) = (compiled(&rule.source.repository), compiled(&rule.source.tag));
+            // Below the empty namespace a copy keeps its whole path, as below `*`.
+            let target = Some(rule.target_namespace().as_str()).filter(|namespace| !namespace.is_empty()).unwrap_or("*");
+            for (places, instance, namespace) in [
+                (&mut index.by_source, &rule.source.instance, rule.source.namespace.as_str()),
+                (&mut index.by_target, &rule.target.instance, target),
+            ] {
+                let rules = places.entry(instance.clone()).or_default().entry(namespace.to_owned()).or_default();
+                rules.of(&repository).of(&tag).push(rule.clone());
+            }
         }
-        index.repository_patterns = patterns;
         index
     }
 
     /// The rules that a repository meets, whatever their tag pattern: for manifests without a tag.
     pub fn of_repository(&self, instance: &InstanceName, repository: &Repository) -> Vec<&Arc<Rule>> {
-        self.entries(instance, repository).map(|entry| &entry.rule).collect()
+        find(&self.by_source, instance, repository, None).collect()
     }
 
     /// The rules that a tag of a repository meets. Tags that belong to a subject meet none.
@@ -155,7 +212,7 @@ impl RuleIndex {
         if tag.subject().is_some() {
             return Vec::new();
         }
-        self.entries(instance, repository).filter(|entry| entry.tag.matches(tag.as_str())).map(|entry| &entry.rule).collect()
+        find(&self.by_source, instance, repository, Some(tag)).collect()
     }
 
     /// The rules that write a place: with them, the repository at their source.
@@ -165,32 +222,37 @@ impl RuleIndex {
         repository: &Repository,
         reference: &Reference,
     ) -> impl Iterator<Item = (&'a Arc<Rule>, Repository)> {
-        self.by_target.get(instance).into_iter().flatten().filter_map(move |entry| {
-            let source = entry.rule.source_repository(repository)?;
-            let path = source.below(&entry.rule.source.namespace)?;
-            let repository_matches =
-                self.repository_patterns.get(&entry.rule.source.repository).is_some_and(|pattern| pattern.matches(path));
-            let tag_matches = reference.tag().is_none_or(|tag| entry.tag.matches(tag.as_str()));
-            (repository_matches && tag_matches).then_some((&entry.rule, source))
-        })
+        // The path below the target's namespace is that below the source's.
+        find(&self.by_target, instance, repository, reference.tag())
+            .filter_map(move |rule| Some((rule, rule.source_repository(repository)?)))
     }
 
     /// Whether any rule reads from an instance.
     pub fn reads(&self, instance: &InstanceName) -> bool {
         self.by_source.contains_key(instance)
     }
+}
 
-    fn entries<'a>(&'a self, instance: &InstanceName, repository: &Repository) -> impl Iterator<Item = &'a Entry> {
-        let buckets = self.by_source.get(instance);
-        let bucket = move |namespace: &str| buckets.and_then(|buckets| buckets.get(namespace));
-        let all = bucket("*").into_iter().flat_map(|bucket| bucket.matches(repository.as_str()));
-        let text = repository.as_str();
-        // Every namespace that the repository lies in: `team` and `team/base` of `team/base/app`, "" of `app`.
-        let slashes = text.match_indices('/').map(|(at, _)| (at, at + 1));
-        let namespaces = slashes.chain((!text.contains('/')).then_some((0, 0)));
-        let below = namespaces.filter_map(move |(end, start)| Some((bucket(&text[..end])?, &text[start..])));
-        all.chain(below.flat_map(|(bucket, path)| bucket.matches(path)))
-    }
+/// The rules with a repository below their namespace that their patterns meet; without a tag, whatever their tag pattern.
+fn find<'a>(
+    places: &'a Places,
+    instance: &InstanceName,
+    repository: &Repository,
+    tag: Option<&Tag>,
+) -> impl Iterator<Item = &'a Arc<Rule>> {
+    let namespaces = places.get(instance);
+    let text = repository.as_str();
+    // Every namespace that the repository lies in: `team` and `team/base` of `team/base/app`, "" of `app`.
+    let slashes = text.match_indices('/').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let below = slashes.chain((!text.contains('/')).then_some(("", text))).chain([("*", text)]);
+    below
+        .filter_map(move |(namespace, path)| Some((namespaces?.get(namespace)?, path)))
+        .flat_map(|(rules, path)| rules.matches(path))
+        .flat_map(move |by_tag| match tag {
+            Some(tag) => by_tag.matches(tag.as_str()).collect::<Vec<_>>(),
+            None => by_tag.values.iter().map(|(_, rules)| rules).collect(),
+        })
+        .flatten()
 }
 
 #[cfg(test)]
@@ -259,8 +321,13 @@ mod tests {
             "(a+)+b",
             "(foo|foobar)-.*",
             "x*",
+            ".*b.*",
+            "(b|x).*(ab)+.*",
+            "[ab]+(c|-end)?",
+            "a.*(foo|b)?.*c",
         ];
-        let index = index(&patterns.map(|pattern| ("n", pattern, ".*")));
+        let by_repository = index(&patterns.map(|pattern| ("n", pattern, ".*")));
+        let by_tag = index(&patterns.map(|pattern| ("n", ".*", pattern)));
         let names = [
             "a", "ac", "bc", "ax", "cx", "zz", "abc", "b", "ab", "abb", "q-end", "x-end", "ab-1", "bac", "abab", "ababab",
             "axc", "aab", "foo-1", "foobar-1", "x", "xx",
@@ -271,7 +338,8 @@ mod tests {
                 .filter(|(_, pattern)| pattern.parse::<Pattern>().unwrap().matches(name))
                 .map(|(at, _)| at)
                 .collect();
-            assert_eq!(found(&index, &format!("n/{name}"), "t"), expected, "{name}");
+            assert_eq!(found(&by_repository, &format!("n/{name}"), "t"), expected, "{name}");
+            assert_eq!(found(&by_tag, "n/x", name), expected, "{name}");
         }
     }
 

@@ -26,7 +26,7 @@ pub struct Trail {
     pub rules: Vec<RuleId>,
     /// The repositories passed, the first source first, the place of this copy last.
     pub places: Vec<(InstanceName, Repository)>,
-    /// The copy goes nowhere from here: it puts back what had been overwritten, and its own push has been sent on already.
+    /// It was put back where it had been overwritten, and its own push has been sent on from here already.
     #[serde(default)]
     pub ends: bool,
 }
@@ -45,7 +45,7 @@ impl Trail {
 
     /// The trail one step on.
     pub fn extended(&self, rule: RuleId, source: (InstanceName, Repository), target: (InstanceName, Repository)) -> Self {
-        let mut trail = self.clone();
+        let mut trail = Self { ends: false, ..self.clone() };
         trail.rules.push(rule);
         if trail.places.last() != Some(&source) {
             trail.places.push(source);
@@ -272,6 +272,17 @@ mod tests {
         assert_eq!(origin.overwritten(&digest(3)), None, "may be a push that has not been told yet");
         origin.note_push(pushed(4, 3));
         assert_eq!(origin.pushed, Some(pushed(2, 5)), "a late event does not hide a newer one");
+    }
+
+    #[test]
+    fn what_was_put_back_is_copied_on_like_any_other() {
+        let place = |instance: &str| -> (InstanceName, Repository) { (instance.parse().unwrap(), "app".parse().unwrap()) };
+        let came = Trail::default().extended(RuleId(1), place("a"), place("b"));
+        let mut origin = Origin::default();
+        let trail = Trail { ends: true, ..came };
+        origin.note_write(Written { trail, ..written(1, 10, Some(version(1, "a"))) });
+        let goes = origin.trail_of(&digest(1)).extended(RuleId(2), place("b"), place("c"));
+        assert_eq!(goes, Trail { rules: vec![RuleId(1), RuleId(2)], places: ["a", "b", "c"].map(place).into(), ends: false });
     }
 
     #[test]

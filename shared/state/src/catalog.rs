@@ -88,19 +88,38 @@ impl Snapshot {
             || self.leads_back(target, source)
     }
 
+    /// Whether versions decide about what is copied to `place`, so that it has a newest content, which it should hold.
+    pub fn has_versions(&self, place: &Place) -> bool {
+        self.index.that_write(&place.instance, &place.repository, &place.reference).any(|(rule, repository)| {
+            let source = Place { instance: rule.source.instance.clone(), repository, reference: place.reference.clone() };
+            self.is_contested(rule, &source, place)
+        })
+    }
+
+    /// Whether versions decide about a copy that a push to `place` leads to, however many steps away: what is pushed there needs
+    /// a version from the beginning.
+    pub fn leads_to_versions(&self, place: &Place) -> bool {
+        self.any_step(place, |rule, source, target| self.is_contested(rule, source, target))
+    }
+
     fn leads_back(&self, from: &Place, to: &Place) -> bool {
-        let mut seen = vec![(from.instance.clone(), from.repository.clone())];
+        self.any_step(from, |_, _, target| target == to)
+    }
+
+    /// Whether there is such a step, by a rule from a source to a target, among all that a push to `from` may lead to.
+    fn any_step(&self, from: &Place, is_such: impl Fn(&Rule, &Place, &Place) -> bool) -> bool {
+        let mut seen = vec![from.clone()];
         let mut at = 0;
-        while let Some((instance, repository)) = seen.get(at).cloned() {
+        while let Some(source) = seen.get(at).cloned() {
             at += 1;
-            let place = Place { instance, repository, reference: from.reference.clone() };
-            for (rule, repository) in self.rules_from(&place) {
-                let next = (rule.target.instance.clone(), repository);
-                if next.0 == to.instance && next.1 == to.repository {
+            for (rule, repository) in self.rules_from(&source) {
+                let (instance, reference) = (rule.target.instance.clone(), from.reference.clone());
+                let target = Place { instance, repository, reference };
+                if is_such(rule, &source, &target) {
                     return true;
                 }
-                if !seen.contains(&next) && seen.len() < 1000 {
-                    seen.push(next);
+                if !seen.contains(&target) && seen.len() < 1000 {
+                    seen.push(target);
                 }
             }
         }

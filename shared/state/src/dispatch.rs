@@ -95,10 +95,9 @@ impl Dispatcher {
             catalog.rules_from(place).into_iter().map(|(rule, to)| (rule.as_ref(), to)).collect();
         routes.sort_unstable_by_key(|(rule, _)| rule.id);
         let is_written = catalog.index.that_write(&place.instance, &place.repository, &place.reference).next().is_some();
-        let is_contested = || routes.iter().any(|(rule, to)| catalog.is_contested(rule, place, &target_place(rule, place, to)));
         // Only where something is written by a rule can there be an echo, and only there, or where versions decide, is there
         // anything to remember. Elsewhere the webhook spares the table.
-        if is_written || (!routes.is_empty() && is_contested()) {
+        if is_written || catalog.leads_to_versions(place) {
             let mut verdict = Verdict::Push;
             self.origins
                 .change(place, |origin| {

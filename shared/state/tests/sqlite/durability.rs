@@ -14,14 +14,25 @@ use crate::scratch::{LONG, Scratch, bodies, fifo, in_group, plain, receive_ready
 /// Names the directory to the process that a test starts and kills.
 const CHILD_DIR: &str = "TRANSSHIP_STATE_CHILD_DIR";
 
+/// A process that does not outlive its test, even if that fails: it would keep the output open, and a CI run waiting.
+struct KilledInTheEnd(Child);
+
+impl Drop for KilledInTheEnd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts this test program again, to run only `test` on `dir`.
-fn child(test: &str, dir: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+fn child(test: &str, dir: &Path) -> KilledInTheEnd {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD_DIR, dir)
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    KilledInTheEnd(child)
 }
 
 /// Says something to the test that started this process, in one write.
@@ -38,7 +49,7 @@ async fn every_answered_write_survives_a_kill() {
     for round in 0..5 {
         let mut child = child("durability::child_that_writes", scratch.path());
         let mut answered = 0;
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        for line in BufReader::new(child.0.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             let Some((what, name)) = line.strip_prefix("said ").and_then(|said| said.split_once(' ')) else { continue };
             match what {
@@ -49,10 +60,10 @@ async fn every_answered_write_survives_a_kill() {
             answered += 1;
             if answered == 300 {
                 // SIGKILL. What the child has said until then is still read.
-                child.kill().unwrap();
+                child.0.kill().unwrap();
             }
         }
-        assert!(!child.wait().unwrap().success(), "round {round}: the child ended by itself");
+        assert!(!child.0.wait().unwrap().success(), "round {round}: the child ended by itself");
         assert!(answered >= 300, "round {round}: the child said only {answered} things");
     }
 
@@ -118,17 +129,17 @@ async fn child_that_writes() {
 async fn a_directory_belongs_to_one_process() {
     let scratch = Scratch::new();
     let mut child = child("durability::child_that_holds", scratch.path());
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "said open"), "the child did not open the store");
 
     let refused = SqliteStore::open(scratch.path()).err().unwrap();
     let message = refused.to_string();
     assert!(matches!(refused, OpenError::Locked { .. }), "{message}");
     assert!(message.contains(&scratch.path().display().to_string()), "the directory is not named: {message}");
-    assert!(message.contains(&format!("process {}", child.id())), "the process is not named: {message}");
+    assert!(message.contains(&format!("process {}", child.0.id())), "the process is not named: {message}");
 
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
     let store = scratch.open();
     let messages = receive_ready(&store.queue("jobs", QueueKind::Fifo), LONG).await;
     assert_eq!(bodies(&messages), ["held", "delayed"], "what a killed process held is not back at once");

@@ -26,16 +26,23 @@ async fn receiving_takes_one_message_of_each_group_oldest_first() {
 async fn a_dropped_receive_loses_no_message() {
     let scratch = Scratch::new();
     let queue = fifo(&scratch.open(), &[("a", "kept")]).await;
+    let mut delivered = 0;
     for n in 0..40 {
         let mut receive = std::pin::pin!(queue.receive(1, LONG));
-        let polled = std::future::poll_fn(|context| Poll::Ready(receive.as_mut().poll(context))).await;
-        assert!(polled.is_pending(), "the writer can't have answered yet");
-        // Dropped before its message is taken, or with the answer waiting.
-        std::thread::sleep(Duration::from_millis(n % 4));
+        match std::future::poll_fn(|context| Poll::Ready(receive.as_mut().poll(context))).await {
+            // Dropped before its message is taken, or with the answer waiting.
+            Poll::Pending => std::thread::sleep(Duration::from_millis(n % 4)),
+            // On a busy machine the writer may answer before the first look: then this was a delivery like any other.
+            Poll::Ready(received) => {
+                delivered += 1;
+                queue.release(&received.unwrap()[0].receipt, Duration::ZERO).await.unwrap();
+            }
+        }
     }
+    assert!(delivered < 40, "no receive was dropped: the test shows nothing");
     let message = tokio::time::timeout(Duration::from_secs(5), queue.receive(1, LONG)).await;
     let message = message.expect("a message went to a receiver that was gone").unwrap().remove(0);
-    assert_eq!(message.deliveries, 1, "a delivery to nobody is counted");
+    assert_eq!(message.deliveries, delivered + 1, "a delivery to nobody is counted");
 }
 
 #[tokio::test]
