@@ -87,14 +87,8 @@ impl fmt::Display for LoadError {
     }
 }
 
-impl std::error::Error for LoadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreadable { error, .. } => Some(error),
-            Self::Mistakes { .. } => None,
-        }
-    }
-}
+/// Without a source: what went wrong is in the message already.
+impl std::error::Error for LoadError {}
 
 /// Reads a configuration file.
 ///

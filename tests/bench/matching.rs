@@ -88,12 +88,14 @@ pub(crate) fn measure(figures: &mut Figures) {
         let (warm_up, measured) = events.split_at(EVENTS);
         let mut time = |what: &str, find: &dyn Fn(&(Repository, Tag, Reference)) -> usize| {
             assert!(warm_up.iter().map(find).sum::<usize>() >= EVENTS, "{}: every event meets a rule", shape.name);
+            // The best of three, because other processes' time slices are longer than what is measured.
             let one = |event| {
                 let began = Instant::now();
                 black_box(find(event));
                 began.elapsed()
             };
-            figures.times(&format!("10,000 rules, {}{what}", shape.name), measured.iter().map(one).collect(), TARGET);
+            let best = |event| (0..3).map(|_| one(event)).min().unwrap_or_default();
+            figures.times(&format!("10,000 rules, {}{what}", shape.name), measured.iter().map(best).collect(), TARGET);
         };
         time("", &|(repository, tag, _)| index.of_tag(&build, repository, tag).len());
         // What the webhook asks next: is the event's tag, or its target, written by rules? Here all write one instance.

@@ -341,7 +341,8 @@ impl Watch {
             while !stopped.load(Ordering::SeqCst) {
                 for repository in prod.catalog().await {
                     let tags = prod.tags(&repository).await;
-                    let mut digests = stream::iter(tags).map(|tag| prod.at(&repository, tag)).map(digest_at).buffer_unordered(8);
+                    let mut digests =
+                        stream::iter(tags).map(|tag| prod.at(&repository, tag)).map(digest_at).buffer_unordered(8);
                     while let Some(digest) = digests.next().await {
                         let Some(digest) = digest else { continue };
                         if whole.insert((repository.clone(), digest.clone())) {

@@ -17,7 +17,8 @@ async fn ten_thousand_tags_in_a_hundred_repositories_are_one_task() {
     let (build, prod) = (DockerRegistry::builder().filled(bulk.clone()).start().await, DockerRegistry::start().await);
     let mut transship = Transship::reserve();
     let instances = [instance("build", build.url()), instance("prod", prod.url())];
-    let all = rule("all", "instance: build, namespace: team, tag: 'v.*'", "instance: prod, namespace: mirror", "overwrite: true");
+    let all =
+        rule("all", "instance: build, namespace: team, tag: 'v.*'", "instance: prod, namespace: mirror", "overwrite: true");
     transship.start(&config(&instances, &[all])).await;
 
     let first = sync(&transship, "copied").await;

@@ -164,11 +164,12 @@ pub(crate) async fn follow(client: &Client, id: &TaskId) -> anyhow::Result<TaskV
             let message = resources.iter().find_map(|r| r.error.clone()).unwrap_or_else(|| format!("{waiting} to go"));
             meters[0].get_or_insert_with(|| Meter::new(name, Unit::Bytes)).set(done, total, &message);
         } else {
-            let message = format!(
-                "{} moved{}",
-                output::bytes(task.counts.bytes_moved),
-                if task.total.is_none() { ", still listing" } else { "" }
-            );
+            let moved = output::bytes(task.counts.bytes_moved);
+            let message = match (&task.error, task.total) {
+                (Some(error), _) => format!("{moved} moved; the list is tried again: {error}"),
+                (None, None) => format!("{moved} moved, still listing"),
+                (None, Some(_)) => format!("{moved} moved"),
+            };
             let counts = &task.counts;
             meters[1].get_or_insert_with(|| Meter::new(name, Unit::Resources)).set(counts.done(), known, &message);
         }

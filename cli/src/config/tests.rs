@@ -1,7 +1,5 @@
 //! What a file may say, and what is said about its mistakes.
 
-use std::time::{Duration, Instant};
-
 use transship_model::{ArtifactType, Kind, RuleId};
 
 use super::*;
@@ -412,7 +410,7 @@ fn no_text_makes_the_reader_panic() {
 }
 
 #[test]
-fn ten_thousand_rules_are_read_at_once() {
+fn ten_thousand_rules_are_read() {
     let mut text =
         String::from("instances: [{ name: a, endpoint: 'https://a.test' }, { name: b, endpoint: 'https://b.test' }]\nrules:\n");
     for at in 0..10_000 {
@@ -420,12 +418,7 @@ fn ten_thousand_rules_are_read_at_once() {
         let source = format!("{{ instance: a, namespace: team-{at}, repository: 'app-{at}-.*', tag: 'v{at}\\.\\d+' }}");
         writeln!(text, "  - name: r{at}\n    source: {source}\n    target: {{ instance: b, namespace: mirror }}").unwrap();
     }
-    let start = Instant::now();
     assert_eq!(read(&text).unwrap().rules.len(), 10_000);
-    let took = start.elapsed();
-    println!("{took:?}");
-    // Generous, because tests run without optimisation and side by side; optimised, it takes well under a second.
-    assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub struct TaskView {
     pub total: Option<u64>,
     /// What has been counted.
     pub counts: Counts,
-    /// Why the scan ended before its end.
+    /// What keeps the scan from going on, or kept it from being complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -91,8 +91,9 @@ impl Worker {
             }
         };
         tracing::info!(task, source = %job.source, target = %job.target, %outcome, "a copy ended");
-        self.tell(&job.task, Happening::Ended { route, progress: report.progress(), outcome }).await?;
-        self.attempts.end(&task, &what).await?;
+        // At the same time, because each waits for the disk. If only the second were done, the job would come again as a new one.
+        let told = self.tell(&job.task, Happening::Ended { route, progress: report.progress(), outcome });
+        tokio::try_join!(told, self.attempts.end(&task, &what))?;
         Ok(Disposition::Done)
     }
 
@@ -261,6 +262,10 @@ impl Worker {
         if copy.target.registry.head_manifest(&copy.target.repository, &reference).await?.is_none() {
             return Finish::skipped(SkipReason::Subject);
         }
+        let Some(attachment) = self.copier.resolve(&copy.source, &copy.job.source.reference).await? else {
+            return Finish::skipped(SkipReason::Gone);
+        };
+        copy.report.resolved(&attachment.descriptor.digest, attachment.artifact);
         let brought = self.attachments(copy, subject).await?;
         Self::finish(brought, Outcome::Unchanged)
     }

@@ -25,7 +25,7 @@ impl Worker {
         let error = match result {
             Ok(true) => cursor.trouble.take(),
             Ok(false) => {
-                self.tell(&job.task, Happening::Scanned { repositories: cursor.repositories }).await?;
+                self.tell(&job.task, Happening::Scanned { repositories: cursor.repositories, error: None }).await?;
                 let next = ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 };
                 self.jobs.send(&[Job::Scan(next)]).await?;
                 self.attempts.end(&task, what).await?;
@@ -34,6 +34,8 @@ impl Worker {
             Err(trouble) => {
                 if let Some(wait) = self.next_try(&task, what, attempts, &trouble).await? {
                     tracing::warn!(task, %trouble, ?wait, "a scan is tried again");
+                    let (repositories, error) = (job.cursor.repositories, Some(trouble.to_string()));
+                    self.tell(&job.task, Happening::Scanned { repositories, error }).await?;
                     return Ok(Disposition::Again(wait));
                 }
                 tracing::error!(task, %trouble, "a scan failed");

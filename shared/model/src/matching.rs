@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use regex::Regex;
+use regex::{Regex, RegexSet, RegexSetBuilder};
 use regex_syntax::hir::{
     Hir, HirKind,
     literal::{ExtractKind, Extractor},
@@ -117,9 +117,18 @@ impl Literals {
 
     fn find(&self, position: Position, name: &str) -> impl Iterator<Item = usize> {
         let lengths = self.lengths.iter().take_while(|length| **length <= name.len());
-        lengths.flat_map(move |length| position.texts(name, *length)).filter_map(|text| self.values.get(text)).flatten().copied()
+        lengths
+            .flat_map(move |length| position.texts(name, *length))
+            .filter_map(|text| self.values.get(text))
+            .flatten()
+            .copied()
     }
 }
+
+/// So few expressions without a literal are tried one by one, each compiled only when it is needed.
+const FEW: usize = 20;
+/// So many are tried at a time: more make an automaton too large to be quick.
+const SET: usize = 50;
 
 /// Values by the pattern that they are for.
 #[derive(Debug)]
@@ -128,13 +137,15 @@ struct ByPattern<T> {
     known: HashMap<Pattern, usize>,
     /// By a literal at each of [`Position::ALL`].
     literals: [Literals; 3],
-    /// Those that have none.
+    /// Those that have none,
     others: Vec<usize>,
+    /// and their expressions, tried many at a time; `None` for those that are too large for that.
+    sets: OnceLock<Vec<Option<RegexSet>>>,
 }
 
 impl<T> Default for ByPattern<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), known: HashMap::new(), literals: Default::default(), others: Vec::new() }
+        Self { values: Vec::new(), known: HashMap::new(), literals: Default::default(), others: Vec::new(), sets: OnceLock::new() }
     }
 }
 
@@ -157,12 +168,17 @@ impl<T: Default> ByPattern<T> {
 
     /// The values whose pattern meets a name.
     fn matches(&self, name: &str) -> impl Iterator<Item = &T> {
-        let found = Position::ALL.into_iter().zip(&self.literals).flat_map(|(position, literals)| literals.find(position, name));
-        let mut candidates: Vec<usize> = found.chain(self.others.iter().copied()).collect();
+        let found =
+            Position::ALL.into_iter().zip(&self.literals).flat_map(|(position, literals)| literals.find(position, name));
+        let mut candidates: Vec<usize> = found.collect();
         // A pattern with several literals may be found by two of them.
         candidates.sort_unstable();
         candidates.dedup();
-        candidates.into_iter().map(|at| &self.values[at]).filter(move |(pattern, _)| pattern.matches(name)).map(|(_, value)| value)
+        candidates
+            .into_iter()
+            .map(|at| &self.values[at])
+            .filter(move |(pattern, _)| pattern.matches(name))
+            .map(|(_, value)| value)
     }
 }
 

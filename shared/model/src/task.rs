@@ -104,6 +104,9 @@ pub enum Happening {
     Scanned {
         /// Repositories with at least one resource so far.
         repositories: u64,
+        /// Why the last step did not end; it is tried again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
     /// The scan is over.
     ScanEnded {
@@ -318,7 +321,7 @@ pub struct Task {
     /// When the last resource had ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
-    /// Why the scan stopped before its end.
+    /// What keeps the scan from going on, or kept it from being complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -125,17 +125,19 @@ impl TaskLog {
                     let entry = resources.entry(route.source.name()).or_default();
                     entry.now.get_or_insert_with(|| Resource::new(route.clone(), head.created)).merge(event.at, &event.what);
                 }
-                Happening::Scanned { repositories } => {
+                Happening::Scanned { repositories, error } => {
                     note.started(event.at);
                     note.repositories(*repositories);
+                    // What is told late, after the end, is no news.
+                    if note.current("total").is_none() {
+                        note.error(error.as_deref());
+                    }
                 }
                 Happening::ScanEnded { total, repositories, error } => {
                     note.started(event.at);
                     note.repositories(*repositories);
                     note.set("total", Value::from(*total));
-                    if let Some(error) = error {
-                        note.set("error", Value::from(error.as_str()));
-                    }
+                    note.error(error.as_deref());
                 }
             }
         }
@@ -259,6 +261,12 @@ impl<'a> Note<'a> {
         let known = self.current("started").and_then(|value| value.as_str()?.parse::<Timestamp>().ok());
         if known.is_none_or(|known| at < known) {
             self.set("started", Value::from(at.to_string()));
+        }
+    }
+
+    fn error(&mut self, error: Option<&str>) {
+        if error != self.current("error").and_then(Value::as_str) {
+            self.set("error", Value::from(error));
         }
     }
 
