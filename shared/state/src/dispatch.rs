@@ -5,8 +5,8 @@
 
 use jiff::Timestamp;
 use transship_model::{
-    CopyJob, FanOutJob, Happening, Job, LookJob, Place, PushEvent, Pushed, Repository, Route, Rule, TaskEvent, TaskHead,
-    TaskId, Trigger, Verdict, origin::Origin,
+    CopyJob, FanOutJob, Happening, Job, LookJob, Place, PushEvent, Pushed, Repository, RestoreJob, Route, Rule, TaskEvent,
+    TaskHead, TaskId, Trigger, Verdict, origin::Origin,
 };
 
 use crate::{Events, Jobs, Origins, StateError, catalog::Snapshot};
@@ -99,18 +99,30 @@ impl Dispatcher {
         // anything to remember. Elsewhere the webhook spares the table.
         if is_written || catalog.leads_to_versions(place) {
             let mut verdict = Verdict::Push;
-            self.origins
+            let origin = self
+                .origins
                 .change(place, |origin| {
                     let changed;
                     (verdict, changed) = note(origin, event);
                     changed
                 })
                 .await?;
-            if let Verdict::Echo(trail) = verdict {
-                routes.retain(|(rule, to)| trail.allows(rule, to));
+            match verdict {
+                Verdict::Echo(trail) => routes.retain(|(rule, to)| trail.allows(rule, to)),
+                // A copy that it asks for would see to it.
+                Verdict::Push if routes.is_empty() && catalog.has_versions(place) => self.put_back(place, &origin).await?,
+                Verdict::Push | Verdict::Doubt => {}
             }
         }
         Ok(routes)
+    }
+
+    /// Asks for a look whether a push that has just become known was overwritten by a copy of something older.
+    async fn put_back(&self, place: &Place, origin: &Origin) -> Result<(), StateError> {
+        let Some(last) = origin.written.last() else { return Ok(()) };
+        let Some((digest, _)) = origin.overwritten(&last.digest) else { return Ok(()) };
+        let job = RestoreJob { place: place.clone(), digest: digest.clone(), overwritten_by: last.at };
+        self.jobs.send(&[Job::Restore(job)]).await
     }
 
     async fn send(

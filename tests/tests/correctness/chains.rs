@@ -81,7 +81,8 @@ async fn what_was_put_back_is_carried_to_the_end_of_a_chain() {
     older.push(&world.app("a")).await;
     newer.push(&world.app("b")).await;
     first.open();
-    world.comes_to_hold("b", &older).await;
+    world.transship.ended("a/to-b", 1).await;
+    assert_eq!(world.holds("b").await.as_ref(), Some(older.digest()));
 
     // The copy to c can't begin before b has the newer image again.
     world.front("c").on(|_| Action::status(429, &[], ""));
@@ -106,7 +107,8 @@ async fn what_is_to_be_put_back_is_carried_on_instead_of_what_stands_there() {
     older.push(&world.app("a")).await;
     newer.push(&world.app("b")).await;
     first.open();
-    world.comes_to_hold("b", &older).await;
+    world.transship.ended("a/to-b", 1).await;
+    assert_eq!(world.holds("b").await.as_ref(), Some(older.digest()));
 
     // Everything else is done before it is put back.
     let gate = Gate::new();

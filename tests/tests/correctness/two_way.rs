@@ -49,7 +49,8 @@ async fn a_newer_push_that_was_overwritten_before_it_was_known_is_put_back() {
     newer.push(&world.app("b")).await;
     both_pushed.open();
     // Nothing is known of b's push yet, and a's is copied over it.
-    world.comes_to_hold("b", &older).await;
+    world.transship.ended("a/to-b", 1).await;
+    assert_eq!(world.holds("b").await.as_ref(), Some(older.digest()));
 
     gate.open();
     world.settle().await;

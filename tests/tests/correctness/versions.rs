@@ -1,5 +1,7 @@
 //! Several rules that write one target: the newest push wins, whatever the order in which it becomes known.
 
+use transship_tests::*;
+
 use crate::world::*;
 
 /// Would break: a target that has what was copied last instead of what was pushed last.
@@ -60,4 +62,36 @@ async fn where_one_source_leads_it_wins_although_versions_are_known() {
     world.settle().await;
     assert_eq!(world.holds("b").await.as_ref(), Some(older.digest()), "b mirrors a");
     assert_eq!(world.holds("t").await.as_ref(), Some(newer.digest()), "of t's sources none has anything newer");
+}
+
+/// Would break: a person's push at the target of several sources, that an older copy is just about to overwrite.
+#[tokio::test]
+async fn a_push_at_the_target_itself_is_put_back_when_an_older_copy_was_quicker() {
+    let world = World::new(["a", "b", "t"], &[mirror("to-t", "a", "t"), mirror("to-t", "b", "t")]).await;
+    let (older, newer, gate) = (image(1), image(2), Gate::new());
+    world.hold("t", "PUT", "/team/app/manifests/v1", &gate);
+    older.push(&world.app("a")).await;
+    gate.reached(1).await;
+    newer.push(&world.app("t")).await;
+    world.flush().await;
+    gate.open();
+    world.settle().await;
+    assert_eq!(world.outcomes("a/to-t").await, ["copied"]);
+    assert_eq!(world.holds("t").await.as_ref(), Some(newer.digest()));
+}
+
+/// Would break: the same push, if it becomes known only afterwards, because no rule leads on from there.
+#[tokio::test]
+async fn a_push_at_the_target_itself_is_put_back_when_it_becomes_known_late() {
+    let world = World::new(["a", "b", "t"], &[mirror("to-t", "a", "t"), mirror("to-t", "b", "t")]).await;
+    let gates = ["a", "t"].map(|name| world.hold_notifications(name));
+    let (older, newer) = (image(1), image(2));
+    older.push(&world.app("a")).await;
+    newer.push(&world.app("t")).await;
+    gates[0].open();
+    world.transship.ended("a/to-t", 1).await;
+    assert_eq!(world.holds("t").await.as_ref(), Some(older.digest()));
+    gates[1].open();
+    world.settle().await;
+    assert_eq!(world.holds("t").await.as_ref(), Some(newer.digest()));
 }
