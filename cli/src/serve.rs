@@ -106,7 +106,7 @@ impl Running {
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
         let all = async { while self.loops.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(GRACE + Duration::from_secs(1), all).await;
+        let _ = tokio::time::timeout(2 * GRACE, all).await;
     }
 }
 
@@ -119,8 +119,13 @@ async fn work(
 ) -> anyhow::Result<()> {
     let places = Arc::new(Semaphore::new(workers));
     let mut running = JoinSet::new();
+    let (cut, cut_off) = watch::channel(false);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+        let place = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+            place = places.clone().acquire_owned() => place?,
+        };
         let messages = tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => break,
@@ -137,18 +142,36 @@ async fn work(
         let mut place = Some(place);
         for message in messages {
             let place = place.take().or_else(|| places.clone().try_acquire_owned().ok());
-            let (worker, queue) = (worker.clone(), queue.clone());
+            let (worker, queue, mut cut_off) = (worker.clone(), queue.clone(), cut_off.clone());
             running.spawn(async move {
                 let _place = place;
-                let disposition = worker.deliver(&queue, &message).await;
+                let stop = async { drop(cut_off.wait_for(|cut| *cut).await) };
+                let disposition = worker.deliver(&queue, &message, stop).await;
                 settle(&queue, &message, disposition).await;
             });
         }
-        while running.try_join_next().is_some() {}
+        while let Some(ended) = running.try_join_next() {
+            report_panic(ended);
+        }
     }
-    let rest = async { while running.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(GRACE, rest).await;
-    Ok(())
+    let deadline = tokio::time::sleep(GRACE);
+    tokio::pin!(deadline);
+    loop {
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                Some(ended) => report_panic(ended),
+                None => return Ok(()),
+            },
+            () = &mut deadline, if !*cut.borrow() => drop(cut.send_replace(true)),
+        }
+    }
+}
+
+/// A job that panicked: its message comes again when its hold is over.
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a job ended by a bug");
+    }
 }
 
 async fn settle(queue: &SqliteQueue, message: &Incoming, disposition: Disposition) {
@@ -196,7 +219,7 @@ async fn bury(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver<b
         };
         let result = async {
             for message in messages? {
-                logger.bury(&message.body, message.deliveries).await?;
+                logger.bury(&message.body).await?;
                 queue.delete(&message.receipt).await?;
             }
             anyhow::Ok(())

@@ -8,6 +8,7 @@
 //!
 //! It builds and starts the release binary, prints a table of figure, target and whether that is met, and fails only where
 //! something is wrong, never where it is slow: how fast a disk is decides nobody's build. Run it when nothing else runs.
+#![expect(clippy::expect_used, reason = "a bench has nothing to recover from")]
 
 mod figures;
 mod layer;
@@ -16,7 +17,6 @@ mod pushes;
 
 use figures::Figures;
 
-#[expect(clippy::expect_used, reason = "there is nothing to recover from")]
 fn main() {
     // `cargo test --benches` asks whether it works, not how fast.
     if std::env::args().any(|argument| argument == "--test") {

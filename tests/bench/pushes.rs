@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    io::Write as _,
+    io::{Seek as _, Write as _},
     time::{Duration, Instant},
 };
 
@@ -95,13 +95,16 @@ async fn tasks(transship: &Transship) -> Vec<Value> {
     }
 }
 
-/// How long a small file's next 4 KiB take to the disk that the store is on.
+/// How long 4 KiB take to the disk that the store is on, within a file that has its size, as the store's log does.
 fn fsyncs(transship: &Transship) -> Vec<Duration> {
-    let path = transship.data().with_file_name("fsync");
-    let mut file = File::create(&path).expect("a file");
+    const PAGE: [u8; 4096] = [7; 4096];
+    let mut file = File::create(transship.data().with_file_name("fsync")).expect("a file");
+    file.write_all(&PAGE.repeat(200)).expect("its content");
+    file.sync_all().expect("an fsync");
+    file.rewind().expect("its beginning");
     let mut write = || {
-        file.write_all(&[7; 4096]).expect("4 KiB");
         let began = Instant::now();
+        file.write_all(&PAGE).expect("4 KiB");
         file.sync_data().expect("an fsync");
         began.elapsed()
     };

@@ -2,6 +2,7 @@
 //!
 //! What the kernel has of a file survives its process, so this is about the order in which things are written, and about what is
 //! taken up again; that they are on the disk is tested with the store (`shared/state/tests/sqlite/durability.rs`).
+#![expect(clippy::unwrap_used, reason = "what a test does not expect is a failed test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},

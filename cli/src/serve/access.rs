@@ -8,10 +8,9 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use secrecy::SecretString;
 use transship_model::Problem;
+use transship_state::secrets::{bearer, is_same};
 
 /// Lets a request pass, or answers 401 or 403.
 pub(crate) async fn guard(
@@ -35,10 +34,8 @@ pub(crate) async fn guard(
 
 fn decide(token: Option<&SecretString>, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
     if let Some(token) = token {
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        // Hashes have one length, so that the comparison takes one time.
-        let hash = |text: &str| Sha256::digest(text);
-        let equal: bool = hash(given.unwrap_or_default()).ct_eq(&hash(token.expose_secret())).into();
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?));
+        let equal = is_same(given.unwrap_or_default(), token);
         return if equal {
             Ok(())
         } else {

@@ -1,6 +1,6 @@
 //! The HTTP side of `serve`: `/hooks/`, `/v1/` and `/health` on one address.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -11,14 +11,19 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
+use http_body_util::LengthLimitError;
 use secrecy::SecretString;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use transship_api::Api;
+use transship_model::Problem;
 use transship_state::sqlite::{SqliteQueue, SqliteStore};
 use transship_webhook::{MAX_BODY, Webhook};
 
 use super::access;
+
+/// For so long a notification's body is waited for.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// What `/health` looks at.
 pub(crate) struct Health {
@@ -52,13 +57,19 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stopped: wa
     Ok(axum::serve(listener, service).with_graceful_shutdown(stop).await?)
 }
 
-/// Hands a notification to the webhook, whose body is read up to its limit.
+/// Hands a notification to the webhook. Its body is read up to the webhook's limit, and for no longer than senders wait.
 async fn hook(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY + 1).await else {
-        return transship_webhook::refuse(&transship_webhook::too_large()).map(Body::from);
+    let broken = || Problem::new(400, "the notification did not arrive whole");
+    let problem = match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => return webhook.handle(Request::from_parts(head, body)).await.map(Body::from),
+        Ok(Err(error)) => {
+            let is_too_long = anyhow::Error::new(error).chain().any(<dyn std::error::Error>::is::<LengthLimitError>);
+            if is_too_long { transship_webhook::too_large() } else { broken() }
+        }
+        Err(_) => broken(),
     };
-    webhook.handle(Request::from_parts(head, body)).await.map(Body::from)
+    transship_webhook::refuse(&problem).map(Body::from)
 }
 
 /// Whether the process, its store and its queues work.

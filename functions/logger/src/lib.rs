@@ -45,7 +45,7 @@ impl Logger {
     ///
     /// # Errors
     /// See [`StateError`]: the message is to be delivered again.
-    pub async fn bury(&self, body: &str, deliveries: u32) -> Result<(), StateError> {
+    pub async fn bury(&self, body: &str) -> Result<(), StateError> {
         let job = match messages::read_job(body) {
             Ok(job) => job,
             Err(error) => {
@@ -53,7 +53,7 @@ impl Logger {
                 return Ok(());
             }
         };
-        let reason = format!("given up after {deliveries} deliveries: start the rule again by hand when the cause is mended");
+        let reason = "given up: it came back too often. Start the rule again by hand when the cause is mended".to_owned();
         let at = Timestamp::now();
         let event = match job {
             Job::Copy(job) => {
@@ -67,7 +67,7 @@ impl Logger {
             }
             // They have no task of their own.
             Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => {
-                tracing::error!(body, deliveries, "a job was given up");
+                tracing::error!(body, "a job was given up");
                 return Ok(());
             }
         };

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use http::{Request, header};
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use percent_encoding::percent_decode_str;
+use secrecy::SecretString;
 use transship_model::{InstanceName, Problem, WebhookAuth};
-use transship_state::{Secrets, Snapshot};
+use transship_state::{
+    Secrets, Snapshot,
+    secrets::{bearer, is_same},
+};
 
 /// The instance that a request below `/hooks/` comes from.
 ///
@@ -22,12 +24,12 @@ pub(crate) async fn authenticate(
     secrets: &dyn Secrets,
 ) -> Result<InstanceName, Problem> {
     let path = request.uri().path().strip_prefix("/hooks/").unwrap_or_default();
-    let (name, in_path) = path.split_once('/').map_or((path, None), |(name, secret)| (name, Some(secret)));
+    let (name, in_path) = path.split_once('/').unwrap_or((path, ""));
+    // A secret may have characters that a path has not.
+    let in_path = Some(percent_decode_str(in_path).decode_utf8_lossy()).filter(|secret| !secret.is_empty());
     let given = in_path.or_else(|| {
         let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-        Some(
-            value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or(value, |(_, token)| token),
-        )
+        Some(bearer(value).unwrap_or(value).into())
     });
 
     let instance = name.parse().ok().and_then(|name: InstanceName| catalog.instance(&name));
@@ -42,7 +44,7 @@ pub(crate) async fn authenticate(
     };
     // An instance that is not there costs the comparison as well.
     let (expected, known) = expected.map_or_else(|| (SecretString::default(), false), |secret| (secret, true));
-    let equal = same(given.unwrap_or_default(), expected.expose_secret());
+    let equal = is_same(&given.unwrap_or_default(), &expected);
     match instance {
         Some(instance) if known && equal => Ok(instance.name.clone()),
         _ => Err(refused()),
@@ -51,9 +53,4 @@ pub(crate) async fn authenticate(
 
 fn refused() -> Problem {
     Problem::new(401, "there is no such instance, or the secret is not its webhook secret")
-}
-
-/// Compares in a time that depends on neither text: their hashes have one length.
-fn same(given: &str, expected: &str) -> bool {
-    Sha256::digest(given).ct_eq(&Sha256::digest(expected)).into()
 }

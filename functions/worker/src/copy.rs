@@ -6,7 +6,7 @@ use transship_model::{
     Written, origin::precedence,
 };
 use transship_registry::{Endpoint, Error as RegistryError, Resolved};
-use transship_state::StateError;
+use transship_state::{Attempts, Pause, StateError};
 
 use crate::{Disposition, MAX_UNFINISHED, Worker, report::Report, trouble::Trouble};
 
@@ -70,15 +70,14 @@ impl Worker {
             Ok(Finish::Outcome(outcome)) => outcome,
             Ok(Finish::SendOn) => {
                 self.jobs.send(&[Job::Copy(CopyJob { continuation: job.continuation + 1, ..job.clone() })]).await?;
-                self.attempts.end(&task, &what).await?;
+                let attempts = Attempts { done: report.done(), ..attempts };
+                self.attempts.pause(&task, &what, attempts, Pause::Stopped).await?;
                 return Ok(Disposition::Done);
             }
             Err(Trouble::Registry(RegistryError::Schema1(_))) => Outcome::Skipped { reason: SkipReason::Schema1 },
             Err(Trouble::Registry(RegistryError::Immutable(_))) => Outcome::Skipped { reason: SkipReason::Exists },
             Err(trouble) => {
-                if let Trouble::Registry(RegistryError::Refused(_)) = &trouble {
-                    self.registries.forget([&job.source, &job.target]);
-                }
+                let attempts = Attempts { done: report.done(), ..attempts };
                 if let Some(wait) = self.next_try(&task, &what, attempts, &trouble).await? {
                     tracing::warn!(task, source = %job.source, target = %job.target, %trouble, ?wait, "a copy is tried again");
                     let mut progress = report.progress();
@@ -121,16 +120,15 @@ impl Worker {
     /// Brings what the source tag points to, and looks again: before it sets the target's tag, at the target, because registries
     /// have no compare-and-set; after it has set it, at the source, because a push in between is a push to be brought as well.
     async fn bring_tag(&self, copy: &Copy<'_>) -> Result<Finish, Trouble> {
-        let Copy { job, rule, source, target, .. } = copy;
+        let Copy { job, rule, source, target, report, .. } = copy;
         // First of all: Harbor answers a look into a project that is not there like one that is forbidden.
         target.registry.ensure_namespace(&target.repository).await?;
-        let mut has_set = false;
         for _ in 0..ROUNDS {
             let resolve = self.copier.resolve(source, &job.source.reference);
             let look = target.registry.head_manifest(&target.repository, &job.target.reference);
             let (resolved, mut current) = tokio::try_join!(resolve, look)?;
             let Some(mut resolved) = resolved else {
-                return Self::finish(has_set, Outcome::Skipped { reason: SkipReason::Gone });
+                return Self::finish(report.has_set(), Outcome::Skipped { reason: SkipReason::Gone });
             };
             let pointed_to = resolved.descriptor.digest.clone();
             let is_of_interest = copy.remembered || copy.source_has_versions;
@@ -142,7 +140,7 @@ impl Worker {
             }
             copy.report.resolved(&resolved.descriptor.digest, resolved.artifact);
             if !rule.selects_type(resolved.artifact) {
-                return Self::finish(has_set, Outcome::Skipped { reason: SkipReason::Type });
+                return Self::finish(report.has_set(), Outcome::Skipped { reason: SkipReason::Type });
             }
 
             let mut judgement = self.judge(copy, &source_origin, &resolved, current.as_ref().map(|d| &d.digest)).await?;
@@ -155,15 +153,19 @@ impl Worker {
                 }
             }
             match judgement {
-                Judgement::Skip(reason) => return Self::finish(has_set, Outcome::Skipped { reason }),
+                Judgement::Skip(reason) => return Self::finish(report.has_set(), Outcome::Skipped { reason }),
                 Judgement::Unchanged => {
+                    // An attempt that ended between setting the tag and this look may have left it to be put back.
+                    if copy.contested {
+                        self.restore(&job.target).await?;
+                    }
                     let brought = self.attachments(copy, &resolved.descriptor.digest).await?;
-                    return Self::finish(has_set || brought, Outcome::Unchanged);
+                    return Self::finish(report.has_set() || brought, Outcome::Unchanged);
                 }
                 Judgement::Set => {
                     self.remember(copy, &source_origin, &resolved.descriptor.digest).await?;
                     self.copier.publish(source, target, &resolved, &job.target.reference, copy.report).await?;
-                    has_set = true;
+                    report.set();
                     // Listed only now: a signature pushed before this is in the list, one pushed later finds its subject here.
                     self.attachments(copy, &resolved.descriptor.digest).await?;
                     if copy.contested {

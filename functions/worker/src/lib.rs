@@ -16,11 +16,11 @@ mod trouble;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use transship_model::{Happening, Job, TaskEvent, TaskHead};
 use transship_registry::{Copier, Http};
 use transship_state::{
-    AttemptLog, Attempts, Catalog, Dispatcher, Events, Incoming, Jobs, Origins, Queue, QueueError, Secrets, StateError,
+    AttemptLog, Attempts, Catalog, Dispatcher, Events, Incoming, Jobs, Origins, Pause, Queue, QueueError, Secrets, StateError,
     messages,
 };
 
@@ -30,6 +30,8 @@ use crate::{registries::Registries, trouble::Trouble};
 pub const HOLD: Duration = Duration::from_secs(60);
 /// How often the hold is renewed.
 pub const HEARTBEAT: Duration = Duration::from_secs(20);
+/// So long before a hold ends the work on its message does.
+const MARGIN: Duration = Duration::from_secs(5);
 /// So many attempts that began and did not end are enough: something about the job kills its worker.
 const MAX_UNFINISHED: u32 = 5;
 /// For so long an error that may pass is tried again.
@@ -89,8 +91,9 @@ impl Worker {
     }
 
     /// Works on one message that is held for [`HOLD`] from now on, and keeps it held. A worker that could not keep it stops before
-    /// it touches the target again.
-    pub async fn deliver(&self, queue: &dyn Queue, message: &Incoming) -> Disposition {
+    /// it touches the target again. When `stop` is ready the work ends where it is, to go on with another delivery; that is not
+    /// counted as an attempt that failed to end.
+    pub async fn deliver(&self, queue: &dyn Queue, message: &Incoming, stop: impl Future<Output = ()> + Send) -> Disposition {
         let job = match messages::read_job(&message.body) {
             Ok(job) => job,
             Err(error) => {
@@ -104,6 +107,13 @@ impl Worker {
             () = hold(queue, &message.receipt) => {
                 tracing::warn!(?job, "the job's message could not be held any longer; its work stops here");
                 Disposition::Lost
+            }
+            () = stop => {
+                let (task, what) = attempt_key(&job);
+                if let Err(error) = self.attempts.forgive(&task, &what).await {
+                    tracing::warn!(%error, "an attempt that was stopped counts");
+                }
+                Disposition::Again(Duration::ZERO)
             }
         }
     }
@@ -130,30 +140,18 @@ impl Worker {
 
     /// A job that has no task to report to: what goes wrong for good is only in the process's own log.
     async fn untasked(&self, job: &Job, work: impl Future<Output = Result<(), Trouble>>) -> Result<Disposition, StateError> {
-        let key = job.deduplication();
-        let attempts = self.attempts.begin("untasked", &key).await?;
-        let trouble = if attempts.unfinished > MAX_UNFINISHED {
-            Trouble::crashed()
-        } else {
-            match work.await {
-                Ok(()) => {
-                    self.attempts.end("untasked", &key).await?;
-                    return Ok(Disposition::Done);
-                }
-                Err(trouble) => trouble,
-            }
-        };
-        match self.next_try("untasked", &key, attempts, &trouble).await? {
-            Some(wait) => {
+        let (task, what) = attempt_key(job);
+        let attempts = self.attempts.begin(&task, &what).await?;
+        let result = if attempts.unfinished > MAX_UNFINISHED { Err(Trouble::crashed()) } else { work.await };
+        if let Err(trouble) = result {
+            if let Some(wait) = self.next_try(&task, &what, attempts, &trouble).await? {
                 tracing::warn!(?job, %trouble, ?wait, "a job is tried again");
-                Ok(Disposition::Again(wait))
+                return Ok(Disposition::Again(wait));
             }
-            None => {
-                tracing::error!(?job, %trouble, "a job failed");
-                self.attempts.end("untasked", &key).await?;
-                Ok(Disposition::Done)
-            }
+            tracing::error!(?job, %trouble, "a job failed");
         }
+        self.attempts.end(&task, &what).await?;
+        Ok(Disposition::Done)
     }
 
     /// When to try again after trouble; `None` if that is of no use, or has been of none for too long.
@@ -164,18 +162,34 @@ impl Worker {
         attempts: Attempts,
         trouble: &Trouble,
     ) -> Result<Option<Duration>, StateError> {
+        if trouble.is_refusal() {
+            self.registries.forget();
+        }
         let Some(kind) = trouble.retry() else { return Ok(None) };
-        let attempts = self.attempts.pause(task, what, attempts, kind.is_error).await?;
+        let why = if kind.is_error { Pause::Failed } else { Pause::Told };
+        let attempts = self.attempts.pause(task, what, attempts, why).await?;
         let over = |since: Timestamp| Timestamp::now().duration_since(since).unsigned_abs() > ERROR_BUDGET;
         if kind.is_error && attempts.failing_since.is_some_and(over) {
             return Ok(None);
         }
-        let backoff = Duration::from_secs(1 << attempts.errors.saturating_sub(1).min(9)).min(MAX_BACKOFF);
-        Ok(Some(kind.after.unwrap_or_else(|| jittered(backoff)).min(MAX_WAIT)))
+        let times = if kind.is_error { attempts.errors } else { attempts.waits };
+        let backoff = Duration::from_secs(1 << times.saturating_sub(1).min(9)).min(MAX_BACKOFF);
+        // Who asks for no time, or for none to speak of, again and again, gets it all the same.
+        let floor = if kind.is_error { Duration::ZERO } else { jittered(backoff / 8) };
+        Ok(Some(kind.after.unwrap_or_else(|| jittered(backoff)).clamp(floor, MAX_WAIT)))
     }
 
     async fn tell(&self, task: &TaskHead, what: Happening) -> Result<(), StateError> {
         self.events.send(&[TaskEvent { task: task.clone(), at: Timestamp::now(), what }]).await
+    }
+}
+
+/// What a job's attempts are counted under.
+fn attempt_key(job: &Job) -> (String, String) {
+    match job {
+        Job::Copy(job) => (job.task.id.to_string(), job.source.name()),
+        Job::Scan(job) => (job.task.id.to_string(), "scan".to_owned()),
+        Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => ("untasked".to_owned(), job.deduplication()),
     }
 }
 
@@ -185,12 +199,11 @@ async fn hold(queue: &dyn Queue, receipt: &str) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let now = Instant::now();
-        match queue.extend(receipt, HOLD).await {
-            Ok(()) => held_until = now + HOLD,
-            Err(QueueError::Lost) => return,
+        match timeout_at(held_until - MARGIN, queue.extend(receipt, HOLD)).await {
+            Ok(Ok(())) => held_until = now + HOLD,
             // There is time for another try before somebody else gets it.
-            Err(_) if Instant::now() + HEARTBEAT < held_until => {}
-            Err(_) => return,
+            Ok(Err(QueueError::Unavailable(_))) if Instant::now() + HEARTBEAT + MARGIN < held_until => {}
+            _ => return,
         }
     }
 }

@@ -58,11 +58,8 @@ impl Registries {
         Ok(registry)
     }
 
-    /// Forgets the clients of a job's places after one was refused: a password may have been replaced, and is read anew.
-    pub(crate) fn forget(&self, places: [&Place; 2]) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for place in places {
-            known.remove(&place.instance);
-        }
+    /// Forgets all clients after one was refused: a password may have been replaced, and is read anew.
+    pub(crate) fn forget(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -3,14 +3,14 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use transship_model::{ArtifactType, Digest, Happening, Progress, Route, TaskHead};
 use transship_registry::Progress as Watch;
-use transship_state::Attempts;
+use transship_state::{Attempts, Done};
 
 use crate::Worker;
 
@@ -24,13 +24,22 @@ pub(crate) struct Report {
     moved: AtomicU64,
     saved: AtomicU64,
     planned: AtomicU64,
+    has_set: AtomicBool,
+    /// What earlier attempts have done is in the counters from the beginning.
     known: Mutex<Progress>,
 }
 
 impl Report {
     pub(crate) fn new(attempts: &Attempts) -> Self {
         let known = Progress { attempts: attempts.begun, started: attempts.started, ..Progress::default() };
-        Self { moved: AtomicU64::new(0), saved: AtomicU64::new(0), planned: AtomicU64::new(0), known: Mutex::new(known) }
+        let Done { has_set, bytes_moved, bytes_saved } = attempts.done;
+        Self {
+            moved: AtomicU64::new(bytes_moved),
+            saved: AtomicU64::new(bytes_saved),
+            planned: AtomicU64::new(bytes_moved.saturating_add(bytes_saved)),
+            has_set: AtomicBool::new(has_set),
+            known: Mutex::new(known),
+        }
     }
 
     /// What the source tag points to.
@@ -38,6 +47,22 @@ impl Report {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.digest = Some(digest.clone());
         known.artifact = Some(artifact);
+    }
+
+    /// The target's tag has been set.
+    pub(crate) fn set(&self) {
+        self.has_set.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this attempt, or an earlier one that could tell it, has set the target's tag.
+    pub(crate) fn has_set(&self) -> bool {
+        self.has_set.load(Ordering::Relaxed)
+    }
+
+    /// What the next attempt has to know, if there is one.
+    pub(crate) fn done(&self) -> Done {
+        let [bytes_moved, bytes_saved] = [&self.moved, &self.saved].map(|n| n.load(Ordering::Relaxed));
+        Done { has_set: self.has_set(), bytes_moved, bytes_saved }
     }
 
     /// How far it is.

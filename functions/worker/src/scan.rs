@@ -2,17 +2,34 @@
 
 use std::time::Duration;
 
+use regex::Regex;
 use tokio::time::Instant;
-use transship_model::{Happening, Job, Place, Reference, Repository, Route, Rule, ScanCursor, ScanJob};
-use transship_registry::{Cursor, Registry};
-use transship_state::{StateError, dispatch};
+use transship_model::{Happening, Job, Place, Reference, Repository, Route, Rule, ScanCursor, ScanJob, Tag};
+use transship_registry::{Cursor, Page, Registry};
+use transship_state::{Pause, StateError, dispatch};
 
 use crate::{Disposition, MAX_UNFINISHED, Worker, trouble::Trouble};
 
-/// A step ends when it has found so many resources,
-const STEP_RESOURCES: u64 = 1000;
-/// or has taken so long; the job then sends itself on. A crash repeats one step, not the whole scan.
-const STEP_TIME: Duration = Duration::from_secs(15);
+/// So many resources are sent at a time.
+const SLICE: usize = 1000;
+/// A step ends when it has taken so long, between two slices; the job then sends itself on. A crash repeats one step, not the
+/// whole scan.
+const STEP: Duration = Duration::from_secs(15);
+
+/// A scan at work.
+struct Scan<'a> {
+    job: &'a ScanJob,
+    rule: &'a Rule,
+    source: Registry,
+    tags: Regex,
+    until: Instant,
+}
+
+/// Whether a list has come to its end, or the step to its.
+enum Progress {
+    Ended,
+    Interrupted,
+}
 
 impl Worker {
     /// A scan job, from the count of its attempts to the event that tells how far it is.
@@ -23,12 +40,12 @@ impl Worker {
         let result =
             if attempts.unfinished > MAX_UNFINISHED { Err(Trouble::crashed()) } else { self.scan(job, &mut cursor).await };
         let error = match result {
-            Ok(true) => cursor.trouble.take(),
-            Ok(false) => {
+            Ok(Progress::Ended) => cursor.trouble.take(),
+            Ok(Progress::Interrupted) => {
                 self.tell(&job.task, Happening::Scanned { repositories: cursor.repositories, error: None }).await?;
                 let next = ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 };
                 self.jobs.send(&[Job::Scan(next)]).await?;
-                self.attempts.end(&task, what).await?;
+                self.attempts.pause(&task, what, attempts, Pause::Stopped).await?;
                 return Ok(Disposition::Done);
             }
             Err(trouble) => {
@@ -48,91 +65,110 @@ impl Worker {
         Ok(Disposition::Done)
     }
 
-    /// One step; true at the end of the list.
-    async fn scan(&self, job: &ScanJob, cursor: &mut ScanCursor) -> Result<bool, Trouble> {
-        let started = Instant::now();
+    /// One step.
+    async fn scan(&self, job: &ScanJob, cursor: &mut ScanCursor) -> Result<Progress, Trouble> {
         let catalog = self.catalog.snapshot().await?;
         let rule = catalog.rule(job.task.id.rule()).filter(|rule| rule.enabled);
         let Some(rule) = rule else { return Err(Trouble::Refused("the rule has been disabled or deleted".into())) };
         let source = self.registries.registry(&catalog, &rule.source.instance).await?;
-        let first = cursor.resources;
+        let tags = rule.source.tag.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
+        let scan = Scan { job, rule, source, tags, until: Instant::now() + STEP };
         loop {
-            match cursor.pending.last().cloned() {
-                Some(repository) => match self.scan_tags(job, rule, &source, &repository, cursor).await {
+            let page = scan.repositories(cursor).await?;
+            for repository in cursor.repository.rest(page.items) {
+                match self.scan_repository(&scan, &repository, cursor).await {
+                    Ok(Progress::Ended) => {}
+                    Ok(Progress::Interrupted) => return Ok(Progress::Interrupted),
                     // One repository that may not be read does not keep the others from being synchronised.
                     Err(trouble) if trouble.retry().is_none() => {
                         tracing::warn!(%repository, %trouble, "a repository could not be listed");
                         cursor.trouble.get_or_insert_with(|| trouble.to_string());
-                        cursor.finish_repository();
                     }
-                    result => result?,
-                },
-                None if cursor.listed => return Ok(true),
-                None => next_repositories(rule, &source, cursor).await?,
+                    Err(trouble) => return Err(trouble),
+                }
+                cursor.repository.note(repository.as_str());
+                (cursor.tags, cursor.tag, cursor.counted) = Default::default();
             }
-            if cursor.resources - first >= STEP_RESOURCES || started.elapsed() >= STEP_TIME {
-                return Ok(cursor.listed && cursor.pending.is_empty());
+            cursor.repository.turn();
+            cursor.catalog = page.next.map(|next| next.as_str().to_owned());
+            if cursor.catalog.is_none() {
+                return Ok(Progress::Ended);
+            }
+            if Instant::now() >= scan.until {
+                return Ok(Progress::Interrupted);
             }
         }
     }
 
-    /// One page of a repository's tags.
-    async fn scan_tags(
+    /// The tags of one repository, from where the last step stopped.
+    async fn scan_repository(
         &self,
-        job: &ScanJob,
-        rule: &Rule,
-        source: &Registry,
+        scan: &Scan<'_>,
         repository: &Repository,
         cursor: &mut ScanCursor,
+    ) -> Result<Progress, Trouble> {
+        let no_place = |error| Trouble::Refused(format!("{repository} has no place at the target: {error}"));
+        let Some(to) = scan.rule.target_repository(repository).transpose().map_err(no_place)? else {
+            return Ok(Progress::Ended);
+        };
+        loop {
+            let page = scan.source.list_tags(repository, cursor.tags.clone().map(Cursor::from).as_ref()).await?;
+            for slice in cursor.tag.rest(page.items).chunks(SLICE) {
+                if Instant::now() >= scan.until {
+                    return Ok(Progress::Interrupted);
+                }
+                self.send_slice(scan, repository, &to, slice, cursor).await?;
+                slice.iter().for_each(|tag| cursor.tag.note(tag.as_str()));
+            }
+            cursor.tag.turn();
+            cursor.tags = page.next.map(|next| next.as_str().to_owned());
+            if cursor.tags.is_none() {
+                return Ok(Progress::Ended);
+            }
+        }
+    }
+
+    /// Sends the copies of those tags that the rule selects, and tells the log.
+    async fn send_slice(
+        &self,
+        scan: &Scan<'_>,
+        repository: &Repository,
+        to: &Repository,
+        tags: &[Tag],
+        cursor: &mut ScanCursor,
     ) -> Result<(), Trouble> {
-        let position = cursor.tags.take().map(Cursor::from);
-        let page = source.list_tags(repository, position.as_ref()).await?;
-        let pattern = rule.source.tag.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
         let mut jobs = Vec::new();
         let mut routes = Vec::new();
-        let no_place = |error| Trouble::Refused(format!("{repository} has no place at the target: {error}"));
-        let Some(to) = rule.target_repository(repository).transpose().map_err(no_place)? else {
-            cursor.finish_repository();
+        for tag in tags.iter().filter(|tag| tag.subject().is_none() && scan.tags.is_match(tag.as_str())) {
+            let (instance, repository) = (scan.rule.source.instance.clone(), repository.clone());
+            let source = Place { instance, repository, reference: Reference::Tag(tag.clone()) };
+            let target = dispatch::target_place(scan.rule, &source, to);
+            routes.push(Route { source: source.clone(), target: target.clone() });
+            jobs.push(dispatch::copy(scan.job.task.clone(), source, target, None).0);
+        }
+        if jobs.is_empty() {
             return Ok(());
-        };
-        for tag in page.items.into_iter().filter(|tag| tag.subject().is_none() && pattern.is_match(tag.as_str())) {
-            let (instance, repository) = (rule.source.instance.clone(), repository.clone());
-            let place = Place { instance, repository, reference: Reference::Tag(tag) };
-            let to = dispatch::target_place(rule, &place, &to);
-            routes.push(Route { source: place.clone(), target: to.clone() });
-            jobs.push(dispatch::copy(job.task.clone(), place, to, None).0);
         }
-        if !jobs.is_empty() {
-            self.jobs.send(&jobs).await?;
-            cursor.resources += jobs.len() as u64;
-            self.tell(&job.task, Happening::Found { resources: routes }).await?;
-            cursor.repositories += u64::from(!std::mem::replace(&mut cursor.counted, true));
-        }
-        cursor.tags = page.next.map(|next| next.as_str().to_owned());
-        if cursor.tags.is_none() {
-            cursor.finish_repository();
-        }
+        self.jobs.send(&jobs).await?;
+        self.tell(&scan.job.task, Happening::Found { resources: routes }).await?;
+        cursor.resources += jobs.len() as u64;
+        cursor.repositories += u64::from(!std::mem::replace(&mut cursor.counted, true));
         Ok(())
     }
 }
 
-/// The next page of repositories, those that the rule selects.
-async fn next_repositories(rule: &Rule, source: &Registry, cursor: &mut ScanCursor) -> Result<(), Trouble> {
-    // A pattern that is a plain name needs no list, which some registries do not have.
-    if let Some(path) = rule.source.repository.literal() {
-        cursor.pending = rule.source.namespace.join(&path).into_iter().collect();
-        cursor.listed = true;
-        return Ok(());
+impl Scan<'_> {
+    /// The page of repositories at hand, those that the rule selects.
+    async fn repositories(&self, cursor: &ScanCursor) -> Result<Page<Repository>, Trouble> {
+        let Rule { source, .. } = self.rule;
+        // A pattern that is a plain name needs no list, which some registries do not have.
+        if let Some(path) = source.repository.literal() {
+            return Ok(Page { items: source.namespace.join(&path).into_iter().collect(), next: None });
+        }
+        let mut page =
+            self.source.list_repositories(&source.namespace, cursor.catalog.clone().map(Cursor::from).as_ref()).await?;
+        let pattern = source.repository.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
+        page.items.retain(|repository| repository.below(&source.namespace).is_some_and(|path| pattern.is_match(path)));
+        Ok(page)
     }
-    let position = cursor.catalog.take().map(Cursor::from);
-    let page = source.list_repositories(&rule.source.namespace, position.as_ref()).await?;
-    let pattern = rule.source.repository.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
-    let selected =
-        |repository: &Repository| repository.below(&rule.source.namespace).is_some_and(|path| pattern.is_match(path));
-    cursor.pending = page.items.into_iter().filter(selected).collect();
-    // The next one is the last, so that taking it off costs nothing.
-    cursor.pending.reverse();
-    cursor.catalog = page.next.map(|next| next.as_str().to_owned());
-    cursor.listed = cursor.catalog.is_none();
-    Ok(())
 }

@@ -32,6 +32,11 @@ impl Trouble {
         Self::Refused("crashed: work on it began 5 times and ended each time with its process, which may lack memory".into())
     }
 
+    /// Whether a registry did not let us in.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Registry(error) if matches!(error.failure().status(), Some(401 | 403)))
+    }
+
     /// How it may be tried again; `None` where that is of no use.
     pub(crate) fn retry(&self) -> Option<Retry> {
         match self {

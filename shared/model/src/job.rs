@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Digest, Place, PushEvent, Repository, names::hex, task::TaskHead};
+use crate::{Digest, Place, PushEvent, names::hex, task::TaskHead};
 
 /// One step for a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,21 +82,22 @@ pub struct ScanJob {
     pub continuation: u32,
 }
 
-/// How far a scan has come.
+/// How far a scan has come: a page of repositories, one of them, a page of its tags, and how many of that are done. It names
+/// pages by the registry's own positions and holds none of their content, so that it fits a message whatever the registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanCursor {
-    /// The registry's own position in its list of repositories.
+    /// The page of repositories at hand; the first without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<String>,
-    /// Repositories of the current page of that list that are still to be done, the next one last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pending: Vec<Repository>,
-    /// Position in the list of tags of the next repository.
+    /// How far it is done.
+    #[serde(default)]
+    pub repository: Listed,
+    /// The page of tags at hand, of the next repository; the first without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<String>,
-    /// Whether the last page of repositories has been read.
+    /// How far that is done.
     #[serde(default)]
-    pub listed: bool,
+    pub tag: Listed,
     /// Whether the repository at hand has had a tag that matched.
     #[serde(default)]
     pub counted: bool,
@@ -111,12 +112,44 @@ pub struct ScanCursor {
     pub trouble: Option<String>,
 }
 
-impl ScanCursor {
-    /// Goes on to the next repository.
-    pub fn finish_repository(&mut self) {
-        self.pending.pop();
-        self.tags = None;
-        self.counted = false;
+/// How far a list of names is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Names of the page at hand.
+    pub count: usize,
+    /// The last of all names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+}
+
+impl Listed {
+    /// What is left of a page. The specification has lists sorted; a name that comes again, because something was created or deleted
+    /// while the list was read, is dropped, or it would be counted twice. Of a page that is not sorted only the number of
+    /// names that are done is known.
+    pub fn rest<T: AsRef<str>>(&self, page: Vec<T>) -> Vec<T> {
+        match &self.last {
+            Some(last) if page.is_sorted_by(|a, b| a.as_ref() < b.as_ref()) => {
+                page.into_iter().filter(|name| name.as_ref() > last.as_str()).collect()
+            }
+            _ => page.into_iter().skip(self.count).collect(),
+        }
+    }
+
+    /// One more is done.
+    pub fn note(&mut self, name: &str) {
+        self.count += 1;
+        self.last = Some(name.to_owned());
+    }
+
+    /// The page is done.
+    pub fn turn(&mut self) {
+        self.count = 0;
+    }
+}
+
+impl FanOutJob {
+    fn identity(&self) -> String {
+        self.event.identity().unwrap_or_else(|| self.nonce.clone())
     }
 }
 
@@ -133,7 +166,7 @@ impl Job {
             Self::Look(LookJob { event }) => {
                 hash(&format!("look\n{}\n{}\n{:?}\n{:?}", event.instance, event.repository, event.tag, event.digest))
             }
-            Self::FanOut(FanOutJob { event, nonce, .. }) => hash(&format!("fan-out\n{:?}\n{nonce}", event.identity())),
+            Self::FanOut(job) => hash(&format!("fan-out\n{}", job.identity())),
             Self::Scan(ScanJob { task, .. }) => hash(&format!("scan\n{}", task.id)),
         }
     }
@@ -147,7 +180,7 @@ impl Job {
                 Some(identity) => hash(&format!("look\n{identity}")),
                 None => hash(&format!("look\n{}\n{:?}\n{:?}\n{}", event.repository, event.tag, event.digest, event.received)),
             },
-            Self::FanOut(job) => hash(&format!("fan-out\n{:?}\n{}\n{}", job.event.identity(), job.nonce, job.after)),
+            Self::FanOut(job) => hash(&format!("fan-out\n{}\n{}", job.identity(), job.after)),
             Self::Scan(job) => hash(&format!("scan\n{}\n{}", job.task.id, job.continuation)),
         }
     }

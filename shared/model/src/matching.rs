@@ -128,7 +128,7 @@ impl Literals {
 /// So few expressions without a literal are tried one by one, each compiled only when it is needed.
 const FEW: usize = 20;
 /// So many are tried at a time: more make an automaton too large to be quick.
-const SET: usize = 50;
+const SET: usize = 100;
 
 /// Values by the pattern that they are for.
 #[derive(Debug)]
@@ -145,7 +145,13 @@ struct ByPattern<T> {
 
 impl<T> Default for ByPattern<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), known: HashMap::new(), literals: Default::default(), others: Vec::new(), sets: OnceLock::new() }
+        Self {
+            values: Vec::new(),
+            known: HashMap::new(),
+            literals: Default::default(),
+            others: Vec::new(),
+            sets: OnceLock::new(),
+        }
     }
 }
 
@@ -174,11 +180,27 @@ impl<T: Default> ByPattern<T> {
         // A pattern with several literals may be found by two of them.
         candidates.sort_unstable();
         candidates.dedup();
-        candidates
-            .into_iter()
-            .map(|at| &self.values[at])
-            .filter(move |(pattern, _)| pattern.matches(name))
-            .map(|(_, value)| value)
+        candidates.retain(|at| self.values[*at].0.matches(name));
+        self.find_others(name, &mut candidates);
+        candidates.into_iter().map(|at| &self.values[at].1)
+    }
+
+    fn find_others(&self, name: &str, found: &mut Vec<usize>) {
+        let pattern = |at: &usize| &self.values[*at].0;
+        if self.others.len() < FEW {
+            return found.extend(self.others.iter().filter(|at| pattern(at).matches(name)));
+        }
+        let set = |some: &[usize]| {
+            let texts = some.iter().map(|at| format!("^(?:{})$", pattern(at).pattern.as_str()));
+            RegexSetBuilder::new(texts).size_limit(Pattern::SIZE_LIMIT).dfa_size_limit(Pattern::SIZE_LIMIT).build().ok()
+        };
+        let sets = self.sets.get_or_init(|| self.others.chunks(SET).map(set).collect());
+        for (some, set) in self.others.chunks(SET).zip(sets) {
+            match set {
+                Some(set) => found.extend(set.matches(name).into_iter().map(|n| some[n])),
+                None => found.extend(some.iter().filter(|at| pattern(at).matches(name))),
+            }
+        }
     }
 }
 

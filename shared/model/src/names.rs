@@ -40,6 +40,12 @@ macro_rules! name {
             }
         }
 
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl FromStr for $name {
             type Err = InvalidName;
             fn from_str(text: &str) -> Result<Self, InvalidName> {
@@ -181,11 +187,6 @@ fn is_task_id(s: &str) -> bool {
 }
 
 impl Repository {
-    /// The leading path: `team/base` of `team/base/app`, empty where there is no slash.
-    pub fn parent(&self) -> &str {
-        self.0.rsplit_once('/').map_or("", |(parent, _)| parent)
-    }
-
     /// The path below a namespace, if the repository lies in it: `base/app` of `team/base/app` in `team`.
     pub fn below(&self, namespace: &Namespace) -> Option<&str> {
         match namespace.as_str() {
@@ -197,11 +198,6 @@ impl Repository {
 }
 
 impl Namespace {
-    /// The namespace `*`.
-    pub fn all() -> Self {
-        Self("*".into())
-    }
-
     /// Whether this is `*`, every repository of the instance.
     pub fn is_all(&self) -> bool {
         &*self.0 == "*"

@@ -147,8 +147,9 @@ impl Origin {
         true
     }
 
-    /// Takes note of what transship is about to set.
+    /// Takes note of what transship is about to set. Another try to set the same takes the place of the one before.
     pub fn note_write(&mut self, written: Written) {
+        self.written.pop_if(|last| last.digest == written.digest && last.echoed.is_none());
         self.written.push(written);
         let excess = self.written.len().saturating_sub(Self::MEMORY);
         self.written.drain(..excess);

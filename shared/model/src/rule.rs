@@ -228,6 +228,9 @@ impl Rule {
 
     /// The repository at the source that the rule copies to `target`, if there can be one.
     pub fn source_repository(&self, target: &Repository) -> Option<Repository> {
+        if *self.target_namespace() == self.source.namespace {
+            return target.below(&self.source.namespace).map(|_| target.clone());
+        }
         let path = match self.target_namespace().as_str() {
             "" | "*" => target.as_str(),
             _ => target.below(self.target_namespace())?,

@@ -19,12 +19,40 @@ pub struct Attempts {
     pub unfinished: u32,
     /// How many have ended with an error that may pass, in a row.
     pub errors: u32,
-    /// Since when that has been going on.
+    /// How often in a row it was asked to wait.
+    #[serde(default)]
+    pub waits: u32,
+    /// Since when errors have been going on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
     /// When the first began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
+    /// What earlier attempts have brought about, as far as they could tell it.
+    #[serde(default)]
+    pub done: Done,
+}
+
+/// What earlier attempts of a job have brought about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// One of them has set the target's tag: what the next one finds there is the work of this job.
+    pub has_set: bool,
+    /// Bytes that they have sent to the target.
+    pub bytes_moved: u64,
+    /// Bytes that they did not have to send.
+    pub bytes_saved: u64,
+}
+
+/// Why an attempt ended before its job did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// With an error that may pass.
+    Failed,
+    /// It was asked to wait.
+    Told,
+    /// Its process stops, or it has sent itself on: nothing is wrong.
+    Stopped,
 }
 
 /// Reads and writes [`Attempts`]. A job has one worker at a time, so that no conditions are needed.
@@ -53,18 +81,32 @@ impl AttemptLog {
         Ok(attempts)
     }
 
-    /// The attempt has ended in an orderly way, and there will be another: after an error, or (with none) after a wait.
+    /// The attempt has ended in an orderly way, and there will be another.
     ///
     /// # Errors
     /// See [`StateError`].
-    pub async fn pause(&self, task: &str, what: &str, mut attempts: Attempts, failed: bool) -> Result<Attempts, StateError> {
+    pub async fn pause(&self, task: &str, what: &str, mut attempts: Attempts, why: Pause) -> Result<Attempts, StateError> {
         attempts.unfinished = 0;
-        if failed {
-            attempts.errors += 1;
-            attempts.failing_since.get_or_insert_with(Timestamp::now);
+        match why {
+            Pause::Failed => {
+                attempts.errors += 1;
+                attempts.failing_since.get_or_insert_with(Timestamp::now);
+            }
+            Pause::Told => attempts.waits += 1,
+            Pause::Stopped => {}
         }
         self.put(task, what, &attempts).await?;
         Ok(attempts)
+    }
+
+    /// The process stops in the middle of an attempt: that is nobody's fault, and not counted.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn forgive(&self, task: &str, what: &str) -> Result<(), StateError> {
+        let Some(known) = self.table.get(&key(task, what)).await? else { return Ok(()) };
+        self.pause(task, what, document::value(known)?, Pause::Stopped).await?;
+        Ok(())
     }
 
     /// The job is over.

@@ -5,7 +5,7 @@
 //! switched off is off in every warm environment at the next request.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -108,18 +108,17 @@ impl Snapshot {
 
     /// Whether there is such a step, by a rule from a source to a target, among all that a push to `from` may lead to.
     fn any_step(&self, from: &Place, is_such: impl Fn(&Rule, &Place, &Place) -> bool) -> bool {
-        let mut seen = vec![from.clone()];
-        let mut at = 0;
-        while let Some(source) = seen.get(at).cloned() {
-            at += 1;
+        let mut seen = HashSet::from([from.clone()]);
+        let mut next = vec![from.clone()];
+        while let Some(source) = next.pop() {
             for (rule, repository) in self.rules_from(&source) {
                 let (instance, reference) = (rule.target.instance.clone(), from.reference.clone());
                 let target = Place { instance, repository, reference };
                 if is_such(rule, &source, &target) {
                     return true;
                 }
-                if !seen.contains(&target) && seen.len() < 1000 {
-                    seen.push(target);
+                if seen.insert(target.clone()) {
+                    next.push(target);
                 }
             }
         }

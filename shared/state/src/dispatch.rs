@@ -94,10 +94,12 @@ impl Dispatcher {
         let mut routes: Vec<(&Rule, Repository)> =
             catalog.rules_from(place).into_iter().map(|(rule, to)| (rule.as_ref(), to)).collect();
         routes.sort_unstable_by_key(|(rule, _)| rule.id);
-        let is_written = catalog.index.that_write(&place.instance, &place.repository, &place.reference).next().is_some();
-        // Only where something is written by a rule can there be an echo, and only there, or where versions decide, is there
-        // anything to remember. Elsewhere the webhook spares the table.
-        if is_written || catalog.leads_to_versions(place) {
+        // Only where rules write and lead on can there be an echo that matters, and only there, or where versions decide, is
+        // there anything to remember. Elsewhere, as at the end of a plain mirror, the webhook spares the table.
+        let is_written = || catalog.index.that_write(&place.instance, &place.repository, &place.reference).next().is_some();
+        let is_remembered =
+            (!routes.is_empty() && is_written()) || catalog.has_versions(place) || catalog.leads_to_versions(place);
+        if is_remembered {
             let mut verdict = Verdict::Push;
             let origin = self
                 .origins

@@ -17,7 +17,7 @@ pub mod sqlite;
 pub mod table;
 pub mod task_log;
 
-pub use attempts::{AttemptLog, Attempts};
+pub use attempts::{AttemptLog, Attempts, Done, Pause};
 pub use catalog::{Applied, Catalog, Snapshot};
 pub use dispatch::{Dispatched, Dispatcher};
 pub use error::StateError;

@@ -2,8 +2,9 @@
 //!
 //! Partition `origins/<instance>/<repository>`, sort key the tag.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use transship_model::{Origin, Place};
 
@@ -21,6 +22,9 @@ struct Stored {
     origin: Origin,
     revision: i64,
 }
+
+/// How long a tag that nothing happens to is remembered. Tags of builds come by the thousand and are never touched again.
+const KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// How often a change is tried again when webhook and worker change the same item.
 const TRIES: usize = 20;
@@ -56,7 +60,8 @@ impl Origins {
                 revision => Condition::Equals("revision".into(), Value::from(revision)),
             };
             let attributes = document::attributes(&Stored { origin: origin.clone(), revision: revision + 1 })?;
-            let item = Item { key: key(place), attributes, expires: None };
+            let expires = Timestamp::now().checked_add(KEEP).ok();
+            let item = Item { key: key(place), attributes, expires };
             match self.table.write(vec![Op::Put { item, condition: Some(condition) }]).await {
                 Ok(()) => return Ok(origin),
                 Err(TableError::Condition(_)) => {}

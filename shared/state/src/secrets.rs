@@ -1,7 +1,9 @@
 //! The port `Secrets`: what a [`SecretRef`] stands for, read when it is needed.
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use transship_model::SecretRef;
 
 /// A secret that can't be had. The message names the reference, never the secret.
@@ -45,4 +47,15 @@ impl Secrets for LocalSecrets {
         }
         Ok(SecretString::from(text))
     }
+}
+
+/// Whether what a caller gave is a secret. It takes a time that depends on neither: their hashes have one length.
+pub fn is_same(given: &str, secret: &SecretString) -> bool {
+    Sha256::digest(given).ct_eq(&Sha256::digest(secret.expose_secret())).into()
+}
+
+/// The token in the value of an `Authorization` header of the scheme `Bearer` (RFC 6750, section 2.1).
+pub fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
 }

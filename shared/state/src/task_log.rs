@@ -29,7 +29,6 @@ pub struct Listing<T> {
 #[derive(Clone)]
 pub struct TaskLog {
     table: Arc<dyn Table>,
-    keep: Duration,
 }
 
 /// A resource and the revision of its item.
@@ -49,7 +48,7 @@ impl TaskLog {
 
     /// The log in a table.
     pub fn new(table: Arc<dyn Table>) -> Self {
-        Self { table, keep: Self::KEEP }
+        Self { table }
     }
 
     /// A task.
@@ -83,6 +82,8 @@ impl TaskLog {
 
     /// Takes in events, of any tasks, in any order, for the first or the second time. Returns the tasks that they have closed.
     ///
+    /// What can't be stored, or does not fit what is, is reported and left out, so that it does not keep the others from the log.
+    ///
     /// # Errors
     /// See [`StateError`]; giving it the same events again is safe.
     pub async fn record(&self, events: &[TaskEvent]) -> Result<Vec<Task>, StateError> {
@@ -98,6 +99,7 @@ impl TaskLog {
                     Ok(task) => break closed.extend(task),
                     Err(TableError::Condition(_)) if tries < TRIES => tries += 1,
                     Err(TableError::Condition(_)) => return Err(StateError::Contended(format!("task {id}"))),
+                    Err(error @ TableError::Invalid(_)) => break tracing::error!(task = %id, %error, "events are lost"),
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -141,7 +143,7 @@ impl TaskLog {
                 }
             }
         }
-        let expires = head.created.checked_add(self.keep).ok();
+        let expires = head.created.checked_add(Self::KEEP).ok();
         let changed: Vec<_> = resources.into_iter().filter(|(_, entry)| entry.now != entry.before).collect();
         let mut set = note.set;
         // At least one write where anything at all is to be set.

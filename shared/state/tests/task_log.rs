@@ -1,0 +1,654 @@
+//! The log of a task, written as workers' events come in on the embedded store: in any order, more than once, by several
+//! loggers, and with a store that fails in between.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use fastrand::Rng;
+use jiff::Timestamp;
+use transship_model::{
+    ArtifactType, Counts, Digest, Happening, Outcome, Place, Progress, Resource, ResourceState, Route, RuleId, SkipReason,
+    Task, TaskEvent, TaskHead, TaskId, TaskStatus, Trigger,
+};
+use transship_state::{Item, Key, Op, Page, Query, StateError, Table, TableError, TaskLog, sqlite::SqliteStore};
+
+/// A table in a folder that goes away with it.
+struct Scratch {
+    table: Arc<dyn Table>,
+    _dir: tempfile::TempDir,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Arc::new(SqliteStore::open(dir.path()).unwrap().table());
+        Self { table, _dir: dir }
+    }
+
+    fn log(&self) -> TaskLog {
+        TaskLog::new(self.table.clone())
+    }
+}
+
+/// Another seed with each run, unless `SEED` says which.
+fn rng() -> Rng {
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    eprintln!("SEED={seed} repeats this run");
+    Rng::with_seed(seed)
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(4_000_000_000 + second).unwrap()
+}
+
+fn head(rule: u64, trigger: Trigger, identity: &str) -> TaskHead {
+    let (instance, name) = ("a".parse().unwrap(), format!("r{rule}").parse().unwrap());
+    TaskHead { id: TaskId::derive(RuleId(rule), at(0), identity), instance, rule: name, trigger, created: at(0) }
+}
+
+fn manual(identity: &str) -> TaskHead {
+    head(1, Trigger::Manual, identity)
+}
+
+fn push(identity: &str) -> TaskHead {
+    head(1, Trigger::Push { resource: route(0).source.name() }, identity)
+}
+
+fn route(n: usize) -> Route {
+    let place = |instance: &str, namespace: &str| Place {
+        instance: instance.parse().unwrap(),
+        repository: format!("{namespace}/app-{}", n % 7).parse().unwrap(),
+        reference: format!("v{n}").parse().unwrap(),
+    };
+    Route { source: place("a", "team"), target: place("b", "mirror") }
+}
+
+fn progress(n: usize, attempts: u32, bytes_moved: u64) -> Progress {
+    Progress {
+        digest: Some(Digest::of(&n.to_be_bytes())),
+        artifact: Some(ArtifactType::Image),
+        bytes_moved,
+        bytes_saved: 5,
+        bytes_total: 5000 + n as u64,
+        attempts,
+        started: Some(at(100 + n as i64)),
+        ..Progress::default()
+    }
+}
+
+fn outcome(n: usize) -> Outcome {
+    match n % 5 {
+        0 | 1 => Outcome::Copied,
+        2 => Outcome::Unchanged,
+        3 => Outcome::Skipped { reason: SkipReason::Gone },
+        _ => Outcome::Failed { reason: format!("no {n}") },
+    }
+}
+
+fn found(of: std::ops::Range<usize>) -> Happening {
+    Happening::Found { resources: of.map(route).collect() }
+}
+
+fn ended(n: usize, outcome: Outcome) -> Happening {
+    Happening::Ended { route: route(n), progress: progress(n, 1 + u32::from(n % 3 == 2), 1000 + n as u64), outcome }
+}
+
+/// What the worker tells of one resource.
+fn work(n: usize) -> Vec<(i64, Happening)> {
+    let mut events = Vec::new();
+    let mut tell = |second, progress| events.push((second, Happening::Progress { route: route(n), progress }));
+    if n % 3 > 0 {
+        tell(200, progress(n, 1, 10));
+        tell(205, progress(n, 1, 700));
+    }
+    if n % 3 == 2 {
+        let error = Some("connection reset".to_owned());
+        tell(210, Progress { error, retry_at: Some(at(220)), ..progress(n, 1, 700) });
+        tell(220, progress(n, 2, 700));
+    }
+    events.push((300 + n as i64, ended(n, outcome(n))));
+    events
+}
+
+/// A task's events, and the log that they are to make, which is worked out from what they are about and not by merging them.
+struct Story {
+    events: Vec<TaskEvent>,
+    task: Task,
+    resources: Vec<Resource>,
+}
+
+impl Story {
+    fn new(head: TaskHead, count: usize, happenings: Vec<(i64, Happening)>) -> Self {
+        let done = |n: usize| Resource {
+            route: route(n),
+            state: ResourceState::Done,
+            progress: progress(n, 1 + u32::from(n % 3 == 2), 1000 + n as u64),
+            result: Some(outcome(n)),
+            queued: at(0),
+            ended: Some(at(300 + n as i64)),
+        };
+        let mut resources: Vec<_> = (0..count).map(done).collect();
+        resources.sort_by_key(|resource| resource.route.source.name());
+        let events = happenings.into_iter().map(|(second, what)| TaskEvent { task: head.clone(), at: at(second), what });
+        let counts = count_again(&resources);
+        let (total, repositories) = (Some(count as u64), count.min(7) as u64);
+        let (started, ended) = (Some(at(50)), None);
+        Self {
+            events: events.collect(),
+            task: Task { head, counts, total, repositories, started, ended, error: None },
+            resources,
+        }
+    }
+
+    /// A scan that finds so many resources, in pages.
+    fn scan(identity: &str, count: usize, error: Option<&str>) -> Self {
+        let mut happenings = vec![(0, Happening::Created)];
+        let page = 50;
+        for start in (0..count).step_by(page) {
+            happenings.push((60 + start as i64, found(start..count.min(start + page))));
+        }
+        happenings.push((50, Happening::Scanned { repositories: 0, error: Some("timed out".into()) }));
+        happenings.push((70, Happening::Scanned { repositories: 3.min(count as u64), error: None }));
+        happenings.extend((0..count).flat_map(work));
+        let (total, repositories) = (count as u64, count.min(7) as u64);
+        happenings.push((250, Happening::ScanEnded { total, repositories, error: error.map(str::to_owned) }));
+        let mut story = Self::new(manual(identity), count, happenings);
+        story.task.error = error.map(str::to_owned);
+        story
+    }
+
+    /// A push, with one resource.
+    fn push(identity: &str) -> Self {
+        let mut happenings = vec![(60, found(0..1))];
+        happenings.push((200, Happening::Progress { route: route(0), progress: progress(0, 1, 10) }));
+        happenings.push((205, Happening::Progress { route: route(0), progress: progress(0, 1, 700) }));
+        happenings.extend(work(0));
+        let mut story = Self::new(push(identity), 1, happenings);
+        story.task.started = Some(at(100));
+        story
+    }
+
+    /// All events once, some of them again, in any order, cut into batches.
+    fn batches(&self, rng: &mut Rng) -> Vec<Vec<TaskEvent>> {
+        let mut events = self.events.clone();
+        let repeated = rng.usize(..=events.len());
+        events.extend(rng.choose_multiple(self.events.iter(), repeated).into_iter().cloned());
+        rng.shuffle(&mut events);
+        let most = [1, 10, 100, events.len()][rng.usize(..4)].max(events.len() / 40);
+        let mut batches = Vec::new();
+        while !events.is_empty() {
+            let size = rng.usize(1..=most.min(events.len()));
+            batches.push(events.drain(..size).collect());
+        }
+        batches
+    }
+
+    /// Fails unless the log is what these events are to make.
+    async fn assert_told(&self, log: &TaskLog) {
+        let (task, resources) = read(log, &self.task.head.id).await;
+        assert_eq!(task.counts, count_again(&resources), "the counters are not those of the resources");
+        assert_eq!(resources.len(), self.resources.len());
+        for (resource, expected) in resources.into_iter().zip(&self.resources) {
+            assert_eq!(Resource { queued: at(0), ..resource }, *expected);
+        }
+        assert!(task.ended.is_some(), "the task is not closed: {task:?}");
+        assert_eq!(Task { ended: None, ..task }, self.task);
+    }
+}
+
+fn count_again(resources: &[Resource]) -> Counts {
+    let number = |is_so: fn(&Outcome) -> bool| resources.iter().filter(|r| r.result.as_ref().is_some_and(is_so)).count() as u64;
+    let bytes = |of: fn(&Progress) -> u64| resources.iter().filter(|r| r.result.is_some()).map(|r| of(&r.progress)).sum();
+    Counts {
+        found: resources.len() as u64,
+        copied: number(|outcome| matches!(outcome, Outcome::Copied)),
+        unchanged: number(|outcome| matches!(outcome, Outcome::Unchanged)),
+        skipped: number(|outcome| matches!(outcome, Outcome::Skipped { .. })),
+        failed: number(|outcome| matches!(outcome, Outcome::Failed { .. })),
+        bytes_moved: bytes(|progress| progress.bytes_moved),
+        bytes_saved: bytes(|progress| progress.bytes_saved),
+    }
+}
+
+async fn read(log: &TaskLog, id: &TaskId) -> (Task, Vec<Resource>) {
+    let task = log.task(id).await.unwrap().unwrap();
+    let mut resources = Vec::new();
+    let mut after = None;
+    loop {
+        let page = log.resources(id, after, 37).await.unwrap();
+        resources.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return (task, resources);
+        }
+    }
+}
+
+/// Records the batches and checks what can be checked after each: counters, and that the task closes once and stays as closed.
+async fn record(log: &TaskLog, story: &Story, batches: &[Vec<TaskEvent>]) {
+    let mut closed: Option<Task> = None;
+    for batch in batches {
+        for task in log.record(batch).await.unwrap() {
+            assert_eq!(task.head.id, story.task.head.id);
+            assert!(closed.replace(task).is_none(), "closed twice");
+        }
+        let (task, resources) = read(log, &story.task.head.id).await;
+        assert_eq!(task.counts, count_again(&resources), "the counters are not those of the resources");
+        assert_eq!(task.ended.is_some(), closed.is_some(), "closed without telling it, or the reverse: {task:?}");
+        if let Some(closed) = &closed {
+            assert_eq!(task, *closed, "a closed task changes");
+        }
+    }
+    assert!(closed.is_some(), "never closed");
+    story.assert_told(log).await;
+}
+
+/// Would break: counting an event twice, a task that never closes or closes twice, a counter or time that depends on who was first;
+/// writes of more resources than one transaction holds.
+#[tokio::test]
+async fn a_scans_log_is_the_same_for_any_order_and_repetition_of_its_events() {
+    let (scratch, mut rng) = (Scratch::new(), rng());
+    let mut orders = tokio::task::JoinSet::new();
+    for order in 0..60 {
+        let count = [1, 2, 30, 130][order % 4];
+        let story = Story::scan(&format!("order {order}"), count, (order % 3 == 0).then_some("the list is not complete"));
+        let batches = story.batches(&mut rng);
+        let log = scratch.log();
+        orders.spawn(async move { record(&log, &story, &batches).await });
+    }
+    while let Some(order) = orders.join_next().await {
+        order.unwrap();
+    }
+}
+
+/// Would break: the same for a push, whose number of resources is known from the beginning: in all orders and all cuts.
+#[tokio::test]
+async fn a_pushs_log_is_the_same_for_every_order_and_cut_of_its_events() {
+    fn orders(rest: Vec<usize>) -> Vec<Vec<usize>> {
+        if rest.is_empty() {
+            return vec![Vec::new()];
+        }
+        let beginning_with = |first: usize| {
+            let others = orders(rest.iter().copied().filter(|n| *n != first).collect());
+            others.into_iter().map(move |others| [vec![first], others].concat()).collect::<Vec<_>>()
+        };
+        rest.iter().copied().flat_map(beginning_with).collect()
+    }
+    let scratch = Scratch::new();
+    let mut all = tokio::task::JoinSet::new();
+    for order in orders((0..4).collect()) {
+        for cuts in 0..8u32 {
+            let story = Story::push(&format!("{order:?} {cuts}"));
+            let mut batches = vec![Vec::new()];
+            for (n, event) in order.iter().enumerate() {
+                if n > 0 && cuts & (1 << (n - 1)) != 0 {
+                    batches.push(Vec::new());
+                }
+                batches.last_mut().unwrap().push(story.events[*event].clone());
+            }
+            // Everything once more.
+            batches.extend(batches.clone());
+            let log = scratch.log();
+            all.spawn(async move { record(&log, &story, &batches).await });
+        }
+    }
+    while let Some(order) = all.join_next().await {
+        order.unwrap();
+    }
+}
+
+/// Would break: batches of events of many tasks, that the logger takes as they come.
+#[tokio::test]
+async fn a_batch_may_hold_events_of_many_tasks() {
+    let (scratch, mut rng) = (Scratch::new(), rng());
+    let mut stories: Vec<_> = (0..20).map(|n| Story::push(&format!("push {n}"))).collect();
+    stories.extend((0..5).map(|n| Story::scan(&format!("scan {n}"), 3, None)));
+    let mut events: Vec<_> = stories.iter().flat_map(|story| story.events.iter().chain(&story.events)).cloned().collect();
+    rng.shuffle(&mut events);
+    let mut closed = Vec::new();
+    for batch in events.chunks(40) {
+        closed.extend(scratch.log().record(batch).await.unwrap().into_iter().map(|task| task.head.id));
+    }
+    closed.sort();
+    let mut all: Vec<_> = stories.iter().map(|story| story.task.head.id.clone()).collect();
+    all.sort();
+    assert_eq!(closed, all, "each is told once");
+    for story in &stories {
+        story.assert_told(&scratch.log()).await;
+    }
+}
+
+/// What goes wrong with a write.
+enum Trouble {
+    /// It is not done.
+    Refused,
+    /// It is done, and the answer is lost.
+    Unanswered,
+    /// Another logger has taken in a batch in the time between this one's reading and writing.
+    Overtaken(Vec<TaskEvent>),
+}
+
+/// A table whose writes meet trouble, one after the other, and then none.
+struct Troubled {
+    table: Arc<dyn Table>,
+    troubles: Mutex<VecDeque<Option<Trouble>>>,
+}
+
+#[async_trait]
+impl Table for Troubled {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, TableError> {
+        self.table.get(key).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Page, TableError> {
+        self.table.query(query).await
+    }
+
+    async fn write(&self, ops: Vec<Op>) -> Result<(), TableError> {
+        let trouble = self.troubles.lock().unwrap().pop_front().flatten();
+        match trouble {
+            None => self.table.write(ops).await,
+            Some(Trouble::Refused) => Err(TableError::Unavailable("a test".into())),
+            Some(Trouble::Unanswered) => {
+                self.table.write(ops).await?;
+                Err(TableError::Unavailable("a test".into()))
+            }
+            Some(Trouble::Overtaken(events)) => {
+                TaskLog::new(self.table.clone()).record(&events).await.unwrap();
+                self.table.write(ops).await
+            }
+        }
+    }
+}
+
+/// Would break: a logger that dies between two writes, or does not hear that one was done; the batch is delivered again.
+#[tokio::test]
+async fn a_batch_delivered_again_after_a_failed_write_makes_the_same_log() {
+    let (scratch, mut rng) = (Scratch::new(), rng());
+    let mut orders = tokio::task::JoinSet::new();
+    for order in 0..30 {
+        let story = Story::scan(&format!("order {order}"), [3, 130][order % 2], None);
+        let batches = story.batches(&mut rng);
+        let trouble = |rng: &mut Rng| match rng.u8(..4) {
+            0 => Some(Trouble::Refused),
+            1 => Some(Trouble::Unanswered),
+            _ => None,
+        };
+        let troubles = (0..300).map(|_| trouble(&mut rng)).collect();
+        let table = Troubled { table: scratch.table.clone(), troubles: Mutex::new(troubles) };
+        let (log, plain) = (TaskLog::new(Arc::new(table)), scratch.log());
+        orders.spawn(async move {
+            for batch in batches {
+                while let Err(error) = log.record(&batch).await {
+                    assert!(matches!(error, StateError::Table(TableError::Unavailable(_))), "{error}");
+                }
+            }
+            story.assert_told(&plain).await;
+        });
+    }
+    while let Some(order) = orders.join_next().await {
+        order.unwrap();
+    }
+}
+
+/// Would break: two loggers that take in batches of one task at the same time, each having read before the other wrote. There are
+/// two even in one process: that of the events, and that of the dead letters.
+#[tokio::test]
+async fn loggers_that_overtake_each_other_make_the_same_log() {
+    let (scratch, mut rng) = (Scratch::new(), rng());
+    for order in 0..100 {
+        let story = Story::scan(&format!("order {order}"), [2, 8][order % 2], None);
+        let mut batches = story.batches(&mut rng);
+        let overtaking = batches.split_off(batches.len() / 2);
+        let mut troubles: VecDeque<_> = overtaking.into_iter().map(|batch| Some(Trouble::Overtaken(batch))).collect();
+        // At the end all is recorded once more, so that nothing is left out if there were fewer writes.
+        troubles.insert(rng.usize(..=troubles.len().min(2)), None);
+        let table = Arc::new(Troubled { table: scratch.table.clone(), troubles: Mutex::new(troubles) });
+        let log = TaskLog::new(table.clone());
+        for batch in &batches {
+            log.record(batch).await.unwrap();
+        }
+        let left: Vec<_> = table.troubles.lock().unwrap().drain(..).flatten().collect();
+        for trouble in left {
+            let Trouble::Overtaken(batch) = trouble else { unreachable!() };
+            scratch.log().record(&batch).await.unwrap();
+        }
+        story.assert_told(&scratch.log()).await;
+    }
+}
+
+/// Would break: a time that comes from whichever batch happened to be the last.
+#[tokio::test]
+async fn a_task_ended_when_the_last_of_its_work_did_whatever_came_last() {
+    let (scratch, mut rng) = (Scratch::new(), rng());
+    for order in 0..20 {
+        let story = Story::scan(&format!("order {order}"), 3, None);
+        for batch in story.batches(&mut rng) {
+            scratch.log().record(&batch).await.unwrap();
+        }
+        let task = scratch.log().task(&story.task.head.id).await.unwrap().unwrap();
+        assert_eq!(task.ended, Some(at(302)), "the last resource ended then");
+    }
+}
+
+/// Would break: a time that depends on which event of a resource is recorded first.
+#[tokio::test]
+async fn a_resource_was_queued_at_one_time_whichever_event_is_first() {
+    let scratch = Scratch::new();
+    let events = |head: TaskHead| {
+        [(60, found(0..1)), (300, ended(0, Outcome::Copied))].map(|(s, what)| TaskEvent { task: head.clone(), at: at(s), what })
+    };
+    let mut queued = Vec::new();
+    for is_reversed in [false, true] {
+        let mut events = events(push(&is_reversed.to_string()));
+        if is_reversed {
+            events.reverse();
+        }
+        for event in &events {
+            scratch.log().record(std::slice::from_ref(event)).await.unwrap();
+        }
+        queued.push(read(&scratch.log(), &events[0].task.id).await.1[0].queued);
+    }
+    assert_eq!(queued[0], queued[1]);
+}
+
+/// Would break: what the first attempt had found out is lost when its report comes after the outcome of a second one, which failed
+/// before it had found it out again.
+#[tokio::test]
+async fn what_was_known_of_a_resource_stays_known_when_it_is_told_late() {
+    let scratch = Scratch::new();
+    let first = Happening::Progress { route: route(0), progress: Progress { error: Some("x".into()), ..progress(0, 1, 10) } };
+    let known = Progress { attempts: 2, started: Some(at(100)), bytes_moved: 10, ..Progress::default() };
+    let outcome = Outcome::Skipped { reason: SkipReason::Gone };
+    let second = Happening::Ended { route: route(0), progress: known, outcome };
+    let mut logs = Vec::new();
+    for order in [[&first, &second], [&second, &first]] {
+        let head = push(&logs.len().to_string());
+        for (second, what) in (200..).zip(order) {
+            let event = TaskEvent { task: head.clone(), at: at(second), what: what.clone() };
+            scratch.log().record(&[event]).await.unwrap();
+        }
+        let resource = read(&scratch.log(), &head.id).await.1.remove(0);
+        logs.push((resource.progress.digest, resource.progress.artifact, resource.progress.started));
+    }
+    assert_eq!(logs[0], logs[1]);
+}
+
+/// Would break: the reason why a scan is over, lost when it is the reason for which it had waited before.
+#[tokio::test]
+async fn the_error_that_ends_a_scan_is_kept_even_if_it_was_known_for_a_while() {
+    let scratch = Scratch::new();
+    let head = manual("scan");
+    let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
+    let why = || Some("the registry does not answer".to_owned());
+    scratch.log().record(&[event(1, Happening::Scanned { repositories: 1, error: why() })]).await.unwrap();
+    assert_eq!(scratch.log().task(&head.id).await.unwrap().unwrap().error, why());
+    let goes_on = event(2, Happening::Scanned { repositories: 1, error: None });
+    let ends = event(3, Happening::ScanEnded { total: 0, repositories: 1, error: why() });
+    let closed = scratch.log().record(&[goes_on, ends]).await.unwrap();
+    assert_eq!(closed[0].error, why());
+    assert_eq!(closed[0].status(), TaskStatus::Failed);
+}
+
+/// Would break: an outcome that waits for the event that tells of its resource, which may come later or never.
+#[tokio::test]
+async fn an_outcome_counts_even_if_nobody_told_that_the_resource_was_found() {
+    let scratch = Scratch::new();
+    let head = push("lost");
+    let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
+    let closed = scratch.log().record(&[event(300, ended(0, Outcome::Copied))]).await.unwrap();
+    assert_eq!((closed.len(), closed[0].counts.found, closed[0].counts.copied), (1, 1, 1));
+    assert_eq!((closed[0].status(), closed[0].ended), (TaskStatus::Succeeded, Some(at(300))));
+    assert!(scratch.log().record(&[event(60, found(0..1))]).await.unwrap().is_empty());
+    let (task, resources) = read(&scratch.log(), &head.id).await;
+    assert_eq!((task, resources.len()), (closed[0].clone(), 1));
+}
+
+/// Would break: a task that is closed while pages of its resources are still on their way.
+#[tokio::test]
+async fn a_scan_that_ended_waits_for_the_pages_that_are_still_on_their_way() {
+    let scratch = Scratch::new();
+    let head = manual("scan");
+    let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
+    let log = scratch.log();
+    assert!(log.record(&[event(1, Happening::Created)]).await.unwrap().is_empty());
+    assert_eq!(log.task(&head.id).await.unwrap().unwrap().status(), TaskStatus::Queued);
+    let over = event(9, Happening::ScanEnded { total: 3, repositories: 3, error: None });
+    assert!(log.record(&[over]).await.unwrap().is_empty());
+    assert!(log.record(&[event(2, found(0..2))]).await.unwrap().is_empty());
+    for n in 0..2 {
+        assert!(log.record(&[event(20, ended(n, Outcome::Unchanged))]).await.unwrap().is_empty());
+    }
+    let task = log.task(&head.id).await.unwrap().unwrap();
+    assert_eq!((task.status(), task.total, task.counts.done()), (TaskStatus::Running, Some(3), 2));
+    assert!(log.record(&[event(3, found(2..3))]).await.unwrap().is_empty());
+    assert_eq!(log.record(&[event(21, ended(2, Outcome::Copied))]).await.unwrap().len(), 1);
+}
+
+/// Would break: a scan that finds nothing and runs forever.
+#[tokio::test]
+async fn a_scan_that_finds_nothing_is_over_at_once() {
+    let scratch = Scratch::new();
+    let over = Happening::ScanEnded { total: 0, repositories: 0, error: None };
+    let closed = scratch.log().record(&[TaskEvent { task: manual("nothing"), at: at(1), what: over }]).await.unwrap();
+    assert_eq!((closed[0].status(), closed[0].success_rate()), (TaskStatus::Succeeded, Some(1.0)));
+}
+
+/// Would break: a scan that saw a part of the source only, and says that it has succeeded; an error that is over and is still shown.
+#[tokio::test]
+async fn a_task_whose_scan_has_an_error_is_no_success() {
+    let scratch = Scratch::new();
+    let log = scratch.log();
+    for (n, (copies, error, status)) in [
+        (1, Some("no right to list team/secret"), TaskStatus::PartlyFailed),
+        (0, Some("no right to list team/secret"), TaskStatus::Failed),
+        (1, None, TaskStatus::Succeeded),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let head = manual(&n.to_string());
+        let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
+        let waits = Happening::Scanned { repositories: 0, error: Some("timed out".into()) };
+        log.record(&[event(1, waits.clone())]).await.unwrap();
+        let task = log.task(&head.id).await.unwrap().unwrap();
+        assert_eq!((task.error.as_deref(), task.status()), (Some("timed out"), TaskStatus::Running));
+        let end = Happening::ScanEnded { total: copies, repositories: copies, error: error.map(str::to_owned) };
+        let mut events = vec![event(5, end)];
+        events.extend((0..copies).map(|_| event(9, ended(0, Outcome::Copied))));
+        // The old error again, late: it is over.
+        events.push(event(1, waits.clone()));
+        let closed = log.record(&events).await.unwrap();
+        assert_eq!((closed[0].status(), closed[0].error.as_deref()), (status, error));
+        log.record(&[event(1, waits)]).await.unwrap();
+        assert_eq!(log.task(&head.id).await.unwrap().as_ref(), Some(&closed[0]));
+    }
+}
+
+/// Would break: a job done a second time, which finds its own work and says "unchanged", or fails where the first had succeeded.
+#[tokio::test]
+async fn the_outcome_that_was_recorded_first_stands() {
+    let scratch = Scratch::new();
+    let log = scratch.log();
+    for (n, is_one_batch) in [true, false].into_iter().enumerate() {
+        let head = push(&n.to_string());
+        let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
+        let first = event(300, ended(0, Outcome::Copied));
+        let again = Progress { bytes_moved: 0, bytes_saved: 9999, ..progress(0, 7, 0) };
+        let others = [Outcome::Unchanged, Outcome::Failed { reason: "x".into() }]
+            .map(|outcome| event(400, Happening::Ended { route: route(0), progress: again.clone(), outcome }));
+        let late = event(350, Happening::Progress { route: route(0), progress: again.clone() });
+        if is_one_batch {
+            let batch = [vec![first.clone()], others.to_vec(), vec![late]].concat();
+            assert_eq!(log.record(&batch).await.unwrap().len(), 1);
+        } else {
+            assert_eq!(log.record(std::slice::from_ref(&first)).await.unwrap().len(), 1);
+            assert!(log.record(&others).await.unwrap().is_empty());
+            assert!(log.record(&[late]).await.unwrap().is_empty());
+        }
+        let (task, resources) = read(&log, &head.id).await;
+        assert_eq!(task.counts, Counts { found: 1, copied: 1, bytes_moved: 1000, bytes_saved: 5, ..Counts::default() });
+        assert_eq!((&resources[0].result, resources[0].ended), (&Some(Outcome::Copied), Some(at(300))));
+        assert_eq!(resources[0].progress, progress(0, 1, 1000));
+    }
+}
+
+/// Would break: the list of a rule's tasks: its order, its pages, and that it holds no other rule's.
+#[tokio::test]
+async fn pages_of_a_rules_tasks_come_newest_first_and_leave_none_out() {
+    let (scratch, mut rng) = (Scratch::new(), rng());
+    let log = scratch.log();
+    let mut heads: Vec<_> = (0..23i64)
+        .flat_map(|n| [1, 11].map(|rule| (n, rule)))
+        .map(|(n, rule)| {
+            let identity = n.to_string();
+            // Far enough apart that the times' hexadecimal digits differ in number of non-zero ones.
+            let time = at(n * 70_000);
+            TaskHead {
+                id: TaskId::derive(RuleId(rule), time, &identity),
+                created: time,
+                ..head(rule, Trigger::Manual, &identity)
+            }
+        })
+        .collect();
+    rng.shuffle(&mut heads);
+    for head in &heads {
+        log.record(&[TaskEvent { task: head.clone(), at: head.created, what: Happening::Created }]).await.unwrap();
+    }
+    for rule in [1, 11] {
+        let mut expected: Vec<_> =
+            heads.iter().filter(|head| head.id.rule() == RuleId(rule)).map(|head| head.created).collect();
+        expected.sort_by(|a, b| b.cmp(a));
+        for limit in [1, 7, 23, 100] {
+            let mut created = Vec::new();
+            let mut after = None;
+            loop {
+                let page = log.tasks(RuleId(rule), after, limit).await.unwrap();
+                assert!(page.items.len() <= limit);
+                created.extend(page.items.iter().map(|task| task.head.created));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(created, expected, "in pages of {limit}");
+        }
+    }
+    assert!(log.tasks(RuleId(2), None, 10).await.unwrap().items.is_empty());
+}
+
+/// Would break: the list of a task's resources, which is read while they are still being found.
+#[tokio::test]
+async fn pages_of_resources_come_in_the_order_of_their_names() {
+    let scratch = Scratch::new();
+    let head = manual("names");
+    scratch.log().record(&[TaskEvent { task: head.clone(), at: at(1), what: found(0..120) }]).await.unwrap();
+    let names: Vec<_> = read(&scratch.log(), &head.id).await.1.iter().map(|resource| resource.route.source.name()).collect();
+    let expected: BTreeMap<String, ()> = (0..120).map(|n| (route(n).source.name(), ())).collect();
+    assert!(names.iter().eq(expected.keys()), "{names:?}");
+}
