@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use transship_model::{Digest, names::hex};
 
 /// A digest that is being computed with the algorithm of the one that is expected.
+#[derive(Clone)]
 pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),

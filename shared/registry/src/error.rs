@@ -57,6 +57,25 @@ impl Error {
     pub(crate) fn is_mismatch(&self) -> bool {
         matches!(self, Self::Refused(failure) if failure.mismatch)
     }
+
+    /// Whether the registry refused not a blob but the way in which it was sent: in pieces, too large, too small.
+    pub(crate) fn is_about_form(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.form)
+    }
+
+    /// What an answer to the content of an upload means, where that is not what it means elsewhere.
+    pub(crate) fn of_upload(self) -> Self {
+        let Self::Refused(mut failure) = self else { return self };
+        let about_name = ["NAME_INVALID", "NAME_UNKNOWN", "DIGEST_INVALID", "DENIED", "UNAUTHORIZED"];
+        match failure.status {
+            _ if about_name.iter().any(|code| failure.has_code(code)) => {}
+            // The session is gone; ACR says so with BLOB_UPLOAD_INVALID. With another it can go well.
+            Some(404) if !failure.has_code("UNSUPPORTED") => return failure.retry(None),
+            Some(400 | 404 | 405 | 411 | 413 | 416 | 501) => failure.form = true,
+            _ => {}
+        }
+        Self::Refused(failure)
+    }
 }
 
 /// What happened: which registry, which request, what it answered, and how to mend it where that is known.
@@ -69,6 +88,7 @@ pub struct Failure {
     status: Option<u16>,
     codes: Vec<String>,
     mismatch: bool,
+    form: bool,
 }
 
 impl Failure {
@@ -81,6 +101,7 @@ impl Failure {
             status: None,
             codes: Vec::new(),
             mismatch: false,
+            form: false,
         }
     }
 

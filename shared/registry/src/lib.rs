@@ -11,6 +11,7 @@ mod challenge;
 mod copy;
 mod digest;
 mod error;
+mod host;
 mod http;
 mod manifest;
 mod reference;

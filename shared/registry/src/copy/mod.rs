@@ -12,9 +12,11 @@
 //! cannot be seen by a tag.
 
 mod attachments;
+mod content;
 mod graph;
 mod memory;
 mod transfer;
+mod upload;
 
 use std::sync::Arc;
 

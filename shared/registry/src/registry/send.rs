@@ -216,7 +216,7 @@ impl Registry {
     }
 
     /// What an error answer says.
-    async fn answer(&self, action: &str, mut response: Response) -> Failure {
+    pub(crate) async fn answer(&self, action: &str, mut response: Response) -> Failure {
         let status = response.status();
         let mut body = BytesMut::new();
         while body.len() < MAX_ERROR {

@@ -4,6 +4,9 @@
 
 mod client;
 mod copying;
+mod destinations;
 mod fixture;
 mod hostile;
 mod login;
+mod peculiar;
+mod resuming;
