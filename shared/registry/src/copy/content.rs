@@ -30,6 +30,9 @@ impl Mark {
     }
 }
 
+/// A place is noted after so many bytes. What is between it and where the target goes on is read again, and not sent.
+const NOTED_EVERY: u64 = 4 << 20;
+
 /// What is read of a blob. The last byte is let go only when nothing follows it and the digest is right: an upload of anything
 /// else never becomes whole.
 pub(super) struct Content {
@@ -39,6 +42,8 @@ pub(super) struct Content {
     blob: Descriptor,
     /// What has been let go.
     mark: Mark,
+    /// Places passed, from which a broken upload can be gone on with.
+    passed: Vec<Mark>,
     /// What has been read and not let go.
     rest: Bytes,
     ended: bool,
@@ -57,6 +62,7 @@ impl Content {
             action: format!("GET blob {}", at(&source.repository, &blob.digest)),
             blob: blob.clone(),
             mark,
+            passed: Vec::new(),
             rest: Bytes::new(),
             ended: false,
         };
@@ -73,7 +79,18 @@ impl Content {
         self.mark.clone()
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    /// Places passed since the last time.
+    pub(super) fn passed(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.passed)
+    }
+
+    /// Reads what the target has already.
+    pub(super) async fn skip_to(&mut self, offset: u64) -> Result<(), Error> {
+        while self.mark.offset < offset && self.next(offset - self.mark.offset).await?.is_some() {}
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
         self.mark.offset == self.blob.size
     }
 
@@ -99,6 +116,9 @@ impl Content {
         self.mark.offset += piece.len() as u64;
         if self.is_done() && !self.mark.hasher.clone().is(&self.blob.digest) {
             return Err(self.mismatch("its content has another digest"));
+        }
+        if self.is_done() || self.passed.last().map_or(0, |last| last.offset) + NOTED_EVERY <= self.mark.offset {
+            self.passed.push(self.mark());
         }
         Ok((!piece.is_empty()).then_some(piece))
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Descriptor, Error,
-    registry::{PART, Part, Registry, Strategy, Upload, pause},
+    registry::{PART, Part, Registry, Strategy, Told, Upload, pause},
 };
 
 /// How often progress is told.
@@ -35,7 +35,28 @@ pub(super) struct Transfer<'a> {
 /// An upload, and what the target has of it.
 struct Session {
     upload: Upload,
+    /// What it is known to have.
     acknowledged: Mark,
+    /// Where it goes on: there, or a little further, as the target said after a break.
+    offset: u64,
+    /// Places that have been sent and not been acknowledged.
+    sent: Vec<Mark>,
+    /// Whether it has to be asked what it has before it is gone on with.
+    broken: bool,
+    /// Whether it has been gone on with, and not been seen to work since.
+    resumed: bool,
+    /// Whether what the target tells of it has been wrong: ECR's `Range` stays at the first chunk.
+    misleading: bool,
+}
+
+impl Session {
+    fn acknowledge(&mut self, mark: Mark, told: Option<u64>) {
+        self.misleading |= told.is_some_and(|told| told != mark.offset);
+        self.resumed = false;
+        self.sent.clear();
+        self.offset = mark.offset;
+        self.acknowledged = mark;
+    }
 }
 
 impl<'a> Transfer<'a> {
@@ -43,12 +64,13 @@ impl<'a> Transfer<'a> {
         Self { source, target, blob, progress, told: 0 }
     }
 
-    /// Brings the blob to the target. A broken connection is tried again a few times, content that was not what the descriptor says
-    /// once, and where the target refuses the way in which it was sent, the next way follows; what worked is remembered.
+    /// Brings the blob to the target. A broken upload goes on where the target has it, or starts again if it has forgotten it: a few
+    /// times without getting further. Content that was not what the descriptor says is fetched once more; and where the target
+    /// refuses the way in which it was sent, the next way follows. What worked is remembered.
     pub(super) async fn run(mut self, begun: Option<Upload>) -> Result<(), Error> {
         let mut strategy = self.registry().strategy();
         let mut session = begun.map(|upload| self.session(upload));
-        let (mut tried, mut mismatched) = (1, false);
+        let (mut tried, mut mismatched, mut furthest) = (1, false, 0);
         loop {
             let error = match self.attempt(&mut session, strategy).await {
                 Ok(()) => {
@@ -57,30 +79,87 @@ impl<'a> Transfer<'a> {
                 }
                 Err(error) => error,
             };
-            if let Some(session) = session.take() {
-                self.registry().abandon_upload(session.upload).await;
-            }
-            self.tell(0);
+            let reached = session.as_ref().map_or(0, |session| session.acknowledged.offset);
+            let resumed = session.as_ref().is_some_and(|session| session.resumed);
             if error.is_mismatch() && !mismatched {
                 mismatched = true;
+                self.give_up(session.take()).await;
+            } else if error.is_about_form() && resumed {
+                // It is not where it said that it was.
+                self.give_up(session.take()).await;
             } else if error.is_about_form()
                 && let Some(next) = strategy.next()
             {
                 tracing::debug!(registry = self.registry().name(), %error, ?next, "sending a blob in another way");
                 strategy = next;
+                self.give_up(session.take()).await;
                 continue;
             } else {
-                let Some(pause) = pause(&error, tried) else { return Err(error) };
+                if reached > furthest {
+                    (furthest, tried) = (reached, 1);
+                }
+                let Some(pause) = pause(&error, tried) else {
+                    self.give_up(session.take()).await;
+                    return Err(error);
+                };
                 tried += 1;
+                if let Some(session) = &mut session {
+                    session.broken = true;
+                }
                 sleep(pause).await;
             }
-            tracing::debug!(registry = self.registry().name(), %error, "starting a blob again");
+            tracing::debug!(registry = self.registry().name(), %error, reached, "going on with a broken upload");
         }
     }
 
-    /// One try.
+    /// Asks the target what it has of a broken upload. If it is not to be gone on with, there is none from here on.
+    async fn recover(&mut self, session: &mut Option<Session>, strategy: Strategy) -> Result<(), Error> {
+        let Some(going) = session.as_mut().filter(|going| going.broken) else { return Ok(()) };
+        let told = match self.blob.size <= strategy.in_one() {
+            // Sent with the request that ends it, which leaves nothing to go on with.
+            true => Told::Gone,
+            false => self.registry().ask_upload(&mut going.upload).await?,
+        };
+        let acknowledged = going.acknowledged.offset;
+        let offset = match (told, strategy) {
+            (Told::Bytes(offset), _) if !going.misleading => Some(offset),
+            // A chunk is taken whole or not at all. If it was taken, the next try is refused, and the blob starts again.
+            (Told::Bytes(_) | Told::Nothing, Strategy::Chunks(_)) => Some(acknowledged),
+            _ => None,
+        };
+        // Less than it had acknowledged, or more than there is: it is not what we have sent.
+        let Some(offset) = offset.filter(|offset| (acknowledged..=self.blob.size).contains(offset)) else {
+            self.give_up(session.take()).await;
+            return Ok(());
+        };
+        let known = going.sent.drain(..).filter(|mark| (acknowledged..=offset).contains(&mark.offset));
+        if let Some(mark) = known.max_by_key(|mark| mark.offset) {
+            going.acknowledged = mark;
+        }
+        (going.offset, going.resumed, going.broken) = (offset, true, false);
+        self.tell(offset);
+        Ok(())
+    }
+
+    /// Leaves a session, of which nothing counts any more.
+    async fn give_up(&mut self, session: Option<Session>) {
+        self.tell(0);
+        if let Some(session) = session {
+            self.registry().abandon_upload(session.upload).await;
+        }
+    }
+
+    /// One try: on with the session, or a new one.
     async fn attempt(&mut self, session: &mut Option<Session>, strategy: Strategy) -> Result<(), Error> {
-        // Both sides at the same time: what is waited for is the slower of the two round trips, not their sum.
+        self.recover(session, strategy).await?;
+        if let Some(Session { upload, acknowledged, .. }) = session
+            && acknowledged.offset == self.blob.size
+            && self.blob.size > 0
+        {
+            return self.registry().finish_upload(upload).await;
+        }
+        let from = session.as_ref().map_or(0, |session| session.acknowledged.offset);
+        let open = self.source.registry.get_blob_from(&self.source.repository, &self.blob.digest, from);
         let going = session.take();
         let begin = async {
             match going {
@@ -91,12 +170,15 @@ impl<'a> Transfer<'a> {
                 }
             }
         };
-        let (reader, begun) = join!(self.source.registry.get_blob(&self.source.repository, &self.blob.digest), begin);
+        // Both sides at the same time: what is waited for is the slower of the two round trips, not their sum.
+        let (reader, begun) = join!(open, begin);
         let session = session.insert(begun?);
-        let content = Content::new(self.source, self.blob, reader?, session.acknowledged.clone())?;
+        let mut content = Content::new(self.source, self.blob, reader?, session.acknowledged.clone())?;
         if self.blob.size <= strategy.in_one() {
             return self.put(session, content).await;
         }
+        content.skip_to(session.offset).await?;
+        session.acknowledged = content.mark();
         match strategy.at_least(session.upload.chunk_min()) {
             Strategy::Chunks(size) => self.send_chunks(session, content, size).await?,
             Strategy::Stream | Strategy::Whole => self.send_parts(session, content).await?,
@@ -123,8 +205,19 @@ impl<'a> Transfer<'a> {
             let body = stream_of(content.clone(), length, sent.clone());
             let part = Part { content: body, offset, length, ranged: length < size };
             let patch = self.target.registry.patch(&mut session.upload, part);
-            self.telling(&sent, patch).await?;
-            session.acknowledged = content.lock().await.mark();
+            let told = match self.telling(&sent, patch).await {
+                Ok(told) => told,
+                Err(error) => {
+                    // Not at hand where the source still keeps us waiting: then more of it is read again.
+                    session.sent = content.try_lock().map(|mut content| content.passed()).unwrap_or_default();
+                    return Err(error);
+                }
+            };
+            let mark = content.lock().await.mark();
+            if mark.offset != offset + length {
+                return Err(self.registry().early(&session.upload));
+            }
+            session.acknowledge(mark, told);
         }
         Ok(())
     }
@@ -141,8 +234,13 @@ impl<'a> Transfer<'a> {
             let patch = self.target.registry.patch(&mut session.upload, part);
             // Not one or the other: a chunk that is on its way arrives, whatever has become of the source.
             let (written, next) = join!(self.telling(&sent, patch), content.fill(size));
-            written?;
-            session.acknowledged = end;
+            match written {
+                Ok(told) => session.acknowledge(end, told),
+                Err(error) => {
+                    session.sent = vec![end];
+                    return Err(error);
+                }
+            }
             bytes = next?;
         }
         Ok(())
@@ -172,7 +270,8 @@ impl<'a> Transfer<'a> {
     }
 
     fn session(&self, upload: Upload) -> Session {
-        Session { upload, acknowledged: Mark::start(self.blob) }
+        let acknowledged = Mark::start(self.blob);
+        Session { upload, acknowledged, offset: 0, sent: Vec::new(), broken: false, resumed: false, misleading: false }
     }
 
     fn registry(&self) -> &'a Registry {

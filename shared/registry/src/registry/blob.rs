@@ -30,6 +30,8 @@ pub struct Blob {
     /// How many bytes the registry says the blob has.
     length: Option<u64>,
     offset: u64,
+    /// Read already, and not yet handed out.
+    rest: Bytes,
     resumes: u32,
 }
 
@@ -54,16 +56,32 @@ impl Registry {
     /// # Errors
     /// [`Error::Refused`] if it is not there; otherwise see [`Error`].
     pub async fn get_blob(&self, repository: &Repository, digest: &Digest) -> Result<Blob, Error> {
-        let response = self.open_blob(repository, digest, 0).await?;
-        Ok(Blob {
+        self.get_blob_from(repository, digest, 0).await
+    }
+
+    /// As [`Registry::get_blob`], from a byte on. Of a registry that does not know `Range` the bytes before it are read, too.
+    pub(crate) async fn get_blob_from(&self, repository: &Repository, digest: &Digest, from: u64) -> Result<Blob, Error> {
+        let response = self.open_blob(repository, digest, from).await?;
+        let offset = if starts_at(&response, from) { from } else { 0 };
+        let mut blob = Blob {
             registry: self.clone(),
             repository: repository.clone(),
             digest: digest.clone(),
-            length: response.content_length(),
+            length: response.content_length().map(|length| length + offset),
             response,
-            offset: 0,
+            offset,
+            rest: Bytes::new(),
             resumes: 0,
-        })
+        };
+        if offset < from && blob.response.status() == 206 {
+            return Err(self.failure(blob.action(), "it sends another part than it was asked for").retry(None));
+        }
+        while blob.offset < from {
+            let before = blob.offset;
+            let Some(mut chunk) = blob.chunk().await? else { break };
+            blob.rest = chunk.split_off(usize::try_from(from - before).unwrap_or(usize::MAX).min(chunk.len()));
+        }
+        Ok(blob)
     }
 
     async fn open_blob(&self, repository: &Repository, digest: &Digest, offset: u64) -> Result<Response, Error> {
@@ -92,6 +110,9 @@ impl Blob {
     /// # Errors
     /// See [`Error`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if !self.rest.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.rest)));
+        }
         loop {
             let error = match timeout(STALL, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => {
@@ -114,13 +135,7 @@ impl Blob {
     /// Opens the blob again at the offset. A registry that does not know `Range` ends it with the error that broke it.
     async fn resume(&mut self, broken: Error) -> Result<(), Error> {
         let response = self.registry.open_blob(&self.repository, &self.digest, self.offset).await?;
-        let at_offset = match response.status().as_u16() {
-            206 => response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).is_some_and(|range| {
-                range.strip_prefix("bytes ").and_then(|range| range.split('-').next()) == Some(self.offset.to_string().as_str())
-            }),
-            _ => self.offset == 0,
-        };
-        if !at_offset {
+        if !starts_at(&response, self.offset) {
             return Err(broken);
         }
         self.response = response;
@@ -148,4 +163,13 @@ impl Blob {
     fn action(&self) -> String {
         format!("GET blob {} from byte {}", at(&self.repository, &self.digest), self.offset)
     }
+}
+
+/// Whether an answer begins with this byte of what was asked for.
+fn starts_at(response: &Response, offset: u64) -> bool {
+    if response.status() != 206 {
+        return offset == 0;
+    }
+    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes "));
+    range.and_then(|range| range.split('-').next()) == Some(offset.to_string().as_str())
 }

@@ -36,7 +36,7 @@ pub use self::{
 pub(crate) use self::{
     send::pause,
     strategy::{PART, Strategy},
-    upload::Part,
+    upload::{Part, Told},
 };
 use crate::{
     Http, Login,

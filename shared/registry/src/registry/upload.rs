@@ -41,6 +41,17 @@ pub enum UploadStart {
     Begun(Upload),
 }
 
+/// What a registry tells of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It has so many bytes.
+    Bytes(u64),
+    /// It does not tell.
+    Nothing,
+    /// It has forgotten it.
+    Gone,
+}
+
 /// What one `PATCH` carries.
 pub(crate) struct Part<S> {
     pub(crate) content: S,
@@ -128,6 +139,30 @@ impl Registry {
             upload.location = location;
         }
         Ok(end_of_range(&response))
+    }
+
+    /// The registry has answered a `PATCH` before it had all of it: what it has is anybody's guess.
+    pub(crate) fn early(&self, upload: &Upload) -> Error {
+        self.failure(upload.action("PATCH"), "it was answered before it had ended").retry(None)
+    }
+
+    /// Asks where a broken upload is to be gone on with.
+    ///
+    /// # Errors
+    /// See [`Error`]: nobody is to be reached.
+    pub(crate) async fn ask_upload(&self, upload: &mut Upload) -> Result<Told, Error> {
+        let action = upload.action("GET");
+        let scope = Scope::Push(upload.repository.clone());
+        let response = match self.send(&Call::get(&action, upload.location.clone(), scope)).await {
+            Ok(response) => response,
+            Err(error) if error.is_retry() => return Err(error),
+            // Object storage has its own way with a GET, and ECR has none.
+            Err(error) => return Ok(if error.failure().status() == Some(404) { Told::Gone } else { Told::Nothing }),
+        };
+        if let Some(location) = self.location(&action, &response)? {
+            upload.location = location;
+        }
+        Ok(end_of_range(&response).map_or(Told::Nothing, Told::Bytes))
     }
 
     /// Sends all the content of an upload with the request that ends it.

@@ -1,7 +1,10 @@
 //! A proxy in front of a real registry that behaves as some service does. It takes a request's body whole before it hands it on,
 //! as object storage does, so that a request that breaks leaves nothing behind.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use axum::{Router, body::Body, extract::Request, response::Response};
 use bytes::{Bytes, BytesMut};
@@ -17,6 +20,7 @@ pub(crate) struct Seen {
     /// `Content-Length`.
     pub(crate) length: Option<u64>,
     pub(crate) content_range: Option<String>,
+    pub(crate) range: Option<String>,
     /// How much of its body has come.
     pub(crate) received: u64,
     /// What was answered; 0 where nothing was.
@@ -41,6 +45,8 @@ pub(crate) enum Deed {
     Answer(Response),
     /// The connection breaks after so many bytes of the body, and the registry sees nothing.
     Break(u64),
+    /// The connection breaks after so many bytes of the body, and the registry keeps them.
+    Keep(u64),
     /// The registry does it, and nobody is told.
     LoseAnswer,
     /// Passed on after something else.
@@ -57,6 +63,9 @@ pub(crate) struct Peculiar {
     upstream: String,
     client: reqwest::Client,
     seen: Arc<Mutex<Vec<Seen>>>,
+    /// Where sessions go on that have got bytes of which their client does not know: docker-registry's `Location` holds the
+    /// offset, others' do not.
+    kept: Arc<Mutex<HashMap<String, String>>>,
     rule: Rule,
     turn: Turn,
 }
@@ -74,6 +83,7 @@ impl Peculiar {
             upstream: upstream.to_owned(),
             client: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap(),
             seen: Arc::default(),
+            kept: Arc::default(),
             rule: Arc::new(rule),
             turn: Arc::new(turn),
         };
@@ -120,6 +130,7 @@ impl Peculiar {
             target: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
             length: header("content-length").and_then(|length| length.parse().ok()),
             content_range: header("content-range"),
+            range: header("range"),
             ..Seen::default()
         };
         let number = {
@@ -128,20 +139,28 @@ impl Peculiar {
             all.len() - 1
         };
         let mut deed = (self.rule)(&seen);
-        let limit = if let Deed::Break(after) = deed { after } else { u64::MAX };
+        let limit = if let Deed::Break(after) | Deed::Keep(after) = deed { after } else { u64::MAX };
         let Some(bytes) = self.body(body, number, limit).await else { return broken() };
         seen.received = bytes.len() as u64;
         let answered = match &mut deed {
             Deed::Answer(response) => std::mem::take(response),
             Deed::Break(_) => return broken(),
-            Deed::Pass | Deed::LoseAnswer | Deed::After(_) => {
+            Deed::Pass | Deed::LoseAnswer | Deed::Keep(_) | Deed::After(_) => {
                 if let Deed::After(wait) = &mut deed {
                     wait.await;
                 }
+                let kept = self.kept.lock().unwrap().remove(seen.session());
+                let target = kept.unwrap_or_else(|| seen.target.clone());
                 // Locations are built from `Host`: they lead back here.
-                let url = format!("{}{}", self.upstream, seen.target);
-                let passed = self.client.request(parts.method, url).headers(parts.headers).body(bytes).send().await.unwrap();
-                if let Deed::LoseAnswer = deed {
+                let mut headers = parts.headers;
+                headers.remove("content-length");
+                let request = self.client.request(parts.method, format!("{}{target}", self.upstream));
+                let passed = request.headers(headers).body(bytes).send().await.unwrap();
+                if matches!(deed, Deed::LoseAnswer | Deed::Keep(_)) {
+                    if let Some(next) = passed.headers().get("location") {
+                        let next = next.to_str().unwrap().trim_start_matches(&self.url).to_owned();
+                        self.kept.lock().unwrap().insert(seen.session().into(), next);
+                    }
                     return broken();
                 }
                 (self.turn)(&seen, http::Response::from(passed).map(Body::new))
@@ -160,6 +179,7 @@ impl Peculiar {
         while (bytes.len() as u64) < limit {
             let Some(chunk) = stream.next().await else { break };
             bytes.extend_from_slice(&chunk.ok()?);
+            bytes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
             if let Some(seen) = self.seen.lock().unwrap().get_mut(number) {
                 seen.received = bytes.len() as u64;
             }
