@@ -24,6 +24,16 @@ pub enum Error {
     /// The target's tag is immutable and has another digest: what overwriting was meant to do, the registry forbids.
     #[error("{0}")]
     Immutable(Box<Failure>),
+    /// The deadline has come. What is at the target stays there, and the next call goes on with it.
+    #[error("{failure}")]
+    Interrupted {
+        /// What was under way.
+        failure: Box<Failure>,
+        /// So many bytes of blobs the target has.
+        done: u64,
+        /// Of so many.
+        planned: u64,
+    },
 }
 
 impl Error {
@@ -43,7 +53,11 @@ impl Error {
     /// What happened.
     pub fn failure(&self) -> &Failure {
         match self {
-            Self::Retry { failure, .. } | Self::Refused(failure) | Self::Schema1(failure) | Self::Immutable(failure) => failure,
+            Self::Retry { failure, .. }
+            | Self::Interrupted { failure, .. }
+            | Self::Refused(failure)
+            | Self::Schema1(failure)
+            | Self::Immutable(failure) => failure,
         }
     }
 
@@ -135,6 +149,10 @@ impl Failure {
 
     pub(crate) fn retry(self, after: Option<Duration>) -> Error {
         Error::Retry { failure: Box::new(self), after }
+    }
+
+    pub(crate) fn interrupted(self, done: u64, planned: u64) -> Error {
+        Error::Interrupted { failure: Box::new(self), done, planned }
     }
 
     /// The registry's name.

@@ -19,7 +19,7 @@ mod registry;
 
 pub use self::{
     auth::Login,
-    copy::{Attached, Copier, Endpoint, Limits, Moved, Options, Outcome, Progress, Resolved},
+    copy::{Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Limits, Moved, Options, Outcome, Progress, Resolved},
     error::{Error, Failure},
     http::Http,
     manifest::{Descriptor, Manifest},

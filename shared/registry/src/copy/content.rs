@@ -7,7 +7,10 @@ use std::sync::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, timeout_at},
+};
 
 use super::Endpoint;
 use crate::{
@@ -150,12 +153,23 @@ impl Content {
 }
 
 /// So many bytes of some content, as a request's body that outlives no borrow. It counts what it lets go.
-pub(super) fn stream_of(content: Shared, length: u64, sent: Arc<AtomicU64>) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-    let pieces = stream::try_unfold((content, length), |(content, left)| async move {
-        if left == 0 {
+/// It ends early, and well, when its time is over.
+pub(super) fn stream_of(
+    content: Shared,
+    length: u64,
+    until: Option<Instant>,
+    sent: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    let pieces = stream::try_unfold((content, length), move |(content, left)| async move {
+        // Asked for here as well, because a time-out is not looked at while there is always something to do.
+        if left == 0 || until.is_some_and(|until| Instant::now() >= until) {
             return Ok(None);
         }
-        let piece = content.lock().await.next(left).await?;
+        let next = async { content.lock().await.next(left).await };
+        let piece = match until {
+            Some(until) => timeout_at(until, next).await.unwrap_or(Ok(None))?,
+            None => next.await?,
+        };
         Ok(piece.map(|piece| {
             let left = left - piece.len() as u64;
             (piece, (content, left))

@@ -1,9 +1,14 @@
 //! Bringing one blob to the target: find it there, mount it, or upload it.
 
-use super::{Copier, Endpoint, Limits, Moved, Progress, memory::Belief, upload::Transfer};
+use std::time::Duration;
+
+use tokio::sync::SemaphorePermit;
+use transship_model::Reference;
+
+use super::{Bounds, Copier, Endpoint, Limits, Moved, Progress, memory::Belief, upload::Transfer};
 use crate::{
     Descriptor, Error,
-    registry::{Upload, UploadStart, at},
+    registry::{UploadStart, at},
 };
 
 impl Copier {
@@ -18,11 +23,19 @@ impl Copier {
         target: &Endpoint,
         blob: Descriptor,
         belief: Belief,
+        bounds: &Bounds<'_>,
         progress: &dyn Progress,
     ) -> Result<Moved, Error> {
         let (registry, repository, digest) = (&target.registry, &target.repository, &blob.digest);
+        let interrupted = || {
+            let problem = "there was no time to begin with it";
+            target.failure("bringing", &Reference::Digest(digest.clone()), problem).interrupted(0, blob.size)
+        };
+        if bounds.are_over_after(Duration::ZERO) {
+            return Err(interrupted());
+        }
         let what = if registry.refuses_mounts() { at(repository, digest) } else { digest.to_string() };
-        let _turn = self.memory.turn(registry, &what).await;
+        let _turn = bounds.wait(self.memory.turn(registry, &what)).await.ok_or_else(interrupted)?;
 
         let believed = belief == Belief::Memory && self.memory.has(target, digest);
         if believed || registry.has_blob_as(target.push(), repository, digest).await? {
@@ -41,9 +54,12 @@ impl Copier {
             Some(UploadStart::Begun(upload)) => Some(upload),
             None => None,
         };
-        self.transfer(source, target, &blob, begun, progress).await?;
+        let transfer = Transfer::new(source, target, &blob, bounds, progress);
+        let permits = bounds.wait(self.permits(target, &blob)).await.ok_or_else(interrupted)?;
+        let saved = transfer.run(begun).await?;
+        drop(permits);
         self.memory.saw(target, digest);
-        Ok(Moved { blobs_copied: 1, bytes_moved: blob.size, ..Moved::default() })
+        Ok(Moved { blobs_copied: 1, bytes_moved: blob.size - saved, bytes_saved: saved, ..Moved::default() })
     }
 
     /// Tries to mount a blob from a repository that has it. Whatever goes wrong, it can be uploaded: Harbor answers 401 where
@@ -66,22 +82,14 @@ impl Copier {
         }
     }
 
-    /// Uploads a blob, holding what it takes of the process's limits.
-    async fn transfer(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        blob: &Descriptor,
-        begun: Option<Upload>,
-        progress: &dyn Progress,
-    ) -> Result<(), Error> {
+    /// What an upload takes of the process's limits.
+    async fn permits(&self, target: &Endpoint, blob: &Descriptor) -> [Option<SemaphorePermit<'_>>; 2] {
         let memory = target.registry.strategy().memory(blob.size).max(blob.size.min(Limits::BUFFERED as u64));
         let weight = usize::try_from(memory).unwrap_or(usize::MAX).min(self.limits.bytes_in_flight);
         let weight = u32::try_from(weight >> 10).unwrap_or(u32::MAX).max(1);
         // In this order for everybody, or two could wait for each other. The semaphores are never closed; if they were, nothing
         // would be limited and nothing lost.
-        let _blob = self.blobs.acquire().await;
-        let _bytes = self.kibibytes.acquire_many(weight).await;
-        Transfer::new(source, target, blob, progress).run(begun).await
+        let blob = self.blobs.acquire().await.ok();
+        [blob, self.kibibytes.acquire_many(weight).await.ok()]
     }
 }

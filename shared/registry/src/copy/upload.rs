@@ -8,15 +8,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::{join, sync::Mutex as AsyncMutex, time::sleep};
+use tokio::{
+    join,
+    sync::Mutex as AsyncMutex,
+    time::{Instant, sleep},
+};
 
 use super::{
-    Endpoint, Progress,
+    Bounds, Checkpoint, Endpoint, Progress,
     content::{Content, Mark, stream_of, stream_of_chunk},
 };
 use crate::{
-    Descriptor, Error,
-    registry::{PART, Part, Registry, Strategy, Told, Upload, pause},
+    Descriptor, Error, Failure,
+    registry::{CHUNK, PART, Part, Registry, Strategy, Told, Upload, at, pause},
 };
 
 /// How often progress is told.
@@ -27,9 +31,14 @@ pub(super) struct Transfer<'a> {
     source: &'a Endpoint,
     target: &'a Endpoint,
     blob: &'a Descriptor,
+    bounds: &'a Bounds<'a>,
     progress: &'a dyn Progress,
     /// What has been told of it.
     told: u64,
+    /// What another process had brought.
+    found: u64,
+    /// Whether there is a checkpoint of it.
+    kept: bool,
 }
 
 /// An upload, and what the target has of it.
@@ -41,6 +50,8 @@ struct Session {
     offset: u64,
     /// Places that have been sent and not been acknowledged.
     sent: Vec<Mark>,
+    /// Whether it comes from a checkpoint.
+    loaded: bool,
     /// Whether it has to be asked what it has before it is gone on with.
     broken: bool,
     /// Whether it has been gone on with, and not been seen to work since.
@@ -60,24 +71,38 @@ impl Session {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn new(source: &'a Endpoint, target: &'a Endpoint, blob: &'a Descriptor, progress: &'a dyn Progress) -> Self {
-        Self { source, target, blob, progress, told: 0 }
+    pub(super) fn new(
+        source: &'a Endpoint,
+        target: &'a Endpoint,
+        blob: &'a Descriptor,
+        bounds: &'a Bounds<'a>,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        Self { source, target, blob, bounds, progress, told: 0, found: 0, kept: false }
     }
 
     /// Brings the blob to the target. A broken upload goes on where the target has it, or starts again if it has forgotten it: a few
     /// times without getting further. Content that was not what the descriptor says is fetched once more; and where the target
     /// refuses the way in which it was sent, the next way follows. What worked is remembered.
-    pub(super) async fn run(mut self, begun: Option<Upload>) -> Result<(), Error> {
+    ///
+    /// Gives back how much of it had been brought before.
+    pub(super) async fn run(mut self, begun: Option<Upload>) -> Result<u64, Error> {
         let mut strategy = self.registry().strategy();
-        let mut session = begun.map(|upload| self.session(upload));
+        let mut session = self.load(begun, strategy).await;
         let (mut tried, mut mismatched, mut furthest) = (1, false, 0);
         loop {
-            let error = match self.attempt(&mut session, strategy).await {
-                Ok(()) => {
+            let began = Instant::now();
+            let bounds = self.bounds;
+            let error = match bounds.end(self.attempt(&mut session, strategy)).await {
+                Some(Ok(())) => {
                     self.registry().learn_strategy(strategy);
-                    return Ok(());
+                    self.clear().await;
+                    return Ok(self.found);
                 }
-                Err(error) => error,
+                Some(Err(error @ Error::Interrupted { .. })) => return Err(error),
+                Some(Err(error)) => error,
+                None if strategy == Strategy::Whole && bounds.gave_most_since(began) => return Err(self.never()),
+                None => return Err(self.interrupted(session.as_ref())),
             };
             let reached = session.as_ref().map_or(0, |session| session.acknowledged.offset);
             let resumed = session.as_ref().is_some_and(|session| session.resumed);
@@ -99,9 +124,15 @@ impl<'a> Transfer<'a> {
                     (furthest, tried) = (reached, 1);
                 }
                 let Some(pause) = pause(&error, tried) else {
-                    self.give_up(session.take()).await;
+                    // What has a checkpoint is worth coming back to, if that is of use.
+                    if !(self.kept && error.is_retry()) {
+                        self.give_up(session.take()).await;
+                    }
                     return Err(error);
                 };
+                if bounds.are_over_after(pause) {
+                    return Err(self.interrupted(session.as_ref()));
+                }
                 tried += 1;
                 if let Some(session) = &mut session {
                     session.broken = true;
@@ -110,6 +141,55 @@ impl<'a> Transfer<'a> {
             }
             tracing::debug!(registry = self.registry().name(), %error, reached, "going on with a broken upload");
         }
+    }
+
+    /// What to begin with: where another process had to stop, or what the target has begun.
+    async fn load(&mut self, begun: Option<Upload>, strategy: Strategy) -> Option<Session> {
+        let begun = begun.map(|upload| self.session(upload));
+        // What goes with one request has no middle.
+        let large = self.blob.size > strategy.in_one();
+        let Some(checkpoints) = self.bounds.checkpoints().filter(|_| large) else { return begun };
+        let Some(checkpoint) = checkpoints.load(self.target, &self.blob.digest).await else { return begun };
+        self.kept = true;
+        let Some((upload, acknowledged, misleading)) = checkpoint.restore(self.target, self.blob) else { return begun };
+        if let Some(begun) = begun {
+            self.registry().abandon_upload(begun.upload).await;
+        }
+        let offset = acknowledged.offset;
+        Some(Session { acknowledged, offset, loaded: true, broken: true, misleading, ..self.session(upload) })
+    }
+
+    /// Keeps how far an upload has come.
+    async fn keep(&mut self, session: &Session) {
+        if let Some(checkpoints) = self.bounds.checkpoints() {
+            self.kept = true;
+            let checkpoint = Checkpoint::new(&session.upload, &session.acknowledged, session.misleading);
+            checkpoints.save(self.target, &self.blob.digest, &checkpoint).await;
+        }
+    }
+
+    async fn clear(&mut self) {
+        if let Some(checkpoints) = self.bounds.checkpoints().filter(|_| std::mem::take(&mut self.kept)) {
+            checkpoints.clear(self.target, &self.blob.digest).await;
+        }
+    }
+
+    /// The time is over.
+    fn interrupted(&self, session: Option<&Session>) -> Error {
+        let (done, size) = (session.filter(|_| self.kept).map_or(0, |session| session.acknowledged.offset), self.blob.size);
+        self.failure(format!("the time was over after {done} of {size} bytes")).interrupted(done, size)
+    }
+
+    /// The time was over, and would be the next time.
+    fn never(&self) -> Error {
+        self.failure("the registry takes it in one request only, and that does not end in the time there is")
+            .hint("copy it with `transship serve` or `transship copy`, which have no limit of time")
+            .refused()
+    }
+
+    fn failure(&self, problem: impl Into<String>) -> Failure {
+        let Endpoint { registry, repository } = self.target;
+        Failure::new(registry.name(), format!("uploading blob {}", at(repository, &self.blob.digest)), problem)
     }
 
     /// Asks the target what it has of a broken upload. If it is not to be gone on with, there is none from here on.
@@ -137,6 +217,10 @@ impl<'a> Transfer<'a> {
             going.acknowledged = mark;
         }
         (going.offset, going.resumed, going.broken) = (offset, true, false);
+        if std::mem::take(&mut going.loaded) {
+            self.progress.saved(offset);
+            (self.told, self.found) = (offset, offset);
+        }
         self.tell(offset);
         Ok(())
     }
@@ -144,6 +228,8 @@ impl<'a> Transfer<'a> {
     /// Leaves a session, of which nothing counts any more.
     async fn give_up(&mut self, session: Option<Session>) {
         self.tell(0);
+        self.found = 0;
+        self.clear().await;
         if let Some(session) = session {
             self.registry().abandon_upload(session.upload).await;
         }
@@ -189,21 +275,28 @@ impl<'a> Transfer<'a> {
     /// All of it with the request that ends the session.
     async fn put(&mut self, session: &Session, content: Content) -> Result<(), Error> {
         let sent = Arc::new(AtomicU64::new(0));
-        let body = stream_of(Arc::new(AsyncMutex::new(content)), self.blob.size, sent.clone());
+        let body = stream_of(Arc::new(AsyncMutex::new(content)), self.blob.size, None, sent.clone());
         let put = self.target.registry.put_content(&session.upload, self.blob.size, body);
         self.telling(&sent, put).await
     }
 
     /// Long streamed parts.
     async fn send_parts(&mut self, session: &mut Session, content: Content) -> Result<(), Error> {
-        let (size, part) = (self.blob.size, PART.max(session.upload.chunk_min()));
+        let size = self.blob.size;
         let content = Arc::new(AsyncMutex::new(content));
         while session.acknowledged.offset < size {
+            if self.bounds.are_over_after(Duration::ZERO) {
+                return Err(self.interrupted(Some(session)));
+            }
+            // A part without a length ends when it has to; where it needs one, short ones end soon enough.
+            let until = self.bounds.deadline().filter(|_| self.registry().takes_open_ends(&session.upload));
+            let part = if until.is_none() && self.bounds.deadline().is_some() { CHUNK as u64 } else { PART };
             let offset = session.acknowledged.offset;
-            let length = part.min(size - offset);
+            let length = part.max(session.upload.chunk_min()).min(size - offset);
             let sent = Arc::new(AtomicU64::new(offset));
-            let body = stream_of(content.clone(), length, sent.clone());
-            let part = Part { content: body, offset, length, ranged: length < size };
+            let body = stream_of(content.clone(), length, until, sent.clone());
+            let known = until.is_none().then_some(length);
+            let part = Part { content: body, offset, length: known, ranged: length < size };
             let patch = self.target.registry.patch(&mut session.upload, part);
             let told = match self.telling(&sent, patch).await {
                 Ok(told) => told,
@@ -214,26 +307,35 @@ impl<'a> Transfer<'a> {
                 }
             };
             let mark = content.lock().await.mark();
-            if mark.offset != offset + length {
+            if until.is_none() && mark.offset != offset + length {
                 return Err(self.registry().early(&session.upload));
             }
             session.acknowledge(mark, told);
+            self.keep(session).await;
         }
         Ok(())
     }
 
     /// Chunks from memory: the next is read while one is being written.
     async fn send_chunks(&mut self, session: &mut Session, mut content: Content, size: usize) -> Result<(), Error> {
-        let mut bytes = content.fill(size).await?;
-        while !bytes.is_empty() {
+        let bounds = self.bounds;
+        let mut next = bounds.wait(content.fill(size)).await;
+        loop {
+            let Some(bytes) = next.filter(|_| !bounds.are_over_after(Duration::ZERO)) else {
+                return Err(self.interrupted(Some(session)));
+            };
+            let bytes = bytes?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
             let end = content.mark();
             let offset = session.acknowledged.offset;
             let sent = Arc::new(AtomicU64::new(offset));
-            let length = bytes.len() as u64;
+            let length = Some(bytes.len() as u64);
             let part = Part { content: stream_of_chunk(bytes, sent.clone()), offset, length, ranged: true };
             let patch = self.target.registry.patch(&mut session.upload, part);
             // Not one or the other: a chunk that is on its way arrives, whatever has become of the source.
-            let (written, next) = join!(self.telling(&sent, patch), content.fill(size));
+            let (written, read) = join!(self.telling(&sent, patch), bounds.wait(content.fill(size)));
             match written {
                 Ok(told) => session.acknowledge(end, told),
                 Err(error) => {
@@ -241,9 +343,9 @@ impl<'a> Transfer<'a> {
                     return Err(error);
                 }
             }
-            bytes = next?;
+            self.keep(session).await;
+            next = read;
         }
-        Ok(())
     }
 
     /// Tells progress while something is done that counts what it sends.
@@ -271,7 +373,16 @@ impl<'a> Transfer<'a> {
 
     fn session(&self, upload: Upload) -> Session {
         let acknowledged = Mark::start(self.blob);
-        Session { upload, acknowledged, offset: 0, sent: Vec::new(), broken: false, resumed: false, misleading: false }
+        Session {
+            upload,
+            acknowledged,
+            offset: 0,
+            sent: Vec::new(),
+            loaded: false,
+            broken: false,
+            resumed: false,
+            misleading: false,
+        }
     }
 
     fn registry(&self) -> &'a Registry {

@@ -35,7 +35,7 @@ pub use self::{
 };
 pub(crate) use self::{
     send::pause,
-    strategy::{PART, Strategy},
+    strategy::{CHUNK, PART, Strategy},
     upload::{Part, Told},
 };
 use crate::{

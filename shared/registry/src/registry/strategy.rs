@@ -18,7 +18,7 @@ pub(crate) enum Strategy {
 
 const MIB: usize = 1 << 20;
 /// What fits ECR, which takes chunks of 5 to 10 MiB, and ACR, which takes no more than about 20 MB at once.
-const CHUNK: usize = 8 * MIB;
+pub(crate) const CHUNK: usize = 8 * MIB;
 /// What fits GHCR, which answers 416 to more.
 const SMALL_CHUNK: usize = 4 * MIB;
 /// The greatest chunk that is kept in memory because a registry asks for chunks of some size at least.

@@ -57,7 +57,8 @@ pub(crate) struct Part<S> {
     pub(crate) content: S,
     /// The first byte's place in the blob.
     pub(crate) offset: u64,
-    pub(crate) length: u64,
+    /// How many bytes follow; `None` if that shows when it ends.
+    pub(crate) length: Option<u64>,
     /// Whether it is told which bytes these are. Where one `PATCH` has them all, Docker's own client does not.
     pub(crate) ranged: bool,
 }
@@ -127,11 +128,12 @@ impl Registry {
     {
         let Part { content, offset, length, ranged } = part;
         let action = upload.action("PATCH");
-        // Object storage, to which a Location may lead, takes no body of unknown length; nor does ACR.
         let mut request = self.client(&action, &upload.location).await?.patch(upload.location.clone());
-        request = request.header(CONTENT_LENGTH, length);
-        if ranged {
-            request = request.header(CONTENT_RANGE, format!("{offset}-{}", (offset + length).saturating_sub(1)));
+        if let Some(length) = length {
+            request = request.header(CONTENT_LENGTH, length);
+            if ranged {
+                request = request.header(CONTENT_RANGE, format!("{offset}-{}", (offset + length).saturating_sub(1)));
+            }
         }
         let response = self.send_content(upload, &action, request, content).await?;
         // ECR answers 201, others 202 or 204. Without a new Location the old one holds.
@@ -139,6 +141,11 @@ impl Registry {
             upload.location = location;
         }
         Ok(end_of_range(&response))
+    }
+
+    /// Whether a part of an upload may have a length that shows when it ends. Object storage, to which a `Location` may lead, takes none.
+    pub(crate) fn takes_open_ends(&self, upload: &Upload) -> bool {
+        self.is_own(&upload.location)
     }
 
     /// The registry has answered a `PATCH` before it had all of it: what it has is anybody's guess.
@@ -266,6 +273,16 @@ impl Upload {
     /// The least that the registry wants a chunk to have, unless it is the last: `OCI-Chunk-Min-Length`.
     pub(crate) fn chunk_min(&self) -> u64 {
         self.chunk_min
+    }
+
+    /// An upload that was begun elsewhere.
+    pub(crate) fn at(location: Url, repository: Repository, digest: Digest) -> Self {
+        Self { location, repository, digest, chunk_min: 0 }
+    }
+
+    /// Where it goes on.
+    pub(crate) fn location(&self) -> &Url {
+        &self.location
     }
 
     fn action(&self, verb: &str) -> String {

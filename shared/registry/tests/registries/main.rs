@@ -10,3 +10,4 @@ mod hostile;
 mod login;
 mod peculiar;
 mod resuming;
+mod stopping;

@@ -47,6 +47,8 @@ pub(crate) enum Deed {
     Break(u64),
     /// The connection breaks after so many bytes of the body, and the registry keeps them.
     Keep(u64),
+    /// Passed on as it comes, not when it is whole.
+    Stream,
     /// The registry does it, and nobody is told.
     LoseAnswer,
     /// Passed on after something else.
@@ -63,8 +65,8 @@ pub(crate) struct Peculiar {
     upstream: String,
     client: reqwest::Client,
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// Where sessions go on that have got bytes of which their client does not know: docker-registry's `Location` holds the
-    /// offset, others' do not.
+    /// Where sessions go on: docker-registry's `Location` holds the offset, so that it forgets a session whose client has missed an
+    /// answer. Others' does not.
     kept: Arc<Mutex<HashMap<String, String>>>,
     rule: Rule,
     turn: Turn,
@@ -90,7 +92,8 @@ impl Peculiar {
         let serving = this.clone();
         let app = Router::new().fallback(move |request: Request| {
             let this = serving.clone();
-            async move { this.handle(request).await }
+            // What has come whole is handed on, even if whoever sent it is gone.
+            async move { tokio::spawn(this.handle(request)).await.unwrap() }
         });
         tokio::spawn(async move { axum::serve(listener, app).await });
         this
@@ -140,27 +143,36 @@ impl Peculiar {
         };
         let mut deed = (self.rule)(&seen);
         let limit = if let Deed::Break(after) | Deed::Keep(after) = deed { after } else { u64::MAX };
+        if let Deed::Stream = deed {
+            let request = self.client.request(parts.method, format!("{}{}", self.upstream, seen.target));
+            let body = reqwest::Body::wrap_stream(self.clone().counted(body, number));
+            let Ok(passed) = request.headers(parts.headers).body(body).send().await else { return broken() };
+            return http::Response::from(passed).map(Body::new);
+        }
         let Some(bytes) = self.body(body, number, limit).await else { return broken() };
         seen.received = bytes.len() as u64;
         let answered = match &mut deed {
             Deed::Answer(response) => std::mem::take(response),
             Deed::Break(_) => return broken(),
-            Deed::Pass | Deed::LoseAnswer | Deed::Keep(_) | Deed::After(_) => {
+            Deed::Stream | Deed::Pass | Deed::LoseAnswer | Deed::Keep(_) | Deed::After(_) => {
                 if let Deed::After(wait) = &mut deed {
                     wait.await;
                 }
-                let kept = self.kept.lock().unwrap().remove(seen.session());
-                let target = kept.unwrap_or_else(|| seen.target.clone());
+                let mut target = seen.target.clone();
+                if let Some(kept) = self.kept.lock().unwrap().get(seen.session()) {
+                    let digest = seen.target.find("&digest=").map_or("", |at| &seen.target[at..]);
+                    target = format!("{kept}{digest}");
+                }
                 // Locations are built from `Host`: they lead back here.
                 let mut headers = parts.headers;
                 headers.remove("content-length");
                 let request = self.client.request(parts.method, format!("{}{target}", self.upstream));
                 let passed = request.headers(headers).body(bytes).send().await.unwrap();
+                if let (Some(next), true) = (passed.headers().get("location"), seen.is("PATCH", "/uploads/")) {
+                    let next = next.to_str().unwrap().trim_start_matches(&self.url).to_owned();
+                    self.kept.lock().unwrap().insert(seen.session().into(), next);
+                }
                 if matches!(deed, Deed::LoseAnswer | Deed::Keep(_)) {
-                    if let Some(next) = passed.headers().get("location") {
-                        let next = next.to_str().unwrap().trim_start_matches(&self.url).to_owned();
-                        self.kept.lock().unwrap().insert(seen.session().into(), next);
-                    }
                     return broken();
                 }
                 (self.turn)(&seen, http::Response::from(passed).map(Body::new))
@@ -170,6 +182,14 @@ impl Peculiar {
             seen.status = answered.status().as_u16();
         }
         answered
+    }
+
+    fn counted(self, body: Body, number: usize) -> impl futures_util::Stream<Item = Result<Bytes, axum::Error>> {
+        body.into_data_stream().inspect(move |chunk| {
+            if let (Ok(chunk), Some(seen)) = (chunk, self.seen.lock().unwrap().get_mut(number)) {
+                seen.received += chunk.len() as u64;
+            }
+        })
     }
 
     /// A request's body; `None` if it broke off.
