@@ -138,6 +138,11 @@ impl Failure {
         Self { status: Some(status.as_u16()), codes, ..Self::new(registry, action, problem) }
     }
 
+    /// As if the registry had answered so.
+    pub(crate) fn with_status(self, status: u16) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

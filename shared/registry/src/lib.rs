@@ -13,6 +13,7 @@ mod digest;
 mod error;
 mod host;
 mod http;
+mod limit;
 mod manifest;
 mod reference;
 mod registry;

@@ -208,6 +208,8 @@ impl Registry {
             Some(authorization) => authorization.apply(request),
             None => request,
         };
+        // Its turn is over as soon as it has begun: content may take long, and to come it may need a turn of its own.
+        let ticket = if own { Some(self.enter(action).await?.ticket()) } else { None };
         let sent = tokio::select! {
             sent = request.send() => sent.map_err(|error| self.unreachable(action, error)),
             waited = flow.stalled() => Err(self.stalled(action, waited)),
@@ -217,6 +219,9 @@ impl Registry {
             (_, Some(error)) => return Err(error),
             (sent, None) => sent?,
         };
+        if let Some(ticket) = ticket {
+            self.answered(ticket, &response);
+        }
         if response.status() == 401 && own {
             let headers = response.headers().clone();
             let refusal = self.answer(action, response).await;

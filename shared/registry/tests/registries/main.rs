@@ -7,6 +7,7 @@ mod copying;
 mod destinations;
 mod fixture;
 mod hostile;
+mod limits;
 mod login;
 mod peculiar;
 mod resuming;
