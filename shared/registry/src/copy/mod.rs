@@ -177,8 +177,8 @@ pub enum Outcome {
 pub struct Limits {
     /// Blobs in transfer at the same time, in all copies of the process.
     pub blobs: usize,
-    /// Bytes of them in memory at the same time: a large blob counts with [`Limits::BUFFERED`], a small one with its size, so
-    /// that many small ones go side by side and few large ones.
+    /// Bytes of them in memory at the same time: a large blob counts with [`Limits::BUFFERED`], or with two chunks where the target
+    /// takes chunks, a small one with its size, so that many small ones go side by side and few large ones.
     pub bytes_in_flight: usize,
 }
 
