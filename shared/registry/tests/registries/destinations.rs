@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -67,12 +67,19 @@ async fn refused(proxy: &Peculiar, behind: &Distribution, kind: Kind, size: usiz
 /// As Amazon's: chunks of at most 10 MiB, and of at least 5 but for the last; 201; a `Range` that stays at the first chunk; no
 /// asking; no repository that has not been made.
 async fn ecr(behind: &Distribution) -> Peculiar {
+    ecr_that_breaks(behind, usize::MAX).await
+}
+
+/// The same, whose connection breaks in the nth chunk.
+async fn ecr_that_breaks(behind: &Distribution, nth: usize) -> Peculiar {
+    let patches = AtomicUsize::new(0);
     let before: Arc<Mutex<HashMap<String, u64>>> = Arc::default();
     let ends: Arc<Mutex<HashMap<String, String>>> = Arc::default();
     let rule = move |seen: &Seen| {
         let length = seen.length.unwrap_or(u64::MAX);
         match seen.method.as_str() {
             "POST" if !seen.target.starts_with("/v2/app/") => refuse(404, "NAME_UNKNOWN"),
+            "PATCH" if patches.fetch_add(1, Ordering::SeqCst) + 1 == nth => Deed::Break(1_000_000),
             "PATCH" if length > 10 << 20 => refuse(400, "BLOB_UPLOAD_INVALID"),
             "PATCH" => match before.lock().unwrap().insert(seen.session().into(), length) {
                 Some(before) if before < 5 << 20 => refuse(400, "BLOB_UPLOAD_INVALID"),
@@ -105,6 +112,19 @@ async fn ecr_gets_parts_within_its_bounds() {
     assert_eq!(chunks, expected);
     // Nothing but the config and the chunks: what is small goes with the PUT.
     assert_eq!(proxy.count("PATCH", UPLOADS), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ecr_tells_of_an_upload_is_not_believed_when_it_breaks() {
+    for nth in [1, 2, 3] {
+        let (a, b) = (Distribution::start(), Distribution::start());
+        let proxy = ecr_that_breaks(&b, nth).await;
+        let layer = much(1, 21 * MIB);
+        let target = target(&Http::new().unwrap(), &proxy.url, Kind::Ecr);
+        carry(&endpoint("source", &a.url, "app"), &target, &b, "v1", &layer).await;
+        let sent: u64 = proxy.seen().iter().filter(|seen| seen.method == "PATCH").map(|seen| seen.received).sum();
+        assert_eq!((sent, proxy.count("POST", UPLOADS)), (layer.len() as u64 + 1_000_000, 2), "broken in chunk {nth}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
