@@ -183,7 +183,7 @@ fn a_key_that_is_given_twice_is_a_mistake_and_hides_no_other() {
         "line 4: the key 'name' is given twice here",
         "line 5: the key 'endpoint' is given twice here",
         "line 6: the key 'name' is given twice here",
-        "line 6: instances[1].kind: 'x' is no kind: The kinds are distribution, harbor, oci",
+        "line 6: instances[1].kind: 'x' is no kind: The kinds are distribution, harbor, ecr, ghcr, google, acr, quay, docker-hub, gitlab, oci",
         "line 7: instances[2].name: line 6 has an instance 'c' already",
     ];
     assert_eq!(mistakes.len(), starts.len(), "{mistakes:#?}");

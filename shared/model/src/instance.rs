@@ -44,6 +44,20 @@ pub enum Kind {
     Distribution,
     /// Harbor: a repository's first segment is a project, which must exist before the first push.
     Harbor,
+    /// Amazon Elastic Container Registry: chunks of 5 to 10 MiB, and repositories that have to exist.
+    Ecr,
+    /// GitHub Container Registry: chunks of at most 4 MiB.
+    Ghcr,
+    /// Google Artifact Registry: a blob in one request only.
+    Google,
+    /// Azure Container Registry: no large blob in one request.
+    Acr,
+    /// Quay.
+    Quay,
+    /// Docker Hub.
+    DockerHub,
+    /// GitLab's container registry.
+    Gitlab,
     /// Any other registry.
     #[default]
     Oci,
@@ -51,15 +65,50 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 3] = [Self::Distribution, Self::Harbor, Self::Oci];
+    pub const ALL: [Self; 10] = [
+        Self::Distribution,
+        Self::Harbor,
+        Self::Ecr,
+        Self::Ghcr,
+        Self::Google,
+        Self::Acr,
+        Self::Quay,
+        Self::DockerHub,
+        Self::Gitlab,
+        Self::Oci,
+    ];
 
     /// The name in configuration files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Distribution => "distribution",
             Self::Harbor => "harbor",
+            Self::Ecr => "ecr",
+            Self::Ghcr => "ghcr",
+            Self::Google => "google",
+            Self::Acr => "acr",
+            Self::Quay => "quay",
+            Self::DockerHub => "docker-hub",
+            Self::Gitlab => "gitlab",
             Self::Oci => "oci",
         }
+    }
+
+    /// The kind of a service that is known by its host, whose name nobody else can have.
+    pub fn of_host(host: &str) -> Option<Self> {
+        let below = |parent: &str| host.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+        Some(match host {
+            "ghcr.io" => Self::Ghcr,
+            "gcr.io" => Self::Google,
+            "quay.io" => Self::Quay,
+            "docker.io" | "index.docker.io" | "registry-1.docker.io" => Self::DockerHub,
+            "registry.gitlab.com" => Self::Gitlab,
+            "public.ecr.aws" => Self::Ecr,
+            _ if below("gcr.io") || below("pkg.dev") => Self::Google,
+            _ if below("azurecr.io") || below("azurecr.cn") => Self::Acr,
+            _ if host.contains(".dkr.ecr.") && (below("amazonaws.com") || below("amazonaws.com.cn")) => Self::Ecr,
+            _ => return None,
+        })
     }
 }
 
@@ -126,5 +175,35 @@ pub fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_known_by_their_hosts() {
+        for (host, kind) in [
+            ("ghcr.io", Some(Kind::Ghcr)),
+            ("europe-docker.pkg.dev", Some(Kind::Google)),
+            ("eu.gcr.io", Some(Kind::Google)),
+            ("team.azurecr.io", Some(Kind::Acr)),
+            ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", Some(Kind::Ecr)),
+            ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", Some(Kind::Ecr)),
+            ("registry-1.docker.io", Some(Kind::DockerHub)),
+            ("registry.example.com", None),
+            ("evilazurecr.io", None),
+            ("x.dkr.ecr.evil.net", None),
+        ] {
+            assert_eq!(Kind::of_host(host), kind, "{host}");
+        }
+    }
+
+    #[test]
+    fn kinds_are_called_the_same_everywhere() {
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
     }
 }

@@ -24,6 +24,16 @@ pub enum Error {
     /// The target's tag is immutable and has another digest: what overwriting was meant to do, the registry forbids.
     #[error("{0}")]
     Immutable(Box<Failure>),
+    /// The deadline has come. What is at the target stays there, and the next call goes on with it.
+    #[error("{failure}")]
+    Interrupted {
+        /// What was under way.
+        failure: Box<Failure>,
+        /// So many bytes of blobs the target has.
+        done: u64,
+        /// Of so many.
+        planned: u64,
+    },
 }
 
 impl Error {
@@ -43,7 +53,11 @@ impl Error {
     /// What happened.
     pub fn failure(&self) -> &Failure {
         match self {
-            Self::Retry { failure, .. } | Self::Refused(failure) | Self::Schema1(failure) | Self::Immutable(failure) => failure,
+            Self::Retry { failure, .. }
+            | Self::Interrupted { failure, .. }
+            | Self::Refused(failure)
+            | Self::Schema1(failure)
+            | Self::Immutable(failure) => failure,
         }
     }
 
@@ -57,6 +71,25 @@ impl Error {
     pub(crate) fn is_mismatch(&self) -> bool {
         matches!(self, Self::Refused(failure) if failure.mismatch)
     }
+
+    /// Whether the registry refused not a blob but the way in which it was sent: in pieces, too large, too small.
+    pub(crate) fn is_about_form(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.form)
+    }
+
+    /// What an answer to the content of an upload means, where that is not what it means elsewhere.
+    pub(crate) fn of_upload(self) -> Self {
+        let Self::Refused(mut failure) = self else { return self };
+        let about_name = ["NAME_INVALID", "NAME_UNKNOWN", "DIGEST_INVALID", "DENIED", "UNAUTHORIZED"];
+        match failure.status {
+            _ if about_name.iter().any(|code| failure.has_code(code)) => {}
+            // The session is gone; ACR says so with BLOB_UPLOAD_INVALID. With another it can go well.
+            Some(404) if !failure.has_code("UNSUPPORTED") => return failure.retry(None),
+            Some(400 | 404 | 405 | 411 | 413 | 416 | 501) => failure.form = true,
+            _ => {}
+        }
+        Self::Refused(failure)
+    }
 }
 
 /// What happened: which registry, which request, what it answered, and how to mend it where that is known.
@@ -69,6 +102,7 @@ pub struct Failure {
     status: Option<u16>,
     codes: Vec<String>,
     mismatch: bool,
+    form: bool,
 }
 
 impl Failure {
@@ -81,6 +115,7 @@ impl Failure {
             status: None,
             codes: Vec::new(),
             mismatch: false,
+            form: false,
         }
     }
 
@@ -103,6 +138,11 @@ impl Failure {
         Self { status: Some(status.as_u16()), codes, ..Self::new(registry, action, problem) }
     }
 
+    /// As if the registry had answered so.
+    pub(crate) fn with_status(self, status: u16) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -114,6 +154,10 @@ impl Failure {
 
     pub(crate) fn retry(self, after: Option<Duration>) -> Error {
         Error::Retry { failure: Box::new(self), after }
+    }
+
+    pub(crate) fn interrupted(self, done: u64, planned: u64) -> Error {
+        Error::Interrupted { failure: Box::new(self), done, planned }
     }
 
     /// The registry's name.

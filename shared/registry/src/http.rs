@@ -12,6 +12,7 @@ use reqwest::{Client, ClientBuilder, redirect};
 use crate::{
     address::{Guard, Reach, proxies},
     error::{Error, Failure, network},
+    host::Host,
 };
 
 /// How long connecting may take.
@@ -35,6 +36,8 @@ struct Inner {
     /// For hosts that a registry has named, one for each reach; built when first needed, because a TLS client costs some
     /// milliseconds and most processes never meet a redirect.
     elsewhere: Mutex<HashMap<Reach, Client>>,
+    /// What has been found out about registries' hosts. Only endpoints that an operator has named get in: there are not many.
+    hosts: Mutex<HashMap<Arc<str>, Arc<Host>>>,
 }
 
 impl Http {
@@ -43,11 +46,16 @@ impl Http {
     /// # Errors
     /// [`Error::Refused`] if they can't be used.
     pub fn new() -> Result<Self, Error> {
-        Ok(Self(Arc::new(Inner { named: build(builder())?, elsewhere: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { named: build(builder())?, elsewhere: Mutex::default(), hosts: Mutex::default() })))
     }
 
     pub(crate) fn named(&self) -> &Client {
         &self.0.named
+    }
+
+    /// What the process knows about a host, by its origin.
+    pub(crate) fn host(&self, origin: &Arc<str>) -> Arc<Host> {
+        self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner).entry(origin.clone()).or_default().clone()
     }
 
     pub(crate) fn elsewhere(&self, reach: Reach) -> Result<Client, Error> {

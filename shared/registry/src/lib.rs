@@ -11,14 +11,16 @@ mod challenge;
 mod copy;
 mod digest;
 mod error;
+mod host;
 mod http;
+mod limit;
 mod manifest;
 mod reference;
 mod registry;
 
 pub use self::{
     auth::Login,
-    copy::{Attached, Copier, Endpoint, Limits, Moved, Options, Outcome, Progress, Resolved},
+    copy::{Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Limits, Moved, Options, Outcome, Progress, Resolved},
     error::{Error, Failure},
     http::Http,
     manifest::{Descriptor, Manifest},

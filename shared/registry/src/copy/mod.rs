@@ -12,9 +12,12 @@
 //! cannot be seen by a tag.
 
 mod attachments;
+mod checkpoint;
+mod content;
 mod graph;
 mod memory;
 mod transfer;
+mod upload;
 
 use std::sync::Arc;
 
@@ -23,8 +26,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{sync::Semaphore, try_join};
 use transship_model::{ArtifactType, Digest, Reference, Repository};
 
-pub use self::attachments::Attached;
 use self::memory::{Belief, Memory};
+pub use self::{
+    attachments::Attached,
+    checkpoint::{Bounds, Checkpoint, Checkpoints},
+};
 use crate::{
     Descriptor, Error, Failure, Manifest, Registry,
     auth::Scope,
@@ -171,8 +177,8 @@ pub enum Outcome {
 pub struct Limits {
     /// Blobs in transfer at the same time, in all copies of the process.
     pub blobs: usize,
-    /// Bytes of them in memory at the same time: a large blob counts with [`Limits::BUFFERED`], a small one with its size, so
-    /// that many small ones go side by side and few large ones.
+    /// Bytes of them in memory at the same time: a large blob counts with [`Limits::BUFFERED`], or with two chunks where the target
+    /// takes chunks, a small one with its size, so that many small ones go side by side and few large ones.
     pub bytes_in_flight: usize,
 }
 
@@ -291,9 +297,27 @@ impl Copier {
         resolved: &Resolved,
         progress: &dyn Progress,
     ) -> Result<Moved, Error> {
-        match self.walk(source, target, resolved, Belief::Memory, progress).await {
+        self.content_within(source, target, resolved, &Bounds::default(), progress).await
+    }
+
+    /// As [`Copier::content`], for as long as there is time. What has been sent when it is over is kept by the target, and noted in
+    /// a [`Checkpoint`]: the next call, in whichever process, goes on at that byte.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] says how far it has come when the time was over, at most [`Bounds::ENDING`] later. [`Error::Refused`]
+    /// for a blob that the target takes in one request only, and that does not get there in most of the time. Otherwise as for
+    /// [`Copier::content`].
+    pub async fn content_within(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        resolved: &Resolved,
+        bounds: &Bounds<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Moved, Error> {
+        match self.walk(source, target, resolved, Belief::Memory, bounds, progress).await {
             Err(error) if error.is_content_unknown() && self.forget(target, &error) => {
-                self.walk(source, target, resolved, Belief::None, progress).await
+                self.walk(source, target, resolved, Belief::None, bounds, progress).await
             }
             other => other,
         }
@@ -320,7 +344,7 @@ impl Copier {
         let mut moved = Moved { manifests: 1, ..Moved::default() };
         match self.put(target, reference, &manifest, &resolved.parsed).await {
             Err(error) if error.is_content_unknown() && self.forget(target, &error) => {
-                moved += self.walk(source, target, resolved, Belief::None, progress).await?;
+                moved += self.walk(source, target, resolved, Belief::None, &Bounds::default(), progress).await?;
                 self.put(target, reference, &manifest, &resolved.parsed).await?;
             }
             other => other?,
@@ -336,6 +360,7 @@ impl Copier {
         target: &Endpoint,
         resolved: &Resolved,
         belief: Belief,
+        bounds: &Bounds<'_>,
         progress: &dyn Progress,
     ) -> Result<Moved, Error> {
         target.registry.ensure_namespace(&target.repository).await?;
@@ -343,11 +368,25 @@ impl Copier {
         let mut moved = Moved::default();
 
         let blobs = graph.blobs();
-        progress.planned(blobs.iter().map(|blob| blob.size).sum());
-        let mut transfers =
-            stream::iter(blobs).map(|blob| self.blob(source, target, blob, belief, progress)).buffer_unordered(BLOBS_AT_ONCE);
-        while let Some(one) = transfers.try_next().await? {
-            moved += one;
+        let planned = blobs.iter().map(|blob| blob.size).sum();
+        progress.planned(planned);
+        let mut transfers = stream::iter(blobs)
+            .map(|blob| self.blob(source, target, blob, belief, bounds, progress))
+            .buffer_unordered(BLOBS_AT_ONCE);
+        let mut under_way = None;
+        while let Some(one) = transfers.next().await {
+            match one {
+                Ok(one) => moved += one,
+                // The others end as well as this one did: none of them is dropped.
+                Err(Error::Interrupted { done, .. }) => *under_way.get_or_insert(0) += done,
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(under_way) = under_way {
+            let done = moved.bytes_moved + moved.bytes_saved + under_way;
+            let reference = Reference::Digest(resolved.digest().clone());
+            let problem = format!("the time was over after {done} of {planned} bytes");
+            return Err(target.failure("bringing", &reference, problem).interrupted(done, planned));
         }
 
         for batch in graph.children_first() {

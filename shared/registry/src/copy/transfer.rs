@@ -1,26 +1,15 @@
-//! Bringing one blob to the target: find it there, mount it, or stream it.
+//! Bringing one blob to the target: find it there, mount it, or upload it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{Stream, stream};
-use tokio::{join, time::sleep};
+use tokio::sync::SemaphorePermit;
+use transship_model::Reference;
 
-use super::{Copier, Endpoint, Limits, Moved, Progress, memory::Belief};
+use super::{Bounds, Copier, Endpoint, Limits, Moved, Progress, memory::Belief, upload::Transfer};
 use crate::{
-    Descriptor, Error, Failure,
-    digest::Hasher,
-    registry::{Blob, Upload, UploadStart, at, pause},
+    Descriptor, Error,
+    registry::{UploadStart, at},
 };
-
-/// How often progress is told.
-const TICK: Duration = Duration::from_millis(250);
 
 impl Copier {
     /// Brings a blob to the target, whichever way costs least.
@@ -34,11 +23,19 @@ impl Copier {
         target: &Endpoint,
         blob: Descriptor,
         belief: Belief,
+        bounds: &Bounds<'_>,
         progress: &dyn Progress,
     ) -> Result<Moved, Error> {
         let (registry, repository, digest) = (&target.registry, &target.repository, &blob.digest);
+        let interrupted = || {
+            let problem = "there was no time to begin with it";
+            target.failure("bringing", &Reference::Digest(digest.clone()), problem).interrupted(0, blob.size)
+        };
+        if bounds.are_over_after(Duration::ZERO) {
+            return Err(interrupted());
+        }
         let what = if registry.refuses_mounts() { at(repository, digest) } else { digest.to_string() };
-        let _turn = self.memory.turn(registry, &what).await;
+        let _turn = bounds.wait(self.memory.turn(registry, &what)).await.ok_or_else(interrupted)?;
 
         let believed = belief == Belief::Memory && self.memory.has(target, digest);
         if believed || registry.has_blob_as(target.push(), repository, digest).await? {
@@ -57,9 +54,12 @@ impl Copier {
             Some(UploadStart::Begun(upload)) => Some(upload),
             None => None,
         };
-        self.transfer(source, target, &blob, begun, progress).await?;
+        let transfer = Transfer::new(source, target, &blob, bounds, progress);
+        let permits = bounds.wait(self.permits(target, &blob)).await.ok_or_else(interrupted)?;
+        let saved = transfer.run(begun).await?;
+        drop(permits);
         self.memory.saw(target, digest);
-        Ok(Moved { blobs_copied: 1, bytes_moved: blob.size, ..Moved::default() })
+        Ok(Moved { blobs_copied: 1, bytes_moved: blob.size - saved, bytes_saved: saved, ..Moved::default() })
     }
 
     /// Tries to mount a blob from a repository that has it. Whatever goes wrong, it can be uploaded: Harbor answers 401 where
@@ -82,194 +82,14 @@ impl Copier {
         }
     }
 
-    /// Streams a blob from source to target, starting again a few times after a broken connection and once after content that
-    /// was not what the descriptor says.
-    async fn transfer(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        blob: &Descriptor,
-        mut begun: Option<Upload>,
-        progress: &dyn Progress,
-    ) -> Result<(), Error> {
-        let weight = usize::try_from(blob.size).unwrap_or(usize::MAX).min(Limits::BUFFERED).min(self.limits.bytes_in_flight);
+    /// What an upload takes of the process's limits.
+    async fn permits(&self, target: &Endpoint, blob: &Descriptor) -> [Option<SemaphorePermit<'_>>; 2] {
+        let memory = target.registry.strategy().memory(blob.size).max(blob.size.min(Limits::BUFFERED as u64));
+        let weight = usize::try_from(memory).unwrap_or(usize::MAX).min(self.limits.bytes_in_flight);
         let weight = u32::try_from(weight >> 10).unwrap_or(u32::MAX).max(1);
         // In this order for everybody, or two could wait for each other. The semaphores are never closed; if they were, nothing
         // would be limited and nothing lost.
-        let _blob = self.blobs.acquire().await;
-        let _bytes = self.kibibytes.acquire_many(weight).await;
-        let (mut tried, mut mismatched) = (1, false);
-        loop {
-            let sent = Arc::new(AtomicU64::new(0));
-            let error = match stream_once(source, target, blob, begun.take(), &sent, progress).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            progress.lost(sent.load(Ordering::Relaxed));
-            if error.is_mismatch() && !mismatched {
-                mismatched = true;
-            } else {
-                let Some(pause) = pause(&error, tried) else { return Err(error) };
-                tried += 1;
-                sleep(pause).await;
-            }
-            tracing::debug!(registry = target.registry.name(), %error, "starting a blob again");
-        }
-    }
-}
-
-/// One try: one session, one streamed `PATCH`, one `PUT`.
-async fn stream_once(
-    source: &Endpoint,
-    target: &Endpoint,
-    blob: &Descriptor,
-    begun: Option<Upload>,
-    sent: &Arc<AtomicU64>,
-    progress: &dyn Progress,
-) -> Result<(), Error> {
-    // Both sides at the same time: what is waited for is the slower of the two round trips, not their sum.
-    let open = source.registry.get_blob(&source.repository, &blob.digest);
-    let start = async {
-        match begun {
-            Some(upload) => Ok(upload),
-            None => target.registry.start_upload(&target.repository, &blob.digest).await,
-        }
-    };
-    let (reader, upload) = match join!(open, start) {
-        (Ok(reader), Ok(upload)) => (reader, upload),
-        (Err(error), Ok(upload)) => {
-            target.registry.abandon_upload(upload).await;
-            return Err(error);
-        }
-        (_, Err(error)) => return Err(error),
-    };
-    let checked = Checked::new(source, blob, reader, sent.clone());
-    let upload = match checked {
-        Err(error) => Err((upload, error)),
-        // Some registries refuse a PATCH without a byte in it.
-        Ok(checked) if blob.size == 0 => match checked.next().await {
-            Ok(_) => Ok(upload),
-            Err(error) => Err((upload, error)),
-        },
-        Ok(checked) => {
-            let content = stream::try_unfold(Some(checked), |checked| async move {
-                match checked {
-                    Some(checked) => checked.next().await,
-                    None => Ok(None),
-                }
-            });
-            tell(progress, sent, target.registry.send_content(upload, blob.size, boxed(content))).await
-        }
-    };
-    match upload {
-        Ok(upload) => target.registry.finish_upload(upload).await,
-        Err((upload, error)) => {
-            target.registry.abandon_upload(upload).await;
-            Err(error)
-        }
-    }
-}
-
-fn boxed<S>(content: S) -> std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>
-where
-    S: Stream<Item = Result<Bytes, Error>> + Send + 'static,
-{
-    Box::pin(content)
-}
-
-/// Tells progress while something is done: the content is a stream that outlives no borrow, so it counts and this reports.
-async fn tell<T>(progress: &dyn Progress, sent: &AtomicU64, work: impl Future<Output = T>) -> T {
-    let mut told = 0;
-    let mut tell = || {
-        let now = sent.load(Ordering::Relaxed);
-        progress.moved(now - told);
-        told = now;
-    };
-    tokio::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => {
-                tell();
-                return done;
-            }
-            () = sleep(TICK) => tell(),
-        }
-    }
-}
-
-/// A blob's content on its way, compared with its descriptor. The last chunk is let go only when nothing follows it and the
-/// digest is right: an upload of anything else never becomes whole.
-struct Checked {
-    reader: Blob,
-    registry: String,
-    action: String,
-    blob: Descriptor,
-    hasher: Hasher,
-    read: u64,
-    sent: Arc<AtomicU64>,
-}
-
-impl Checked {
-    fn new(source: &Endpoint, blob: &Descriptor, reader: Blob, sent: Arc<AtomicU64>) -> Result<Self, Error> {
-        let length = reader.length();
-        let checked = Self {
-            reader,
-            registry: source.registry.name().to_owned(),
-            action: format!("GET blob {}", at(&source.repository, &blob.digest)),
-            hasher: Hasher::like(&blob.digest),
-            blob: blob.clone(),
-            read: 0,
-            sent,
-        };
-        match length {
-            Some(length) if length != blob.size => {
-                Err(checked.mismatch(format!("it has {length} bytes, and its descriptor says {}", blob.size)))
-            }
-            _ => Ok(checked),
-        }
-    }
-
-    fn mismatch(&self, problem: impl Into<String>) -> Error {
-        Failure::mismatch(&self.registry, &self.action, problem).refused()
-    }
-
-    /// The next chunk, and what is left to read after it.
-    async fn next(mut self) -> Result<Option<(Bytes, Option<Self>)>, Error> {
-        let size = self.blob.size;
-        let chunk = self.chunk().await?;
-        if let Some(chunk) = &chunk {
-            self.read += chunk.len() as u64;
-            self.hasher.update(chunk);
-        }
-        if self.read > size {
-            return Err(self.mismatch(format!("it has more than the {size} bytes that its descriptor says")));
-        }
-        if self.read < size {
-            let Some(chunk) = chunk else {
-                return Err(self.mismatch(format!("it ends after {} bytes, and its descriptor says {size}", self.read)));
-            };
-            self.sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            return Ok(Some((chunk, Some(self))));
-        }
-        if chunk.is_some() && self.chunk().await?.is_some() {
-            return Err(self.mismatch(format!("it has more than the {size} bytes that its descriptor says")));
-        }
-        let Self { hasher, registry, action, blob, sent, .. } = self;
-        if !hasher.is(&blob.digest) {
-            return Err(Failure::mismatch(&registry, action, "its content has another digest").refused());
-        }
-        Ok(chunk.map(|chunk| {
-            sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            (chunk, None)
-        }))
-    }
-
-    async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            match self.reader.chunk().await? {
-                Some(chunk) if chunk.is_empty() => {}
-                other => return Ok(other),
-            }
-        }
+        let blob = self.blobs.acquire().await.ok();
+        [blob, self.kibibytes.acquire_many(weight).await.ok()]
     }
 }

@@ -4,11 +4,14 @@
 //! remembers as long as it lives, so a process keeps one for each instance.
 
 mod blob;
+mod flow;
 mod list;
 mod manifests;
 mod project;
 mod referrers;
 mod send;
+mod strategy;
+mod upload;
 
 use std::{
     collections::HashSet,
@@ -24,17 +27,23 @@ use transship_model::{Digest, Kind, Reference, Repository, instance::is_loopback
 use url::Url;
 
 use self::send::Call;
-pub(crate) use self::send::pause;
 pub use self::{
-    blob::{Blob, Upload, UploadStart},
+    blob::Blob,
     list::{Cursor, Page},
     manifests::PutOutcome,
+    upload::{Upload, UploadStart},
+};
+pub(crate) use self::{
+    send::pause,
+    strategy::{CHUNK, PART, Strategy},
+    upload::{Part, Told},
 };
 use crate::{
     Http, Login,
     address::Reach,
     auth::{Auth, Scope},
     error::{Error, Failure},
+    host::Host,
 };
 
 /// How to reach a registry.
@@ -78,6 +87,8 @@ struct Inner {
     origin: Arc<str>,
     kind: Kind,
     http: Http,
+    /// What is known about its host, by all clients of it.
+    host: Arc<Host>,
     auth: Auth,
     reach: OnceCell<Reach>,
     /// Whether the realm is one that the operator has named.
@@ -116,10 +127,12 @@ impl Registry {
         if endpoint.path() != "/" || endpoint.query().is_some() {
             return Err(refused("the endpoint has to be scheme, host and port, without a path"));
         }
+        let origin: Arc<str> = endpoint.origin().ascii_serialization().into();
         Ok(Self(Arc::new(Inner {
+            host: http.host(&origin),
             auth: Auth::new(name.clone(), endpoint.clone(), credentials, token_realm.clone()),
             name,
-            origin: endpoint.origin().ascii_serialization().into(),
+            origin,
             endpoint,
             kind,
             http: http.clone(),

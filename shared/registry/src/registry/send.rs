@@ -17,14 +17,19 @@ use crate::{
     auth::{Authorization, Scope, TokenService},
     error::{Error, Failure, network},
     http::STALL,
+    limit::{Permit, SHORT_WAIT, Ticket},
 };
 
 /// How often a request is sent in all. Longer waits are the caller's, who knows what else there is to do.
 const TRIES: u32 = 3;
 /// The wait before the second try; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest wait that a registry may ask for without being handed on to the caller.
-const SHORT_WAIT: Duration = Duration::from_secs(2);
+/// How often a request is sent in all that is answered with 429. More often, because each of them makes us ask less.
+const BUSY_TRIES: u32 = 8;
+/// The wait after the first 429 that does not say how long to wait; it doubles with each further one.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+/// The longest such wait.
+const LONGEST_BUSY_PAUSE: Duration = Duration::from_secs(8);
 /// The longest wait that a registry is believed to need.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How many redirects are followed.
@@ -135,12 +140,16 @@ impl Registry {
                 // For good: an origin that we were sent away from does not get the login back by a second redirect.
                 authorization = None;
             }
+            let permit = if self.is_own(&url) { Some(self.enter(&call.action).await?) } else { None };
             let client = self.client(&call.action, &url).await?;
             let mut request = client.request(call.method.clone(), url).headers(call.headers.clone()).body(call.body.clone());
             if let Some(authorization) = authorization {
                 request = authorization.apply(request);
             }
             let response = self.received(&call.action, request, call.patience).await?;
+            if let Some(permit) = permit {
+                self.answered(permit.ticket(), &response);
+            }
             let redirected = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirected || !matches!(call.method, Method::GET | Method::HEAD) {
                 return Ok(response);
@@ -150,6 +159,20 @@ impl Registry {
                 .ok_or_else(|| self.failure(&call.action, "a redirect without a Location").refused())?;
         }
         Err(self.failure(&call.action, format!("more than {MAX_REDIRECTS} redirects")).refused())
+    }
+
+    /// Waits until the registry may be asked for something.
+    pub(crate) async fn enter(&self, action: &str) -> Result<Permit<'_>, Error> {
+        self.0.host.limit().enter().await.map_err(|wait| {
+            let problem = format!("the registry has asked to be left alone for another {} seconds", wait.as_secs() + 1);
+            // It would say so itself.
+            self.failure(action, problem).with_status(429).retry(Some(wait))
+        })
+    }
+
+    /// Learns from an answer how much may be asked.
+    pub(crate) fn answered(&self, ticket: Ticket, response: &Response) {
+        self.0.host.limit().answered(ticket, response.status().as_u16(), wait_of(response));
     }
 
     async fn received(&self, action: &str, request: RequestBuilder, patience: Duration) -> Result<Response, Error> {
@@ -200,7 +223,7 @@ impl Registry {
         if status.is_success() || expected.contains(&status.as_u16()) {
             return Ok(response);
         }
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
+        let after = wait_of(&response);
         let own = self.is_own(response.url());
         let failure = self.answer(action, response).await;
         Err(match status.as_u16() {
@@ -216,7 +239,7 @@ impl Registry {
     }
 
     /// What an error answer says.
-    async fn answer(&self, action: &str, mut response: Response) -> Failure {
+    pub(crate) async fn answer(&self, action: &str, mut response: Response) -> Failure {
         let status = response.status();
         let mut body = BytesMut::new();
         while body.len() < MAX_ERROR {
@@ -333,15 +356,21 @@ fn destination(from: &Url, location: &str) -> Result<Url, Astray> {
 
 /// How long to wait before the next try, if there is to be one.
 pub(crate) fn pause(error: &Error, tried: u32) -> Option<Duration> {
-    if !error.is_retry() || tried >= TRIES {
+    let busy = error.failure().status() == Some(429);
+    if !error.is_retry() || tried >= if busy { BUSY_TRIES } else { TRIES } {
         return None;
     }
+    let doubled = f64::from(1u32 << (tried - 1)) * (0.5 + fastrand::f64());
     match error.retry_after() {
         Some(after) => (after <= SHORT_WAIT).then_some(after),
-        // Who limits the rate without saying for how long is not served by an early second try.
-        None if error.failure().status() == Some(429) => None,
-        None => Some(FIRST_PAUSE.mul_f64(f64::from(1u32 << (tried - 1)) * (0.5 + fastrand::f64()))),
+        None if busy => Some(BUSY_PAUSE.mul_f64(doubled).min(LONGEST_BUSY_PAUSE)),
+        None => Some(FIRST_PAUSE.mul_f64(doubled)),
     }
+}
+
+/// How long a registry asks to wait.
+fn wait_of(response: &Response) -> Option<Duration> {
+    retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?)
 }
 
 /// `Retry-After`: RFC 9110, section 10.2.3, seconds or a date.
@@ -395,7 +424,8 @@ mod tests {
         assert!(pause(&error(503, None), TRIES).is_none());
         assert_eq!(pause(&error(429, Some(Duration::from_secs(1))), 1), Some(Duration::from_secs(1)));
         assert!(pause(&error(429, Some(Duration::from_secs(30))), 1).is_none());
-        assert!(pause(&error(429, None), 1).is_none());
+        assert!(pause(&error(429, None), TRIES).is_some());
+        assert!(pause(&error(429, None), BUSY_TRIES).is_none());
         assert!(pause(&Failure::new("x", "y", "z").refused(), 1).is_none());
     }
 }

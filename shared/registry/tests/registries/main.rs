@@ -4,6 +4,11 @@
 
 mod client;
 mod copying;
+mod destinations;
 mod fixture;
 mod hostile;
+mod limits;
 mod login;
+mod peculiar;
+mod resuming;
+mod stopping;

@@ -1,0 +1,121 @@
+//! Stopping in time, and going on in another process.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+use transship_model::Digest;
+use url::Url;
+
+use super::{Endpoint, content::Mark};
+use crate::{Descriptor, digest::Hasher, registry::Upload};
+
+/// A place in an upload from which any process can go on, because it holds all that is known of it: where the upload is, how much
+/// of it the target has, and the digest of that so far. Whoever can read one can write to the upload it names, and to nothing else.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    location: Url,
+    offset: u64,
+    /// The digest's mid-state, in hex.
+    state: String,
+    #[serde(default)]
+    misleading: bool,
+}
+
+impl Checkpoint {
+    pub(super) fn new(upload: &Upload, mark: &Mark, misleading: bool) -> Self {
+        Self { location: upload.location().clone(), offset: mark.offset, state: mark.hasher.save(), misleading }
+    }
+
+    /// The upload and the place in it; `None` if this is not about such a blob, or is damaged.
+    pub(super) fn restore(self, target: &Endpoint, blob: &Descriptor) -> Option<(Upload, Mark, bool)> {
+        let hasher = Hasher::restore(&blob.digest, &self.state)?;
+        let upload = Upload::at(self.location, target.repository.clone(), blob.digest.clone());
+        (self.offset <= blob.size).then_some((upload, Mark { offset: self.offset, hasher }, self.misleading))
+    }
+
+    /// How many bytes the target has acknowledged.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the location, whose query may be a signature.
+        f.debug_struct("Checkpoint").field("offset", &self.offset).finish_non_exhaustive()
+    }
+}
+
+/// Where checkpoints are kept, each by the repository that a blob goes to and by its digest. None of them is needed: what can't be
+/// saved or loaded is sent again, so an implementation that fails says so in its log and goes on.
+#[async_trait]
+pub trait Checkpoints: Send + Sync {
+    /// The newest that was saved and not cleared.
+    async fn load(&self, target: &Endpoint, digest: &Digest) -> Option<Checkpoint>;
+    /// Keeps one in place of the one before. Called whenever the target has acknowledged something, so that a process that is killed
+    /// loses no more than what was under way.
+    async fn save(&self, target: &Endpoint, digest: &Digest, checkpoint: &Checkpoint);
+    /// Forgets it: the blob is there, or the upload is no more.
+    async fn clear(&self, target: &Endpoint, digest: &Digest);
+}
+
+/// How long something may take, and where it is kept how far it has come. By default, for ever and nowhere.
+#[derive(Clone, Copy)]
+pub struct Bounds<'a> {
+    began: Instant,
+    deadline: Option<Instant>,
+    checkpoints: Option<&'a dyn Checkpoints>,
+}
+
+impl Default for Bounds<'_> {
+    fn default() -> Self {
+        Self::new(None, None)
+    }
+}
+
+impl<'a> Bounds<'a> {
+    /// So much later than its deadline a transfer has ended, whatever happens: requests that are under way then are ended well.
+    pub const ENDING: Duration = Duration::from_secs(5);
+
+    /// From now until a deadline, if there is one. Before it, everything that can be sent is sent.
+    pub fn new(deadline: Option<Instant>, checkpoints: Option<&'a dyn Checkpoints>) -> Self {
+        Self { began: Instant::now(), deadline, checkpoints }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub(super) fn checkpoints(&self) -> Option<&'a dyn Checkpoints> {
+        self.checkpoints
+    }
+
+    /// Whether the deadline has come, or will have after a while.
+    pub(super) fn are_over_after(&self, wait: Duration) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline)
+    }
+
+    /// Whether what has begun then has had most of the time: more of it is not to be had.
+    pub(super) fn gave_most_since(&self, then: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.duration_since(then) * 2 > deadline.duration_since(self.began))
+    }
+
+    /// What something comes to before the deadline.
+    pub(super) async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        Self::until(self.deadline, work).await
+    }
+
+    /// What something comes to that ends by itself at the deadline.
+    pub(super) async fn end<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        Self::until(self.deadline.map(|deadline| deadline + Self::ENDING), work).await
+    }
+
+    async fn until<T>(time: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+        match time {
+            Some(time) => timeout_at(time, work).await.ok(),
+            None => Some(work.await),
+        }
+    }
+}

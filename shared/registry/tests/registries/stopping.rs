@@ -1,0 +1,202 @@
+//! Stopping in time, and going on in another process.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+use tokio::time::Instant;
+use transship_model::{Digest, Kind};
+use transship_registry::{Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Error, Moved};
+
+use crate::{fixture::*, peculiar::*};
+
+const MIB: usize = 1 << 20;
+const UPLOADS: &str = "/blobs/uploads/";
+
+/// Checkpoints as a table keeps them: as text.
+#[derive(Default)]
+struct Kept(Mutex<HashMap<String, String>>);
+
+fn key(target: &Endpoint, digest: &Digest) -> String {
+    format!("{} {} {digest}", target.registry.name(), target.repository)
+}
+
+#[async_trait::async_trait]
+impl Checkpoints for Kept {
+    async fn load(&self, target: &Endpoint, digest: &Digest) -> Option<Checkpoint> {
+        self.0.lock().unwrap().get(&key(target, digest)).map(|text| serde_json::from_str(text).unwrap())
+    }
+    async fn save(&self, target: &Endpoint, digest: &Digest, checkpoint: &Checkpoint) {
+        self.0.lock().unwrap().insert(key(target, digest), serde_json::to_string(checkpoint).unwrap());
+    }
+    async fn clear(&self, target: &Endpoint, digest: &Digest) {
+        self.0.lock().unwrap().remove(&key(target, digest));
+    }
+}
+
+/// A source that gives a layer no faster than 16 MiB a second, and notes what parts of it were asked for.
+async fn slow_source(layer: &[u8]) -> (Fake, Endpoint) {
+    let (layer, name) = (Bytes::copy_from_slice(layer), Digest::of(layer));
+    let value = json!({"config": descriptor(OCI_CONFIG, b"{}"), "layers": [descriptor(OCI_LAYER, &layer)]});
+    let image = manifest(OCI_MANIFEST, value);
+    let fake = Fake::start(move |asked, _| match asked.target.as_str() {
+        "/v2/app/manifests/v1" => answer(200, &[("content-type", OCI_MANIFEST)], image.bytes.clone()),
+        target if target.ends_with(name.as_str()) => {
+            let from: usize = asked.range.as_deref().map_or(0, |range| range["bytes=".len()..range.len() - 1].parse().unwrap());
+            let layer = layer.clone();
+            let (length, range) =
+                ((layer.len() - from).to_string(), format!("bytes {from}-{}/{}", layer.len() - 1, layer.len()));
+            let pieces = stream::iter((from..layer.len()).step_by(256 << 10)).then(move |at| {
+                let piece = layer.slice(at..layer.len().min(at + (256 << 10)));
+                async move {
+                    tokio::time::sleep(Duration::from_millis(16)).await;
+                    Ok::<_, std::io::Error>(piece)
+                }
+            });
+            let headers = [("content-length", length.as_str()), ("content-range", range.as_str())];
+            answer(if from > 0 { 206 } else { 200 }, &headers, Body::from_stream(pieces))
+        }
+        _ => answer(200, &[], "{}"),
+    })
+    .await;
+    let source = endpoint("source", &fake.url, "app");
+    (fake, source)
+}
+
+fn asked_of(source: &Fake, layer: &[u8]) -> Vec<Option<String>> {
+    let name = Digest::of(layer);
+    source.asked().into_iter().filter(|asked| asked.target.ends_with(name.as_str())).map(|asked| asked.range).collect()
+}
+
+/// What a process does that knows nothing but the checkpoints, and has so much time.
+async fn process(source: &Endpoint, url: &str, kind: Kind, kept: &Kept, time: Option<Duration>) -> Result<Moved, Error> {
+    let target = Endpoint::new(&registry_with(url, |config| config.kind = kind), repo("app"));
+    let (copier, progress) = (Copier::default(), Counter::default());
+    let resolved = copier.resolve(source, &reference("v1")).await?.unwrap();
+    let began = Instant::now();
+    let bounds = Bounds::new(time.map(|time| began + time), Some(kept));
+    let moved = copier.content_within(source, &target, &resolved, &bounds, &progress).await;
+    if let Some(time) = time {
+        assert!(began.elapsed() < time + Bounds::ENDING + Duration::from_secs(1));
+    }
+    let moved = moved?;
+    copier.publish(source, &target, &resolved, &reference("v1"), &()).await?;
+    let (planned, transferred, saved, lost) = progress.read();
+    assert_eq!(planned, transferred + saved - lost);
+    Ok(moved)
+}
+
+fn done(outcome: Result<Moved, Error>) -> u64 {
+    match outcome {
+        Err(Error::Interrupted { done, .. }) => done,
+        other => panic!("not interrupted: {other:?}"),
+    }
+}
+
+async fn assert_arrived(behind: &Distribution, layer: &[u8]) {
+    let there = registry("behind", &behind.url).get_blob(&repo("app"), &Digest::of(layer)).await.unwrap();
+    assert!(there.read(layer.len()).await.unwrap() == layer);
+    assert_eq!(behind.unfinished_uploads(), 0);
+}
+
+/// How much of the layer has come, and how often its upload has begun.
+fn uploaded(proxy: &Peculiar) -> u64 {
+    proxy.seen().iter().filter(|seen| seen.is("PATCH", UPLOADS)).map(|seen| seen.received).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_goes_on_at_the_byte_where_one_had_to_stop() {
+    let layer = much(1, 40 * MIB);
+    let (fake, source) = slow_source(&layer).await;
+    let (b, kept) = (Distribution::start(), Kept::default());
+    let proxy = Peculiar::with(&b.url, |_| Deed::Stream).await;
+    let first = done(process(&source, &proxy.url, Kind::Distribution, &kept, Some(Duration::from_millis(800))).await);
+    assert!(first > 2 && first < 30 << 20, "{first}");
+    assert_eq!(uploaded(&proxy), first - 2, "all that was sent is acknowledged; two bytes are the config's");
+    let second = done(process(&source, &proxy.url, Kind::Distribution, &kept, Some(Duration::from_millis(800))).await);
+    assert!(second > first);
+    let moved = process(&source, &proxy.url, Kind::Distribution, &kept, None).await.unwrap();
+    assert_arrived(&b, &layer).await;
+    assert_eq!(uploaded(&proxy), layer.len() as u64, "no byte was sent twice");
+    assert_eq!((moved.bytes_saved, moved.bytes_moved), (second, layer.len() as u64 + 2 - second));
+    let offsets = [None, Some(first - 2), Some(second - 2)].map(|at| at.map(|at| format!("bytes={at}-")));
+    assert_eq!(asked_of(&fake, &layer), offsets);
+    assert!(kept.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_the_target_has_forgotten_starts_again() {
+    let layer = much(1, 20 * MIB);
+    let (fake, source) = slow_source(&layer).await;
+    let (b, kept) = (Distribution::start(), Kept::default());
+    done(process(&source, &b.url, Kind::Distribution, &kept, Some(Duration::from_millis(600))).await);
+    std::fs::remove_dir_all(b.storage.path().join("data/docker/registry/v2/repositories/app/_uploads")).unwrap();
+    let moved = process(&source, &b.url, Kind::Distribution, &kept, None).await.unwrap();
+    assert_eq!((moved.bytes_saved, moved.bytes_moved), (2, layer.len() as u64));
+    assert_arrived(&b, &layer).await;
+    assert_eq!(asked_of(&fake, &layer), [None, None]);
+    assert!(kept.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_damaged_costs_no_more_than_the_bytes() {
+    let layer = much(1, 12 * MIB);
+    let (_fake, source) = slow_source(&layer).await;
+    let (b, kept) = (Distribution::start(), Kept::default());
+    done(process(&source, &b.url, Kind::Distribution, &kept, Some(Duration::from_millis(400))).await);
+    for text in kept.0.lock().unwrap().values_mut() {
+        let mut checkpoint: serde_json::Value = serde_json::from_str(text).unwrap();
+        // Another state of the right form: what is wrong shows at the end only.
+        let state = checkpoint["state"].as_str().unwrap().replacen(|digit: char| digit != '1', "1", 1);
+        checkpoint["state"] = state.into();
+        *text = checkpoint.to_string();
+    }
+    process(&source, &b.url, Kind::Distribution, &kept, None).await.unwrap();
+    let there = registry("behind", &b.url).get_blob(&repo("app"), &Digest::of(&layer)).await.unwrap();
+    assert!(there.read(layer.len()).await.unwrap() == layer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_stop_in_time_and_go_on() {
+    let layer = much(1, 30 * MIB);
+    let (fake, source) = slow_source(&layer).await;
+    let (b, kept) = (Distribution::start(), Kept::default());
+    let proxy = Peculiar::with(&b.url, |_| Deed::Pass).await;
+    let first = done(process(&source, &proxy.url, Kind::Ghcr, &kept, Some(Duration::from_secs(1))).await);
+    assert_eq!((first - 2) % (4 << 20), 0);
+    process(&source, &proxy.url, Kind::Ghcr, &kept, None).await.unwrap();
+    assert_arrived(&b, &layer).await;
+    assert_eq!(uploaded(&proxy), layer.len() as u64);
+    assert_eq!(asked_of(&fake, &layer), [None, Some(format!("bytes={}-", first - 2))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_killed_process_s_upload_less_than_a_chunk_is_sent_again() {
+    let layer = much(1, 30 * MIB);
+    let (_fake, source) = slow_source(&layer).await;
+    let (b, kept) = (Distribution::start(), Kept::default());
+    let proxy = Peculiar::with(&b.url, |_| Deed::Pass).await;
+    let killed = tokio::time::timeout(Duration::from_secs(1), process(&source, &proxy.url, Kind::Ghcr, &kept, None)).await;
+    assert!(killed.is_err(), "too fast to be killed");
+    process(&source, &proxy.url, Kind::Ghcr, &kept, None).await.unwrap();
+    assert_arrived(&b, &layer).await;
+    let again = uploaded(&proxy) - layer.len() as u64;
+    assert!(again < 4 << 20, "{again} bytes were sent again");
+    assert_eq!(proxy.count("POST", UPLOADS), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_in_one_request_only_and_not_in_time_is_refused() {
+    let layer = much(1, 128 * MIB);
+    let (_fake, source) = slow_source(&layer).await;
+    let (b, kept) = (Distribution::start(), Arc::new(Kept::default()));
+    let error = process(&source, &b.url, Kind::Google, &kept, Some(Duration::from_millis(300))).await.unwrap_err();
+    assert!(matches!(error, Error::Refused(_)), "{error:?}");
+    assert!(error.to_string().contains("in one request only") && error.to_string().contains("transship serve"), "{error}");
+}
