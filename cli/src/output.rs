@@ -145,7 +145,7 @@ pub(crate) fn resources(resources: &[ResourceView]) -> String {
         let outcome = match (&resource.outcome, &resource.error) {
             (Some(outcome), _) => outcome.to_string(),
             (None, Some(error)) => match resource.retry_at {
-                Some(at) => format!("tried again at {}: {error}", at.strftime("%T UTC")),
+                Some(at) => format!("next try at {}: {error}", at.strftime("%T UTC")),
                 None => error.clone(),
             },
             (None, None) => "-".into(),

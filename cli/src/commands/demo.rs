@@ -172,6 +172,7 @@ async fn finish(client: &Client, rule: &Rule, accepted: Accepted, before: usize)
         let all = client.tasks_of(rule, 20).await?;
         ids = all.into_iter().rev().skip(before).map(|task| task.id).collect();
     }
+    ensure!(!ids.is_empty(), "the push has met no rule");
     for id in &ids {
         let task = tasks::follow(client, id).await?;
         say("copied by the rule", &format!("task {id}: {} in {}", task.status, output::seconds(task.seconds)))?;

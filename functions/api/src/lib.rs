@@ -97,7 +97,10 @@ async fn start_sync(
     let catalog = api.catalog.snapshot().await?;
     let rule = known_rule(&catalog, &instance, &rule)?;
     if !rule.enabled {
-        return Err(Failure(Problem::new(409, format!("rule {} is disabled: enable it first", rule.path()))));
+        return Err(Failure(Problem::new(
+            409,
+            format!("rule {} is disabled: enable it first, in the configuration", rule.path()),
+        )));
     }
     let created = Timestamp::now();
     let id = TaskId::derive(rule.id, created, &format!("{created} {:016x}", fastrand::u64(..)));

@@ -1,7 +1,6 @@
 //! Who sends a notification: the instance is known by the path, and proven by its secret.
 
-use bytes::Bytes;
-use http::{Request, header};
+use http::{header, request::Parts};
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use transship_model::{InstanceName, Problem, WebhookAuth};
@@ -18,17 +17,13 @@ use transship_state::{
 ///
 /// # Errors
 /// 401.
-pub(crate) async fn authenticate(
-    request: &Request<Bytes>,
-    catalog: &Snapshot,
-    secrets: &dyn Secrets,
-) -> Result<InstanceName, Problem> {
-    let path = request.uri().path().strip_prefix("/hooks/").unwrap_or_default();
+pub(crate) async fn authenticate(request: &Parts, catalog: &Snapshot, secrets: &dyn Secrets) -> Result<InstanceName, Problem> {
+    let path = request.uri.path().strip_prefix("/hooks/").unwrap_or_default();
     let (name, in_path) = path.split_once('/').unwrap_or((path, ""));
     // A secret may have characters that a path has not.
     let in_path = Some(percent_decode_str(in_path).decode_utf8_lossy()).filter(|secret| !secret.is_empty());
     let given = in_path.or_else(|| {
-        let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+        let value = request.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         Some(bearer(value).unwrap_or(value).into())
     });
 

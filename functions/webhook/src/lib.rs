@@ -11,10 +11,10 @@ pub mod senders;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header, request::Parts};
 use jiff::Timestamp;
 use serde::Serialize;
-use transship_model::{Problem, PushEvent, TaskId};
+use transship_model::{InstanceName, Problem, PushEvent, TaskId};
 use transship_state::{Catalog, Dispatched, Dispatcher, Secrets};
 
 use crate::senders::Notification;
@@ -44,28 +44,39 @@ impl Webhook {
         Self { catalog, dispatcher, secrets }
     }
 
+    /// Whether a request comes from an instance that it names, judged by its head alone: who reads bodies from the network asks
+    /// this first.
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn admit(&self, request: &Parts) -> Result<InstanceName, Problem> {
+        if request.method != Method::POST {
+            return Err(Problem::new(405, "notifications are sent with POST"));
+        }
+        let catalog = self.catalog.snapshot().await.map_err(unavailable)?;
+        auth::authenticate(request, &catalog, self.secrets.as_ref()).await
+    }
+
     /// Answers a request below `/hooks/`: 202 where something was pushed, 200 where the notification tells of something else.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
-        match self.accept(&request).await {
+        match self.accept(request).await {
             Ok(None) => answer(StatusCode::OK, &Accepted::default()),
             Ok(Some(accepted)) => answer(StatusCode::ACCEPTED, &accepted),
             Err(problem) => refuse(&problem),
         }
     }
 
-    async fn accept(&self, request: &Request<Bytes>) -> Result<Option<Accepted>, Problem> {
+    async fn accept(&self, request: Request<Bytes>) -> Result<Option<Accepted>, Problem> {
         let received = Timestamp::now();
-        if request.method() != Method::POST {
-            return Err(Problem::new(405, "notifications are sent with POST"));
-        }
-        if request.body().len() > MAX_BODY {
+        let (head, body) = request.into_parts();
+        let instance = self.admit(&head).await?;
+        if body.len() > MAX_BODY {
             return Err(too_large());
         }
         let catalog = self.catalog.snapshot().await.map_err(unavailable)?;
-        let instance = auth::authenticate(request, &catalog, self.secrets.as_ref()).await?;
 
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let pushes = match senders::read(content_type, request.body()) {
+        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let pushes = match senders::read(content_type, &body) {
             Ok(Notification::Pushes(pushes)) => pushes,
             Ok(Notification::Nothing) => return Ok(None),
             Err(unreadable) => return Err(Problem::new(400, unreadable.to_string())),
@@ -95,8 +106,10 @@ pub fn too_large() -> Problem {
     Problem::new(413, format!("the notification is larger than {} MiB", MAX_BODY >> 20))
 }
 
-/// A problem as a response.
+/// A problem as a response. It is told to the operator as well, who is the one to mend a secret; without the path, which may
+/// hold one.
 pub fn refuse(problem: &Problem) -> Response<Bytes> {
+    tracing::warn!(status = problem.status, detail = problem.detail, "a notification was refused");
     let mut response = Response::new(Bytes::from(problem.to_json()));
     *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();

@@ -1,6 +1,6 @@
 //! Bringing one resource to one target.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use transship_model::{
     CopyJob, Digest, Happening, Job, Origin, Outcome, Place, Precedence, Reference, RestoreJob, Route, Rule, SkipReason,
     Written, origin::precedence,
@@ -12,6 +12,15 @@ use crate::{Disposition, MAX_UNFINISHED, Worker, report::Report, trouble::Troubl
 
 /// So often the source may move while it is copied, before the job is sent on to wait its turn again.
 const ROUNDS: usize = 3;
+
+/// For so long after a push its tag is waited for. Distribution tells of a push when it has the manifest, and sets the tag then.
+pub(crate) const FRESH: SignedDuration = SignedDuration::from_secs(5);
+
+/// Whether the source does not show yet what was pushed a moment ago. After that, what it shows is what is meant.
+fn is_early(job: &CopyJob, shown: Option<&Digest>) -> bool {
+    let is_other = job.pushed.as_ref().is_some_and(|pushed| shown != Some(pushed));
+    is_other && Timestamp::now().duration_since(job.task.created) < FRESH
+}
 
 /// How a copy ended.
 enum Finish {
@@ -128,6 +137,9 @@ impl Worker {
             let look = target.registry.head_manifest(&target.repository, &job.target.reference);
             let (resolved, mut current) = tokio::try_join!(resolve, look)?;
             let Some(mut resolved) = resolved else {
+                if is_early(job, None) {
+                    return Err(Trouble::Early);
+                }
                 return Self::finish(report.has_set(), Outcome::Skipped { reason: SkipReason::Gone });
             };
             let pointed_to = resolved.descriptor.digest.clone();
@@ -137,6 +149,9 @@ impl Worker {
                 && let Some(newer) = self.put_back(copy, &source_origin, &pointed_to).await?
             {
                 resolved = newer;
+            }
+            if is_early(job, Some(&resolved.descriptor.digest)) {
+                return Err(Trouble::Early);
             }
             copy.report.resolved(&resolved.descriptor.digest, resolved.artifact);
             if !rule.selects_type(resolved.artifact) {

@@ -165,6 +165,7 @@ impl Worker {
         if trouble.is_refusal() {
             self.registries.forget();
         }
+        self.registries.note(trouble);
         let Some(kind) = trouble.retry() else { return Ok(None) };
         let why = if kind.is_error { Pause::Failed } else { Pause::Told };
         let attempts = self.attempts.pause(task, what, attempts, why).await?;

@@ -1,10 +1,11 @@
 //! Looking at what was pushed without a tag of its own: does it belong to something that targets have?
 
+use jiff::Timestamp;
 use transship_model::{AttachmentKind, Digest, LookJob, Place, PushEvent, Reference, Repository, Rule, TaskHead, Trigger};
 use transship_registry::{Endpoint, Error as RegistryError, Registry};
 use transship_state::{Snapshot, dispatch};
 
-use crate::{Worker, trouble::Trouble};
+use crate::{Worker, copy::FRESH, trouble::Trouble};
 
 /// What was pushed, and what it belongs to.
 struct Attachment {
@@ -50,6 +51,12 @@ impl Worker {
             }
             Some((subject, AttachmentKind::Cosign)) => {
                 let head = source.head_manifest(&event.repository, &place.reference).await?;
+                // As with any tag: it may be set a moment after its push was told.
+                let shown = head.as_ref().map(|head| &head.digest);
+                let is_fresh = Timestamp::now().duration_since(event.received) < FRESH;
+                if is_fresh && event.digest.is_some() && shown != event.digest.as_ref() {
+                    return Err(Trouble::Early);
+                }
                 Ok(head.map(|head| Attachment { place, subject, referrers: None, pointed_to: Some(head.digest) }))
             }
             None => {

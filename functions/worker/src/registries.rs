@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use transship_model::{Credentials, Instance, InstanceName, Place};
@@ -11,15 +12,29 @@ use transship_state::{Secrets, Snapshot};
 
 use crate::trouble::Trouble;
 
+/// For so long a registry that did not answer is left alone at first; longer each time that it does not answer again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// And for no longer than this.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// A registry that did not answer.
+#[derive(Debug, Clone, Copy)]
+struct Down {
+    until: Instant,
+    pause: Duration,
+}
+
 pub(crate) struct Registries {
     http: Http,
+    /// Jobs for a registry that does not answer go back to the queue at once, so that they do not keep the workers from others.
+    down: Mutex<HashMap<String, Down>>,
     secrets: Arc<dyn Secrets>,
     known: Mutex<HashMap<InstanceName, (Arc<Instance>, Registry)>>,
 }
 
 impl Registries {
     pub(crate) fn new(http: Http, secrets: Arc<dyn Secrets>) -> Self {
-        Self { http, secrets, known: Mutex::default() }
+        Self { http, down: Mutex::default(), secrets, known: Mutex::default() }
     }
 
     /// The repository of a place.
@@ -30,6 +45,11 @@ impl Registries {
 
     /// The client of an instance.
     pub(crate) async fn registry(&self, catalog: &Snapshot, name: &InstanceName) -> Result<Registry, Trouble> {
+        if let Some(down) = self.down.lock().unwrap_or_else(PoisonError::into_inner).get(name.as_str())
+            && let Some(wait) = down.until.checked_duration_since(Instant::now())
+        {
+            return Err(Trouble::Down { registry: name.to_string(), wait });
+        }
         let gone = || Trouble::Refused(format!("there is no instance {name} (any more)"));
         let instance = catalog.instance(name).ok_or_else(gone)?;
         if let Some((known, registry)) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name)
@@ -56,6 +76,23 @@ impl Registries {
         let entry = (instance.clone(), registry.clone());
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), entry);
         Ok(registry)
+    }
+
+    /// Takes note of what keeps a job from being done: a registry that did not answer is left alone for a while.
+    pub(crate) fn note(&self, trouble: &Trouble) {
+        let Trouble::Registry(error) = trouble else { return };
+        if !error.is_retry() || error.failure().status().is_some() {
+            return;
+        }
+        let mut known = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let down = known.entry(error.failure().registry().to_owned()).or_insert(Down { until: now, pause: PAUSE / 2 });
+        // What fails together counts once.
+        if down.until <= now {
+            let since = now.duration_since(down.until);
+            down.pause = if since > MAX_PAUSE { PAUSE } else { (down.pause * 2).min(MAX_PAUSE) };
+            down.until = now + down.pause;
+        }
     }
 
     /// Forgets all clients after one was refused: a password may have been replaced, and is read anew.

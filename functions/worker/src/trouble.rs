@@ -14,6 +14,15 @@ pub(crate) enum Trouble {
     State(StateError),
     /// A registry's password.
     Secret(SecretError),
+    /// The source does not show yet what was pushed to it a moment ago.
+    Early,
+    /// A registry has not answered others, and is left alone for so long.
+    Down {
+        /// Its instance.
+        registry: String,
+        /// For how long.
+        wait: Duration,
+    },
     /// Something that will not change by itself.
     Refused(String),
 }
@@ -43,6 +52,9 @@ impl Trouble {
             Self::Registry(error) if error.is_retry() => {
                 Some(Retry { after: error.retry_after(), is_error: error.failure().status() != Some(429) })
             }
+            // Registries that set the tag after they have told of it do so within milliseconds.
+            Self::Early => Some(Retry { after: Some(Duration::from_millis(100)), is_error: false }),
+            Self::Down { wait, .. } => Some(Retry { after: Some(*wait), is_error: false }),
             Self::Registry(_) | Self::Refused(_) => None,
             Self::State(StateError::Corrupt { .. }) => None,
             // A secret that is missing may be mended by the operator while the job waits.
@@ -57,6 +69,8 @@ impl fmt::Display for Trouble {
             Self::Registry(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
             Self::Secret(error) => error.fmt(f),
+            Self::Early => f.write_str("the source does not show yet what was pushed to it"),
+            Self::Down { registry, .. } => write!(f, "{registry} does not answer, and is left alone for a moment"),
             Self::Refused(reason) => f.write_str(reason),
         }
     }

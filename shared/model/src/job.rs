@@ -31,6 +31,9 @@ pub struct CopyJob {
     pub source: Place,
     /// What to set. The rule may have another target by the time that the job runs; then the job is over.
     pub target: Place,
+    /// What the push was of. Some registries tell of a push before they set its tag: while it is fresh, the tag is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<Digest>,
     /// The manifest whose attachment this is: the copy is made only while the target has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Digest>,

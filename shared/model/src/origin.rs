@@ -4,7 +4,7 @@
 //! anybody else. With it the webhook tells an echo (the target's own notification of our push) from a push, and the
 //! worker tells which of two digests is the newer one.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, InstanceName, Repository, Rule, RuleId};
@@ -138,8 +138,18 @@ impl Origin {
         }
     }
 
-    /// Takes note of a push by somebody else, unless a newer one is known. True if that changes anything.
-    pub fn note_push(&mut self, pushed: Pushed) -> bool {
+    /// Takes note of a push by somebody else, which the registry says was at `time`, unless a newer one is known. True if that
+    /// changes anything.
+    ///
+    /// The registry's own clock tells whether it came after what we wrote there. If it did it is newer than that, also where
+    /// that clock is behind the one that dated what we wrote.
+    pub fn note_push(&mut self, mut pushed: Pushed, time: Timestamp) -> bool {
+        let before = self.written.iter().filter(|written| written.echoed.is_some_and(|echoed| echoed < time));
+        if let Some(version) = before.filter_map(|written| written.version.as_ref()).max()
+            && *version >= pushed.version
+        {
+            pushed.version.time = version.time.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(version.time);
+        }
         if self.pushed.as_ref().is_some_and(|known| known.version >= pushed.version) {
             return false;
         }
@@ -239,7 +249,7 @@ mod tests {
         assert_eq!(origin.classify(Some(&digest(1)), at(10)), echo());
         assert!(origin.note_echo(&digest(1), at(10)));
         assert_eq!(origin.classify(Some(&digest(2)), at(20)), Verdict::Push);
-        assert!(origin.note_push(pushed(2, 20)));
+        assert!(origin.note_push(pushed(2, 20), at(20)));
         assert_eq!(origin.classify(Some(&digest(1)), at(30)), Verdict::Push);
         // The echo delivered once more is still one.
         assert_eq!(origin.classify(Some(&digest(1)), at(10)), echo());
@@ -267,11 +277,11 @@ mod tests {
     fn what_was_overwritten_by_something_older_is_known() {
         let mut origin = Origin::default();
         origin.note_write(written(1, 10, Some(version(1, "a"))));
-        origin.note_push(pushed(2, 5));
+        origin.note_push(pushed(2, 5), at(5));
         assert_eq!(origin.overwritten(&digest(1)).map(|(digest, _)| digest.clone()), Some(digest(2)));
         assert_eq!(origin.overwritten(&digest(2)), None);
         assert_eq!(origin.overwritten(&digest(3)), None, "may be a push that has not been told yet");
-        origin.note_push(pushed(4, 3));
+        origin.note_push(pushed(4, 3), at(3));
         assert_eq!(origin.pushed, Some(pushed(2, 5)), "a late event does not hide a newer one");
     }
 
@@ -284,6 +294,17 @@ mod tests {
         origin.note_write(Written { trail, ..written(1, 10, Some(version(1, "a"))) });
         let goes = origin.trail_of(&digest(1)).extended(RuleId(2), place("b"), place("c"));
         assert_eq!(goes, Trail { rules: vec![RuleId(1), RuleId(2)], places: ["a", "b", "c"].map(place).into(), ends: false });
+    }
+
+    /// Would break: a person's push to a registry whose clock is behind, undone by what it was pushed over.
+    #[test]
+    fn a_push_after_our_write_is_newer_whatever_the_clocks_say() {
+        let mut origin = Origin::default();
+        origin.note_write(written(1, 100, Some(version(100, "a"))));
+        assert!(origin.note_echo(&digest(1), at(40)), "this registry's clock is a minute behind");
+        assert!(origin.note_push(pushed(2, 48), at(48)));
+        assert_eq!(origin.newest().map(|(digest, _)| digest.clone()), Some(digest(2)));
+        assert!(!origin.note_push(pushed(2, 48), at(48)), "a repeated event changes nothing");
     }
 
     #[test]

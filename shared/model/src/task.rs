@@ -417,7 +417,7 @@ impl Task {
         }
     }
 
-    /// (copied + unchanged) / (all − skipped), between 0 and 1; 1 where nothing is left. `None` as long as nothing has ended.
+    /// (copied + unchanged) / (all − skipped), between 0 and 1; 1 where nothing is left, 0 where nothing could be listed. `None` as long as nothing has ended.
     pub fn success_rate(&self) -> Option<f64> {
         let Counts { copied, unchanged, skipped, .. } = self.counts;
         let all = self.total.unwrap_or(self.counts.found).max(self.counts.found);
@@ -426,7 +426,11 @@ impl Task {
         }
         let meant = all.saturating_sub(skipped);
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-        Some(if meant == 0 { 1.0 } else { (copied + unchanged) as f64 / meant as f64 })
+        Some(match meant {
+            0 if self.error.is_some() => 0.0,
+            0 => 1.0,
+            _ => (copied + unchanged) as f64 / meant as f64,
+        })
     }
 
     /// Whether everything that was found has ended and nothing more will be found.

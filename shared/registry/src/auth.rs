@@ -362,7 +362,12 @@ impl Auth {
                 Ok(Some(Credential::Password { username, password: password.into() }))
             }
             Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credential::Identity(token.into()))),
-            Err(CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound) => Ok(None),
+            // No file, or none that can be read, is what everybody has who never logged in.
+            Err(
+                CredentialRetrievalError::NoCredentialConfigured
+                | CredentialRetrievalError::ConfigNotFound
+                | CredentialRetrievalError::ConfigReadError,
+            ) => Ok(None),
             // What a helper wrote may hold anything, so only its name is shown. It answers so, too, when it has no entry.
             Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => Ok(None),
             Err(CredentialRetrievalError::HelperFailure { helper, .. }) => {

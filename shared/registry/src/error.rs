@@ -239,7 +239,9 @@ impl Envelope {
 /// Text from outside, made fit for one line of a log: bounded, without control characters, and without the queries of URLs,
 /// which may be signed.
 pub(crate) fn sanitised(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let words = text
+        .split(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+        .filter(|word| !word.is_empty());
     let mut clean = String::new();
     for word in words {
         if clean.len() >= MAX_TEXT {
@@ -265,7 +267,12 @@ pub(crate) fn network(error: reqwest::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    sanitised(&innermost.to_string())
+    let text = innermost.to_string();
+    // What rustls says when the other side does not speak TLS at all.
+    if text.contains("InvalidContentType") {
+        return "it does not speak TLS at this port: is it http://?".into();
+    }
+    sanitised(&text)
 }
 
 #[cfg(test)]

@@ -23,6 +23,14 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, applic
 /// The greatest manifest that is read: what the specification asks registries to support, and what they do support.
 pub(crate) const MAX_SIZE: usize = 4 << 20;
 
+/// The greatest size that a descriptor may claim, 16 TiB: as many as a manifest has room for add up without overflow.
+const MAX_BLOB: u64 = 1 << 44;
+
+fn plausible<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let size = u64::deserialize(deserializer)?;
+    if size > MAX_BLOB { Err(serde::de::Error::custom(format!("a size of {size} bytes is not plausible"))) } else { Ok(size) }
+}
+
 /// A descriptor: image specification 1.1, "OCI Content Descriptors". It keeps fields that it does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor {
@@ -31,7 +39,8 @@ pub struct Descriptor {
     pub media_type: String,
     /// Its digest.
     pub digest: Digest,
-    /// Its size in bytes. A negative one can't be parsed.
+    /// Its size in bytes, at most 16 TiB. A negative one, or a greater one, can't be parsed.
+    #[serde(deserialize_with = "plausible")]
     pub size: u64,
     /// Annotations, platform, artifact type and whatever else there is.
     #[serde(flatten)]
@@ -255,6 +264,13 @@ mod tests {
         assert!(read(&json!({"manifests": [], "fsLayers": []})).is_err());
         assert!(read(&json!({"config": blob("x"), "fsLayers": []})).is_err());
         assert!(Parsed::read(br#"{"manifests": [], "manifests": []}"#).is_err());
+    }
+
+    /// Would break: sums of sizes, for whoever may push a manifest.
+    #[test]
+    fn a_size_that_nothing_has_is_refused() {
+        let error = read(&json!({"layers": [{"mediaType": "x", "digest": Digest::of(b"x"), "size": i64::MAX}]})).unwrap_err();
+        assert!(error.contains("not plausible"), "{error}");
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub fn parse_reference(text: &str) -> Result<(Url, Repository, Reference), Inval
         Some(_) => return Err(invalid("only http:// and https:// are understood".into())),
         None => (None, text),
     };
+    // Docker would ask Docker Hub for a repository of that name.
+    if scheme.is_none() && !name.contains('/') && is_host(name) {
+        return Err(invalid("it names a registry and no repository: write HOST[:PORT]/REPOSITORY[:TAG]".into()));
+    }
     // With a scheme the first part is a host, even one that Docker would take for a part of the path (`http://registry/app`).
     let (host, parsed) = match (scheme, name.split_once('/')) {
         (Some(_), Some((host, path))) => (Some(host), oci_client::Reference::try_from(format!("host.invalid/{path}"))),
@@ -44,6 +48,12 @@ pub fn parse_reference(text: &str) -> Result<(Url, Repository, Reference), Inval
     let reference = parsed.digest().or(parsed.tag()).unwrap_or("latest");
     let reference = reference.parse().map_err(|error: transship_model::InvalidName| invalid(error.to_string()))?;
     Ok((endpoint, repository, reference))
+}
+
+/// Whether a name without a slash can only be meant as a host: `localhost`, or with a dot before what may be a port.
+fn is_host(name: &str) -> bool {
+    let host = name.split(['@', ':']).next().unwrap_or(name);
+    host == "localhost" || host.contains('.')
 }
 
 fn is_loopback(host: &str) -> bool {

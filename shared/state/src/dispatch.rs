@@ -144,7 +144,10 @@ impl Dispatcher {
                 trigger: Trigger::Push { resource: place.name() },
                 created: event.received,
             };
-            let (job, found) = copy(task, place.clone(), target_place(rule, place, to), None);
+            let (mut job, found) = copy(task, place.clone(), target_place(rule, place, to), None);
+            if let Job::Copy(job) = &mut job {
+                job.pushed.clone_from(&event.digest);
+            }
             jobs.push(job);
             events.push(found);
         }
@@ -162,7 +165,7 @@ impl Dispatcher {
 pub fn copy(task: TaskHead, source: Place, target: Place, subject: Option<transship_model::Digest>) -> (Job, TaskEvent) {
     let route = Route { source: source.clone(), target: target.clone() };
     let found = TaskEvent { task: task.clone(), at: Timestamp::now(), what: Happening::Found { resources: vec![route] } };
-    (Job::Copy(CopyJob { task, source, target, subject, continuation: 0 }), found)
+    (Job::Copy(CopyJob { task, source, target, pushed: None, subject, continuation: 0 }), found)
 }
 
 /// Where a rule copies a place to, given the repository there.
@@ -176,7 +179,9 @@ fn note(origin: &mut Origin, event: &PushEvent) -> (Verdict, bool) {
     let verdict = origin.classify(event.digest.as_ref(), event.time());
     let changed = match (&verdict, &event.digest) {
         (Verdict::Echo(_), Some(digest)) => origin.note_echo(digest, event.time()),
-        (Verdict::Push, Some(digest)) => origin.note_push(Pushed { digest: digest.clone(), version: event.version() }),
+        (Verdict::Push, Some(digest)) => {
+            origin.note_push(Pushed { digest: digest.clone(), version: event.version() }, event.time())
+        }
         _ => false,
     };
     (verdict, changed)

@@ -158,7 +158,7 @@ impl Registry {
     async fn list_project(&self, project: &str, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
         let action = format!("GET repositories of project {project}");
         let mut first = self.path(&format!("/api/v2.0/projects/{project}/repositories"));
-        first.set_query(Some(&format!("page=1&page_size={HARBOR_PAGE}")));
+        first.set_query(Some(&format!("page=1&page_size={HARBOR_PAGE}&sort=name")));
         let Some((response, at)) = self.page(&action, first, HARBOR_PAGE, cursor, Scope::Harbor).await? else {
             return Ok(Page::empty());
         };
@@ -168,7 +168,7 @@ impl Registry {
             None
         } else {
             let page = at.position.as_ref().map_or(0, |position| position.page) + 2;
-            let target = format!("/api/v2.0/projects/{project}/repositories?page={page}&page_size={HARBOR_PAGE}");
+            let target = format!("/api/v2.0/projects/{project}/repositories?page={page}&page_size={HARBOR_PAGE}&sort=name");
             Some(at.followed_by(self, &action, target)?)
         };
         let names = answer.into_iter().filter_map(|mut repository| repository.get_mut("name").map(Value::take)).collect();

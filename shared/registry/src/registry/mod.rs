@@ -93,7 +93,7 @@ struct Inner {
     reach: OnceCell<Reach>,
     /// Whether the realm is one that the operator has named.
     token_realm: Option<Url>,
-    referrers_api: AtomicU8,
+    referrers_api: Mutex<referrers::Api>,
     /// How often it has refused to mount a blob, or that it does not.
     mounts: AtomicU8,
     /// Harbor's projects that are known to exist.
@@ -138,7 +138,7 @@ impl Registry {
             http: http.clone(),
             reach: OnceCell::new(),
             token_realm,
-            referrers_api: AtomicU8::new(0),
+            referrers_api: Mutex::default(),
             mounts: AtomicU8::new(0),
             projects: Mutex::default(),
         })))
@@ -170,7 +170,7 @@ impl Registry {
 
     /// Whether the registry is known to list referrers by itself.
     pub(crate) fn has_referrers_api(&self) -> bool {
-        referrers::is_present(&self.0.referrers_api)
+        self.referrers_api().is_present()
     }
 
     /// Whether the registry seems never to mount a blob from another repository, so that asking only costs time.

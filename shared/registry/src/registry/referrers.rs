@@ -1,6 +1,9 @@
 //! What refers to a manifest: by the referrers API, or by the tag that stands in for it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, header::ACCEPT};
 use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
@@ -17,11 +20,27 @@ use crate::{
 const MAX_PAGES: usize = 100;
 
 /// What is known about the API: 0 is nothing yet.
-const PRESENT: u8 = 1;
-const MISSING: u8 = 2;
+/// For so long a registry is believed not to have the API: an answer may have been a proxy's, in the middle of an upgrade.
+const MISSING: Duration = Duration::from_secs(300);
 
-pub(super) fn is_present(api: &AtomicU8) -> bool {
-    api.load(Ordering::Relaxed) == PRESENT
+/// What is known of a registry's referrers API.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Api {
+    #[default]
+    Unknown,
+    /// It has answered, and nothing makes us doubt that again.
+    Present,
+    MissingSince(Instant),
+}
+
+impl Api {
+    pub(super) fn is_present(self) -> bool {
+        matches!(self, Self::Present)
+    }
+
+    fn is_missing(self) -> bool {
+        matches!(self, Self::MissingSince(since) if since.elapsed() < MISSING)
+    }
 }
 
 impl Registry {
@@ -30,12 +49,23 @@ impl Registry {
     /// # Errors
     /// See [`Error`].
     pub async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        if self.0.referrers_api.load(Ordering::Relaxed) != MISSING
+        if !self.referrers_api().is_missing()
             && let Some(referrers) = self.referrers_by_api(repository, subject).await?
         {
             return Ok(referrers);
         }
         self.referrers_by_tag(repository, subject).await
+    }
+
+    pub(super) fn referrers_api(&self) -> Api {
+        *self.0.referrers_api.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn_about_referrers(&self, api: Api) {
+        let mut known = self.0.referrers_api.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.is_present() {
+            *known = api;
+        }
     }
 
     /// `None` if the registry has no such API.
@@ -52,7 +82,7 @@ impl Registry {
             if !response.status().is_success() {
                 // 404 may also mean that there is no such repository: that says nothing about the API.
                 if response.status() != 404 || !self.knows_the_error(&action, response).await {
-                    self.0.referrers_api.store(MISSING, Ordering::Relaxed);
+                    self.learn_about_referrers(Api::MissingSince(Instant::now()));
                 }
                 return Ok(None);
             }
@@ -62,12 +92,12 @@ impl Registry {
             // A page for people, or a proxy's, is no index.
             let Ok(Parsed { content: Content::Index(found), .. }) = Parsed::read(&body) else {
                 if page == 0 {
-                    self.0.referrers_api.store(MISSING, Ordering::Relaxed);
+                    self.learn_about_referrers(Api::MissingSince(Instant::now()));
                     return Ok(None);
                 }
                 return Err(self.failure(action, "a page of referrers that is no index").refused());
             };
-            self.0.referrers_api.store(PRESENT, Ordering::Relaxed);
+            self.learn_about_referrers(Api::Present);
             referrers.extend(found);
             match next {
                 Some(next) => url = next,
