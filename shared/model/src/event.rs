@@ -1,12 +1,9 @@
 //! Push events: what a registry's notification says, whatever its sender.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, InstanceName, Place, Reference, Repository, RuleId, Tag, TaskId, origin::Version};
-
-/// So far ahead of ours a sender's clock is believed to be by its own fault, and no longer by a little drift.
-const AHEAD: SignedDuration = SignedDuration::from_hours(1);
 
 /// A manifest was pushed. The event says *look here*; what is there is known only to the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,10 +55,6 @@ impl PushEvent {
     /// The task that the event triggers for a rule. `nonce` tells apart the deliveries of an event without an identity.
     pub fn task(&self, rule: RuleId, nonce: &str) -> TaskId {
         match self.identity() {
-            // A time far ahead of ours would stand before all later tasks for as long.
-            Some(identity) if self.time().duration_since(self.received) > AHEAD => {
-                TaskId::derive(rule, self.received, &identity)
-            }
             Some(identity) => TaskId::derive(rule, self.time(), &identity),
             None => TaskId::derive(rule, self.received, nonce),
         }

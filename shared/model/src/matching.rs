@@ -381,6 +381,22 @@ mod tests {
         }
     }
 
+    /// Expressions without any literal are tried in sets once they are many; a set must not lose one, nor mistake one for another.
+    #[test]
+    fn very_many_expressions_without_a_literal_are_told_apart() {
+        let patterns: Vec<String> = (0..350).map(|n| format!("[a-z]{{{}}}[0-9]{{{}}}", n % 20 + 1, n / 20)).collect();
+        let rules: Vec<_> = patterns.iter().map(|pattern| ("n", pattern.as_str(), ".*")).collect();
+        let index = index(&rules);
+        for (letters, digits) in [(1, 0), (1, 1), (20, 16), (7, 11), (20, 17), (21, 1)] {
+            let name = "a".repeat(letters) + &"1".repeat(digits);
+            let expected: Vec<u64> = match digits * 20 + letters - 1 {
+                n if letters <= 20 && n < 350 => vec![n as u64],
+                _ => Vec::new(),
+            };
+            assert_eq!(found(&index, &format!("n/{name}"), "t"), expected, "{name}");
+        }
+    }
+
     #[test]
     fn the_rules_that_write_a_place_are_found_backwards() {
         let index = RuleIndex::new([

@@ -265,6 +265,11 @@ impl Resource {
         Self { route, state: ResourceState::Queued, progress: Progress::default(), result: None, queued, ended: None }
     }
 
+    /// Takes in that it was found then. What was told of it before that had nothing better than the task's beginning.
+    pub fn found(&mut self, at: Timestamp, created: Timestamp) {
+        self.queued = if self.queued == created { at } else { self.queued.min(at) };
+    }
+
     /// Takes in an event, late or repeated as it may be. True if it changed anything.
     pub fn merge(&mut self, at: Timestamp, what: &Happening) -> bool {
         match what {
@@ -283,8 +288,21 @@ impl Resource {
                 self.ended = Some(at);
                 true
             }
+            Happening::Progress { progress, .. } => self.fill(progress),
             _ => false,
         }
+    }
+
+    /// Takes from what is told late what is not known otherwise. True if that is anything.
+    fn fill(&mut self, late: &Progress) -> bool {
+        let before = self.progress.clone();
+        let Progress { digest, artifact, started, .. } = &mut self.progress;
+        *started = started.iter().chain(&late.started).min().copied();
+        if digest.is_none() {
+            digest.clone_from(&late.digest);
+        }
+        *artifact = artifact.or(late.artifact);
+        self.progress != before
     }
 
     fn is_behind(&self, progress: &Progress) -> bool {

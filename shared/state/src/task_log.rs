@@ -119,11 +119,15 @@ impl TaskLog {
                 Happening::Found { resources: routes } => {
                     for route in routes {
                         let entry = resources.entry(route.source.name()).or_default();
-                        entry.now.get_or_insert_with(|| Resource::new(route.clone(), event.at));
+                        let resource = entry.now.get_or_insert_with(|| Resource::new(route.clone(), event.at));
+                        resource.found(event.at, head.created);
                     }
                 }
                 Happening::Progress { route, progress } | Happening::Ended { route, progress, .. } => {
                     note.started(progress.started.unwrap_or(event.at));
+                    if matches!(event.what, Happening::Ended { .. }) {
+                        note.worked(event.at);
+                    }
                     let entry = resources.entry(route.source.name()).or_default();
                     entry.now.get_or_insert_with(|| Resource::new(route.clone(), head.created)).merge(event.at, &event.what);
                 }
@@ -135,8 +139,11 @@ impl TaskLog {
                         note.error(error.as_deref());
                     }
                 }
+                // The first end of a scan stands, as the first outcome of a resource does.
+                Happening::ScanEnded { .. } if note.current("total").is_some() => {}
                 Happening::ScanEnded { total, repositories, error } => {
                     note.started(event.at);
+                    note.worked(event.at);
                     note.repositories(*repositories);
                     note.set("total", Value::from(*total));
                     note.error(error.as_deref());
@@ -145,7 +152,7 @@ impl TaskLog {
         }
         let expires = head.created.checked_add(Self::KEEP).ok();
         let changed: Vec<_> = resources.into_iter().filter(|(_, entry)| entry.now != entry.before).collect();
-        let mut set = note.set;
+        let (mut set, mut condition) = note.finish();
         // At least one write where anything at all is to be set.
         let chunks =
             changed.chunks(MAX_OPS - 1).map(<[_]>::to_vec).chain((changed.is_empty() && !set.is_empty()).then(Vec::new));
@@ -169,7 +176,7 @@ impl TaskLog {
                 set: std::mem::take(&mut set),
                 add: counters(&counts),
                 expires,
-                condition: None,
+                condition: condition.take(),
             });
             self.table.write(ops).await?;
         }
@@ -205,7 +212,8 @@ impl TaskLog {
         if task.ended.is_some() || !task.is_complete() {
             return Ok(None);
         }
-        let ended = events.iter().map(|event| event.at).max().unwrap_or_else(Timestamp::now);
+        let worked = item.attributes.get("worked").and_then(|value| value.as_str()?.parse().ok());
+        let ended = worked.or_else(|| events.iter().map(|event| event.at).max()).unwrap_or_else(Timestamp::now);
         let set =
             Map::from_iter([("ended".to_owned(), Value::from(ended.to_string())), ("open".to_owned(), Value::from(false))]);
         let condition = Some(Condition::Equals("open".into(), Value::from(true)));
@@ -250,9 +258,25 @@ impl<'a> Note<'a> {
     }
 
     fn set(&mut self, name: &str, value: Value) {
-        if self.known.and_then(|item| item.attributes.get(name)) != Some(&value) {
+        if self.known.and_then(|item| item.attributes.get(name)) == Some(&value) {
+            self.set.remove(name);
+        } else {
             self.set.insert(name.to_owned(), value);
         }
+    }
+
+    /// What is to be set, and the condition that nobody else has set anything since it was read. Counters need none.
+    fn finish(mut self) -> (Map<String, Value>, Option<Condition>) {
+        if self.set.is_empty() {
+            return (self.set, None);
+        }
+        let revision = self.known.map(|item| document::number(item, "revision"));
+        self.set.insert("revision".into(), Value::from(revision.unwrap_or(0) + 1));
+        let condition = match revision {
+            None => Condition::Absent,
+            Some(revision) => Condition::Equals("revision".into(), Value::from(revision)),
+        };
+        (self.set, Some(condition))
     }
 
     fn current(&self, name: &str) -> Option<&Value> {
@@ -260,10 +284,20 @@ impl<'a> Note<'a> {
     }
 
     fn started(&mut self, at: Timestamp) {
-        let known = self.current("started").and_then(|value| value.as_str()?.parse::<Timestamp>().ok());
-        if known.is_none_or(|known| at < known) {
+        if self.time("started").is_none_or(|known| at < known) {
             self.set("started", Value::from(at.to_string()));
         }
+    }
+
+    /// Something ended: the task ends with the last of it.
+    fn worked(&mut self, at: Timestamp) {
+        if self.time("worked").is_none_or(|known| at > known) {
+            self.set("worked", Value::from(at.to_string()));
+        }
+    }
+
+    fn time(&self, name: &str) -> Option<Timestamp> {
+        self.current(name)?.as_str()?.parse().ok()
     }
 
     fn error(&mut self, error: Option<&str>) {
