@@ -7,7 +7,7 @@ use std::{fs::File, path::PathBuf, process::Command};
 ///
 /// # Panics
 /// With what to install, where that is not possible.
-pub(crate) fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     if let Some(path) = find(name) {
         return path;
     }

@@ -38,6 +38,7 @@ pub use bulk::Bulk;
 pub use client::{At, Client, Manifest};
 pub use compare::{Walked, assert_same};
 pub use content::{Artifact, Image, Index, artifact, chart, cosign_signature, media, referrer, referrers_index};
+pub use install::program;
 pub use proxy::{Action, Exchange, Gate, Proxy, Request};
 pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
 pub use sink::{Delivery, Sink};

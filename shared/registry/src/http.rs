@@ -78,7 +78,7 @@ impl fmt::Debug for Http {
 fn builder() -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("transship/", env!("CARGO_PKG_VERSION")))
-        // Blobs over HTTP/2 cost twice the CPU (CRATES.md) and flow control that one slow stream can hold up.
+        // Blobs over HTTP/2 cost twice the CPU and have flow control that one slow stream can hold up.
         .http1_only()
         // Redirects are followed by `Registry`, which knows what may follow them.
         .redirect(redirect::Policy::none())

@@ -1,4 +1,4 @@
-//! How a registry takes the content of a blob. No one way suits all: see REGISTRIES.md for what was found where.
+//! How a registry takes the content of a blob. No one way suits all; each is described where it is chosen.
 
 use transship_model::Kind;
 

@@ -54,14 +54,14 @@ impl Distribution {
             // htpasswd -nbB user secret
             let users = "user:$2y$05$qSOPVrgeHWM6tGSd87y07eraRKB5evR1x.BSXKbDfnzlZfLk18Zci\n";
             std::fs::write(storage.path().join("htpasswd"), users).unwrap();
-            let mut child = Command::new("docker-registry")
+            let mut child = Command::new(transship_tests::program("docker-registry"))
                 .current_dir(storage.path())
                 .arg("serve")
                 .arg(&config)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
-                .expect("install Debian's docker-registry (apt install docker-registry)");
+                .expect("docker-registry starts");
             let started = Instant::now();
             while started.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
                 if std::net::TcpStream::connect(address).is_ok() {

@@ -21,7 +21,7 @@ const DEDUPLICATION_WINDOW: Duration = Duration::from_secs(300);
 const SEND_AT_ONCE: usize = 1000;
 /// So many are received in one transaction, for the same reason and so that an answer fits into memory.
 const RECEIVE_AT_ONCE: usize = 1000;
-/// `maxReceiveCount`, see DESIGN.md: a last net, which work of the usual kinds of failure never reaches.
+/// What SQS calls `maxReceiveCount`: a last net, which work of the usual kinds of failure never reaches.
 const MAX_DELIVERIES: u32 = 1000;
 
 /// What a queue promises about order.
