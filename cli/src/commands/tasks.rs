@@ -101,6 +101,9 @@ pub(crate) async fn sync(arguments: SyncArguments) -> anyhow::Result<()> {
         Format::Json => output::print_json(&task)?,
         Format::Table => {
             output::print(&output::task(&task))?;
+            if task.counts.found == 0 && task.error.is_none() {
+                eprintln!("the source has nothing that the rule selects: are namespace and patterns what you mean?");
+            }
             let resources = client.resources(&id, usize::MAX).await?;
             let failed: Vec<ResourceView> =
                 resources.into_iter().filter(|r| r.outcome.as_ref().is_some_and(|outcome| !output::is_fine(outcome))).collect();

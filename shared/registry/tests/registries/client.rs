@@ -81,11 +81,11 @@ async fn harbor_gets_its_project_once_and_lists_it_by_its_own_api() {
     let fake = Fake::start(|asked, _| match (asked.method.as_str(), asked.target.as_str()) {
         ("HEAD", "/api/v2.0/projects?project_name=team") => answer(404, &[], ""),
         ("POST", "/api/v2.0/projects") => answer(409, &[], ""),
-        ("GET", "/api/v2.0/projects/team/repositories?page=1&page_size=100") => {
+        ("GET", "/api/v2.0/projects/team/repositories?page=1&page_size=100&sort=name") => {
             let names: Vec<_> = (0..100).map(|n| json!({"name": format!("team/base/app{n}")})).collect();
             answer(200, &[], serde_json::to_string(&names).unwrap())
         }
-        ("GET", "/api/v2.0/projects/team/repositories?page=2&page_size=100") => {
+        ("GET", "/api/v2.0/projects/team/repositories?page=2&page_size=100&sort=name") => {
             answer(200, &[], r#"[{"name":"team/app"},{"name":"team/base/last"},{"name":"team/NO"}]"#)
         }
         other => panic!("{other:?}"),
