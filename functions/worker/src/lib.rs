@@ -165,9 +165,13 @@ impl Worker {
         if trouble.is_refusal() {
             self.registries.forget();
         }
-        self.registries.note(trouble);
+        let left_alone = self.registries.note(trouble);
         let Some(kind) = trouble.retry() else { return Ok(None) };
-        let why = if kind.is_error { Pause::Failed } else { Pause::Told };
+        let why = match trouble {
+            Trouble::Early | Trouble::Down { .. } => Pause::Postponed,
+            _ if kind.is_error => Pause::Failed,
+            _ => Pause::Told,
+        };
         let attempts = self.attempts.pause(task, what, attempts, why).await?;
         let over = |since: Timestamp| Timestamp::now().duration_since(since).unsigned_abs() > ERROR_BUDGET;
         if kind.is_error && attempts.failing_since.is_some_and(over) {
@@ -177,7 +181,8 @@ impl Worker {
         let backoff = Duration::from_secs(1 << times.saturating_sub(1).min(9)).min(MAX_BACKOFF);
         // Who asks for no time, or for none to speak of, again and again, gets it all the same.
         let floor = if kind.is_error { Duration::ZERO } else { jittered(backoff / 8) };
-        Ok(Some(kind.after.unwrap_or_else(|| jittered(backoff)).clamp(floor, MAX_WAIT)))
+        let wait = kind.after.unwrap_or_else(|| jittered(backoff)).max(left_alone);
+        Ok(Some(wait.clamp(floor, MAX_WAIT)))
     }
 
     async fn tell(&self, task: &TaskHead, what: Happening) -> Result<(), StateError> {

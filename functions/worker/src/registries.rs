@@ -78,11 +78,11 @@ impl Registries {
         Ok(registry)
     }
 
-    /// Takes note of what keeps a job from being done: a registry that did not answer is left alone for a while.
-    pub(crate) fn note(&self, trouble: &Trouble) {
-        let Trouble::Registry(error) = trouble else { return };
+    /// Takes note of what keeps a job from being done: a registry that did not answer is left alone, for as long as is returned.
+    pub(crate) fn note(&self, trouble: &Trouble) -> Duration {
+        let Trouble::Registry(error) = trouble else { return Duration::ZERO };
         if !error.is_retry() || error.failure().status().is_some() {
-            return;
+            return Duration::ZERO;
         }
         let mut known = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -93,6 +93,7 @@ impl Registries {
             down.pause = if since > MAX_PAUSE { PAUSE } else { (down.pause * 2).min(MAX_PAUSE) };
             down.until = now + down.pause;
         }
+        down.until - now
     }
 
     /// Forgets all clients after one was refused: a password may have been replaced, and is read anew.

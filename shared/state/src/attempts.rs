@@ -51,6 +51,8 @@ pub enum Pause {
     Failed,
     /// It was asked to wait.
     Told,
+    /// It has not come to anything: what it needs was not there yet. It is not counted as an attempt.
+    Postponed,
     /// Its process stops, or it has sent itself on: nothing is wrong.
     Stopped,
 }
@@ -93,6 +95,10 @@ impl AttemptLog {
                 attempts.failing_since.get_or_insert_with(Timestamp::now);
             }
             Pause::Told => attempts.waits += 1,
+            Pause::Postponed => {
+                attempts.waits += 1;
+                attempts.begun = attempts.begun.saturating_sub(1);
+            }
             Pause::Stopped => {}
         }
         self.put(task, what, &attempts).await?;
