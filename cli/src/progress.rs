@@ -62,6 +62,13 @@ impl Meter {
         self.show(message);
     }
 
+    /// Ends it, and leaves the bar where it stands.
+    pub(crate) fn keep(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+    }
+
     /// Ends it. The bar goes, what it showed stands in the lines that follow.
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {

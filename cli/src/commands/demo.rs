@@ -14,7 +14,9 @@ use crate::{
         content::{self, Artifact, End},
         registry::DemoRegistry,
     },
-    output, serve,
+    output,
+    progress::{Meter, Unit},
+    serve,
 };
 
 #[derive(Debug, clap::Args)]
@@ -174,9 +176,29 @@ async fn finish(client: &Client, rule: &Rule, accepted: Accepted, before: usize)
     }
     ensure!(!ids.is_empty(), "the push has met no rule");
     for id in &ids {
+        watch(client, id).await;
         let task = tasks::follow(client, id).await?;
         say("copied by the rule", &format!("task {id}: {} in {}", task.status, output::seconds(task.seconds)))?;
         ensure!(task.counts.failed == 0, "task {id} failed");
     }
     Ok(ids)
+}
+
+/// Shows the bytes of a task on their way, looking more often than is needed for what takes longer than a demo.
+async fn watch(client: &Client, id: &TaskId) {
+    let meter = Meter::new(format!("{:<32}", "copying"), Unit::Bytes);
+    for _ in 0..1000 {
+        let ended = client.task(id).await.is_ok_and(|task| task.ended.is_some());
+        let resources = client.resources(id, 100).await.unwrap_or_default();
+        let (done, total) = resources.iter().fold((0, 0), |(done, total), resource| {
+            let here = resource.bytes_moved + resource.bytes_saved;
+            (done + here, total + resource.bytes_total.max(here))
+        });
+        meter.set(done, total, "");
+        if ended {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    meter.keep();
 }
