@@ -60,12 +60,13 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stopped: wa
 /// Hands a notification to the webhook. Its body is read up to the webhook's limit, and for no longer than senders wait.
 async fn hook(State(webhook): State<Arc<Webhook>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    if let Err(problem) = webhook.admit(&head).await {
-        return transship_webhook::refuse(&problem).map(Body::from);
-    }
+    let admitted = match webhook.admit(head).await {
+        Ok(admitted) => admitted,
+        Err(problem) => return transship_webhook::refuse(&problem).map(Body::from),
+    };
     let broken = || Problem::new(400, "the notification did not arrive whole");
     let problem = match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(body)) => return webhook.handle(Request::from_parts(head, body)).await.map(Body::from),
+        Ok(Ok(body)) => return webhook.answer(admitted, body).await.map(Body::from),
         Ok(Err(error)) => {
             let is_too_long = anyhow::Error::new(error).chain().any(<dyn std::error::Error>::is::<LengthLimitError>);
             if is_too_long { transship_webhook::too_large() } else { broken() }

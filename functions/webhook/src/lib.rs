@@ -15,7 +15,7 @@ use http::{Method, Request, Response, StatusCode, header, request::Parts};
 use jiff::Timestamp;
 use serde::Serialize;
 use transship_model::{InstanceName, Problem, PushEvent, TaskId};
-use transship_state::{Catalog, Dispatched, Dispatcher, Secrets};
+use transship_state::{Catalog, Dispatched, Dispatcher, Secrets, Snapshot};
 
 use crate::senders::Notification;
 
@@ -27,6 +27,13 @@ pub struct Webhook {
     catalog: Arc<Catalog>,
     dispatcher: Dispatcher,
     secrets: Arc<dyn Secrets>,
+}
+
+/// A request that comes from an instance, and the catalogue as it was when that was seen.
+pub struct Admitted {
+    head: Parts,
+    instance: InstanceName,
+    catalog: Arc<Snapshot>,
 }
 
 /// The answer to a notification that was understood.
@@ -49,31 +56,40 @@ impl Webhook {
     ///
     /// # Errors
     /// The problem to answer with.
-    pub async fn admit(&self, request: &Parts) -> Result<InstanceName, Problem> {
-        if request.method != Method::POST {
+    pub async fn admit(&self, head: Parts) -> Result<Admitted, Problem> {
+        if head.method != Method::POST {
             return Err(Problem::new(405, "notifications are sent with POST"));
         }
         let catalog = self.catalog.snapshot().await.map_err(unavailable)?;
-        auth::authenticate(request, &catalog, self.secrets.as_ref()).await
+        let instance = auth::authenticate(&head, &catalog, self.secrets.as_ref()).await?;
+        Ok(Admitted { head, instance, catalog })
     }
 
-    /// Answers a request below `/hooks/`: 202 where something was pushed, 200 where the notification tells of something else.
+    /// Answers a request below `/hooks/` whose body is here already.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
-        match self.accept(request).await {
+        let (head, body) = request.into_parts();
+        match self.admit(head).await {
+            Ok(admitted) => self.answer(admitted, body).await,
+            Err(problem) => refuse(&problem),
+        }
+    }
+
+    /// Answers a request that has been admitted: 202 where something was pushed, 200 where the notification tells of something
+    /// else.
+    pub async fn answer(&self, admitted: Admitted, body: Bytes) -> Response<Bytes> {
+        match self.accept(admitted, body).await {
             Ok(None) => answer(StatusCode::OK, &Accepted::default()),
             Ok(Some(accepted)) => answer(StatusCode::ACCEPTED, &accepted),
             Err(problem) => refuse(&problem),
         }
     }
 
-    async fn accept(&self, request: Request<Bytes>) -> Result<Option<Accepted>, Problem> {
+    async fn accept(&self, admitted: Admitted, body: Bytes) -> Result<Option<Accepted>, Problem> {
         let received = Timestamp::now();
-        let (head, body) = request.into_parts();
-        let instance = self.admit(&head).await?;
+        let Admitted { head, instance, catalog } = admitted;
         if body.len() > MAX_BODY {
             return Err(too_large());
         }
-        let catalog = self.catalog.snapshot().await.map_err(unavailable)?;
 
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let pushes = match senders::read(content_type, &body) {
