@@ -15,7 +15,7 @@ use transship_logger::Logger;
 use transship_model::{Instance, Rule};
 use transship_registry::Http;
 use transship_state::{
-    AttemptLog, Catalog, Dispatcher, Events, Incoming, Jobs, LocalSecrets, Origins, Queue, QueueError, Table, TaskLog,
+    AttemptLog, Catalog, Dispatcher, Events, Incoming, Jobs, LocalSecrets, Origins, Queue, QueueError, Table, TaskLog, Uploads,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -78,8 +78,10 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
     let webhook = Webhook::new(catalog.clone(), dispatcher, secrets.clone());
     let api = transship_api::Api::new(catalog.clone(), log.clone(), jobs.clone(), events.clone());
-    let attempts = AttemptLog::new(table);
-    let worker = Worker::new(Stores { catalog, origins, attempts, jobs, events, secrets }, Http::new()?);
+    let attempts = AttemptLog::new(table.clone());
+    // The data folder is one process's: what the one before has left behind is this one's.
+    let uploads = Uploads::new(table, "serve");
+    let worker = Worker::new(Stores { catalog, origins, attempts, uploads, jobs, events, secrets }, Http::new()?);
     let logger = Logger::new(log);
 
     let (stop, stopped) = watch::channel(false);
@@ -146,7 +148,7 @@ async fn work(
             running.spawn(async move {
                 let _place = place;
                 let stop = async { drop(cut_off.wait_for(|cut| *cut).await) };
-                let disposition = worker.deliver(&queue, &message, stop).await;
+                let disposition = worker.deliver(&queue, &message, None, stop).await;
                 settle(&queue, &message, disposition).await;
             });
         }

@@ -5,7 +5,7 @@ use transship_model::{
     CopyJob, Digest, Happening, Job, Origin, Outcome, Place, Precedence, Reference, RestoreJob, Route, Rule, SkipReason,
     Written, origin::precedence,
 };
-use transship_registry::{Endpoint, Error as RegistryError, Resolved};
+use transship_registry::{Bounds, Endpoint, Error as RegistryError, Resolved, Way};
 use transship_state::{Attempts, Pause, StateError};
 
 use crate::{Disposition, MAX_UNFINISHED, Worker, report::Report, trouble::Trouble};
@@ -26,7 +26,7 @@ fn is_early(job: &CopyJob, shown: Option<&Digest>) -> bool {
 enum Finish {
     /// With an outcome for the log.
     Outcome(Outcome),
-    /// Not yet: the source moves faster than it is copied.
+    /// Not yet: the source moves faster than it is copied, or the time is over.
     SendOn,
 }
 
@@ -56,12 +56,19 @@ struct Copy<'a> {
     source_has_versions: bool,
     /// Rules lead on from the target: where its content came from is to be remembered.
     remembered: bool,
+    bounds: Bounds<'a>,
     report: &'a Report,
+}
+
+impl Copy<'_> {
+    fn way(&self) -> Way<'_> {
+        Way::new(&self.source, &self.target, self.report).within(self.bounds)
+    }
 }
 
 impl Worker {
     /// A copy job, from the count of its attempts to the event that tells its outcome.
-    pub(crate) async fn copy_job(&self, job: &CopyJob) -> Result<Disposition, StateError> {
+    pub(crate) async fn copy_job(&self, job: &CopyJob, bounds: Bounds<'_>) -> Result<Disposition, StateError> {
         let (task, what) = (job.task.id.to_string(), job.source.name());
         let attempts = self.attempts.begin(&task, &what).await?;
         let report = Report::new(&attempts);
@@ -71,13 +78,13 @@ impl Worker {
             Err(Trouble::crashed())
         } else {
             tokio::select! {
-                result = self.copy(job, &report) => result,
+                result = self.copy(job, bounds, &report) => result,
                 never = self.tell_progress(&job.task, &route, &report) => match never {},
             }
         };
         let outcome = match result {
             Ok(Finish::Outcome(outcome)) => outcome,
-            Ok(Finish::SendOn) => {
+            Ok(Finish::SendOn) | Err(Trouble::Registry(RegistryError::Interrupted { .. })) => {
                 self.jobs.send(&[Job::Copy(CopyJob { continuation: job.continuation + 1, ..job.clone() })]).await?;
                 let attempts = Attempts { done: report.done(), ..attempts };
                 self.attempts.pause(&task, &what, attempts, Pause::Stopped).await?;
@@ -105,7 +112,7 @@ impl Worker {
         Ok(Disposition::Done)
     }
 
-    async fn copy(&self, job: &CopyJob, report: &Report) -> Result<Finish, Trouble> {
+    async fn copy(&self, job: &CopyJob, bounds: Bounds<'_>, report: &Report) -> Result<Finish, Trouble> {
         let catalog = self.catalog.snapshot().await?;
         let in_force = catalog.rule_in_force(job.task.id.rule(), &job.source, &job.target, job.subject.is_some());
         let Some(rule) = in_force else { return Finish::skipped(SkipReason::RuleChanged) };
@@ -118,6 +125,7 @@ impl Worker {
             contested,
             source_has_versions: catalog.has_versions(&job.source),
             remembered: contested || !catalog.rules_from(&job.target).is_empty(),
+            bounds,
             report,
         };
         match &job.subject {
@@ -160,7 +168,7 @@ impl Worker {
 
             let mut judgement = self.judge(copy, &source_origin, &resolved, current.as_ref().map(|d| &d.digest)).await?;
             if judgement == Judgement::Set {
-                self.copier.content(source, target, &resolved, copy.report).await?;
+                self.copier.content(&copy.way(), &resolved).await?;
                 let look = target.registry.head_manifest(&target.repository, &job.target.reference).await?;
                 if look.as_ref().map(|d| &d.digest) != current.as_ref().map(|d| &d.digest) {
                     current = look;
@@ -179,7 +187,7 @@ impl Worker {
                 }
                 Judgement::Set => {
                     self.remember(copy, &source_origin, &resolved.descriptor.digest).await?;
-                    self.copier.publish(source, target, &resolved, &job.target.reference, copy.report).await?;
+                    self.copier.publish(&copy.way(), &resolved, &job.target.reference).await?;
                     report.set();
                     // Listed only now: a signature pushed before this is in the list, one pushed later finds its subject here.
                     self.attachments(copy, &resolved.descriptor.digest).await?;
@@ -265,7 +273,7 @@ impl Worker {
     async fn attachments(&self, copy: &Copy<'_>, subject: &Digest) -> Result<bool, Trouble> {
         // Where rules lead both ways, two signature tags that replace each other would do so for ever.
         let overwrite = copy.rule.overwrite && !copy.contested;
-        let attached = self.copier.attachments(&copy.source, &copy.target, subject, overwrite, copy.report).await?;
+        let attached = self.copier.attachments(&copy.way(), subject, overwrite).await?;
         if !attached.left.is_empty() {
             let (target, left) = (&copy.job.target, &attached.left);
             tracing::warn!(%target, ?left, "the target's signatures differ from the source's and are left as they are");

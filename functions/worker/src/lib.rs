@@ -12,19 +12,20 @@ mod report;
 mod restore;
 mod scan;
 mod trouble;
+mod uploads;
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use transship_model::{Happening, Job, TaskEvent, TaskHead};
-use transship_registry::{Copier, Http};
+use transship_registry::{Bounds, Copier, Http};
 use transship_state::{
     AttemptLog, Attempts, Catalog, Dispatcher, Events, Incoming, Jobs, Origins, Pause, Queue, QueueError, Secrets, StateError,
-    messages,
+    Uploads, messages,
 };
 
-use crate::{registries::Registries, trouble::Trouble};
+use crate::{registries::Registries, trouble::Trouble, uploads::Shared};
 
 /// How long a message is held back at first, and again with each [`HEARTBEAT`]: a crashed worker's job is taken up after that.
 pub const HOLD: Duration = Duration::from_secs(60);
@@ -57,6 +58,7 @@ pub struct Worker {
     catalog: Arc<Catalog>,
     registries: Registries,
     copier: Copier,
+    uploads: Shared,
     origins: Origins,
     attempts: AttemptLog,
     dispatcher: Dispatcher,
@@ -73,6 +75,8 @@ pub struct Stores {
     pub origins: Origins,
     /// How often jobs have been begun.
     pub attempts: AttemptLog,
+    /// Uploads under way, in all processes.
+    pub uploads: Uploads,
     /// The queue of jobs, for those that follow from one.
     pub jobs: Jobs,
     /// The queue of the log's events.
@@ -84,16 +88,25 @@ pub struct Stores {
 impl Worker {
     /// A worker over these stores. Workers of one process share what they learn about registries if they share the worker.
     pub fn new(stores: Stores, http: Http) -> Self {
-        let Stores { catalog, origins, attempts, jobs, events, secrets } = stores;
+        let Stores { catalog, origins, attempts, uploads, jobs, events, secrets } = stores;
         let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
         let (registries, copier) = (Registries::new(http, secrets), Copier::default());
-        Self { catalog, registries, copier, origins, attempts, dispatcher, jobs, events }
+        Self { catalog, registries, copier, uploads: Shared(uploads), origins, attempts, dispatcher, jobs, events }
     }
 
     /// Works on one message that is held for [`HOLD`] from now on, and keeps it held. A worker that could not keep it stops before
     /// it touches the target again. When `stop` is ready the work ends where it is, to go on with another delivery; that is not
     /// counted as an attempt that failed to end.
-    pub async fn deliver(&self, queue: &dyn Queue, message: &Incoming, stop: impl Future<Output = ()> + Send) -> Disposition {
+    ///
+    /// Where there is a deadline the work ends by itself, at most [`Bounds::ENDING`] after it: what the target has by then is noted,
+    /// and the job sends itself on to go on at that byte.
+    pub async fn deliver(
+        &self,
+        queue: &dyn Queue,
+        message: &Incoming,
+        deadline: Option<Instant>,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Disposition {
         let job = match messages::read_job(&message.body) {
             Ok(job) => job,
             Err(error) => {
@@ -103,7 +116,7 @@ impl Worker {
             }
         };
         tokio::select! {
-            disposition = self.work(&job) => disposition,
+            disposition = self.work(&job, deadline) => disposition,
             () = hold(queue, &message.receipt) => {
                 tracing::warn!(?job, "the job's message could not be held any longer; its work stops here");
                 Disposition::Lost
@@ -119,9 +132,10 @@ impl Worker {
     }
 
     /// Does what a job asks for.
-    async fn work(&self, job: &Job) -> Disposition {
+    async fn work(&self, job: &Job, deadline: Option<Instant>) -> Disposition {
+        let bounds = Bounds::default().until(deadline).keeping(&self.uploads).sharing(&self.uploads);
         let result = match job {
-            Job::Copy(job) => self.copy_job(job).await,
+            Job::Copy(job) => self.copy_job(job, bounds).await,
             Job::Scan(job) => self.scan_job(job).await,
             Job::Look(look) => self.untasked(job, self.look(look)).await,
             Job::Restore(restore) => self.untasked(job, self.restore(&restore.place)).await,
@@ -168,7 +182,7 @@ impl Worker {
         let left_alone = self.registries.note(trouble);
         let Some(kind) = trouble.retry() else { return Ok(None) };
         let why = match trouble {
-            Trouble::Early | Trouble::Down { .. } => Pause::Postponed,
+            _ if trouble.is_postponed() => Pause::Postponed,
             _ if kind.is_error => Pause::Failed,
             _ => Pause::Told,
         };

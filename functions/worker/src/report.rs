@@ -25,19 +25,20 @@ pub(crate) struct Report {
     saved: AtomicU64,
     planned: AtomicU64,
     has_set: AtomicBool,
-    /// What earlier attempts have done is in the counters from the beginning.
+    /// What earlier attempts have done. What they moved this one finds there, which is not to be counted twice.
+    before: Done,
     known: Mutex<Progress>,
 }
 
 impl Report {
     pub(crate) fn new(attempts: &Attempts) -> Self {
         let known = Progress { attempts: attempts.begun, started: attempts.started, ..Progress::default() };
-        let Done { has_set, bytes_moved, bytes_saved } = attempts.done;
         Self {
-            moved: AtomicU64::new(bytes_moved),
-            saved: AtomicU64::new(bytes_saved),
-            planned: AtomicU64::new(bytes_moved.saturating_add(bytes_saved)),
-            has_set: AtomicBool::new(has_set),
+            moved: AtomicU64::new(0),
+            saved: AtomicU64::new(0),
+            planned: AtomicU64::new(0),
+            has_set: AtomicBool::new(attempts.done.has_set),
+            before: attempts.done,
             known: Mutex::new(known),
         }
     }
@@ -61,7 +62,7 @@ impl Report {
 
     /// What the next attempt has to know, if there is one.
     pub(crate) fn done(&self) -> Done {
-        let [bytes_moved, bytes_saved] = [&self.moved, &self.saved].map(|n| n.load(Ordering::Relaxed));
+        let Progress { bytes_moved, bytes_saved, .. } = self.progress();
         Done { has_set: self.has_set(), bytes_moved, bytes_saved }
     }
 
@@ -69,7 +70,9 @@ impl Report {
     pub(crate) fn progress(&self) -> Progress {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let [moved, saved, planned] = [&self.moved, &self.saved, &self.planned].map(|n| n.load(Ordering::Relaxed));
-        Progress { bytes_moved: moved, bytes_saved: saved, bytes_total: planned.max(moved + saved), ..known }
+        let bytes_moved = self.before.bytes_moved + moved;
+        let bytes_saved = saved.saturating_sub(self.before.bytes_moved).max(self.before.bytes_saved);
+        Progress { bytes_moved, bytes_saved, bytes_total: planned.max(bytes_moved + bytes_saved), ..known }
     }
 }
 

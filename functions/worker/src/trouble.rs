@@ -46,12 +46,19 @@ impl Trouble {
         matches!(self, Self::Registry(error) if matches!(error.failure().status(), Some(401 | 403)))
     }
 
+    /// Whether nothing has been tried yet, because what it needs is not there.
+    pub(crate) fn is_postponed(&self) -> bool {
+        matches!(self, Self::Early | Self::Down { .. } | Self::Registry(RegistryError::Busy(_)))
+    }
+
     /// How it may be tried again; `None` where that is of no use.
     pub(crate) fn retry(&self) -> Option<Retry> {
         match self {
             Self::Registry(error) if error.is_retry() => {
                 Some(Retry { after: error.retry_after(), is_error: error.failure().status() != Some(429) })
             }
+            // Little is left to be done when the other is through: it is worth a look now and then.
+            Self::Registry(RegistryError::Busy(_)) => Some(Retry { after: Some(Duration::from_secs(1)), is_error: false }),
             // Registries that set the tag after they have told of it do so within milliseconds.
             Self::Early => Some(Retry { after: Some(Duration::from_millis(100)), is_error: false }),
             Self::Down { wait, .. } => Some(Retry { after: Some(*wait), is_error: false }),

@@ -34,12 +34,20 @@ pub enum Error {
         /// Of so many.
         planned: u64,
     },
+    /// Another process is at work on what is left to be done: when it is through, little will be.
+    #[error("{0}")]
+    Busy(Box<Failure>),
 }
 
 impl Error {
     /// Whether it is worth trying again.
     pub fn is_retry(&self) -> bool {
         matches!(self, Self::Retry { .. })
+    }
+
+    /// Whether it says nothing about what was to be done, only that it is not done now.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Retry { .. } | Self::Interrupted { .. } | Self::Busy(_))
     }
 
     /// How long the registry asked to wait.
@@ -57,7 +65,8 @@ impl Error {
             | Self::Interrupted { failure, .. }
             | Self::Refused(failure)
             | Self::Schema1(failure)
-            | Self::Immutable(failure) => failure,
+            | Self::Immutable(failure)
+            | Self::Busy(failure) => failure,
         }
     }
 

@@ -20,7 +20,10 @@ mod registry;
 
 pub use self::{
     auth::Login,
-    copy::{Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Limits, Moved, Options, Outcome, Progress, Resolved},
+    copy::{
+        Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Lease, Leases, Limits, Moved, Options, Outcome, Progress,
+        Resolved, Way,
+    },
     error::{Error, Failure},
     http::Http,
     manifest::{Descriptor, Manifest},

@@ -16,6 +16,7 @@ pub mod secrets;
 pub mod sqlite;
 pub mod table;
 pub mod task_log;
+pub mod uploads;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
 pub use catalog::{Applied, Catalog, Snapshot};
@@ -27,3 +28,4 @@ pub use queue::{Incoming, Outgoing, Queue, QueueError};
 pub use secrets::{LocalSecrets, SecretError, Secrets};
 pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
 pub use task_log::{Listing, TaskLog};
+pub use uploads::{LeaseAnswer, Uploads};

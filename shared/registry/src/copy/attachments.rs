@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::try_join;
 use transship_model::{Digest, Reference, Tag};
 
-use super::{Copier, Endpoint, Moved, Progress};
+use super::{Copier, Endpoint, Moved, Way, bounds::Turn};
 use crate::{
     Descriptor, Error, Manifest,
     auth::Scope,
@@ -66,14 +66,8 @@ impl Copier {
     ///
     /// # Errors
     /// The first that occurred, after all the others have been tried; see [`Error`].
-    pub async fn attachments(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        subject: &Digest,
-        overwrite: bool,
-        progress: &dyn Progress,
-    ) -> Result<Attached, Error> {
+    pub async fn attachments(&self, way: &Way<'_>, subject: &Digest, overwrite: bool) -> Result<Attached, Error> {
+        let source = way.source;
         let mut attached = Attached::default();
         let mut failed = None;
         let children = self.children_of(source, subject).await?;
@@ -91,12 +85,12 @@ impl Copier {
             while let Some(found) = looks.try_next().await? {
                 next.extend(found.referrers.iter().map(|r| Subject { digest: r.digest.clone(), cosign: false }));
                 for attempt in [
-                    self.bring_referrers(source, target, &found, &mut attached, progress).await,
-                    self.bring_cosign_tags(source, target, &found, overwrite, &mut attached, progress).await,
+                    self.bring_referrers(way, &found, &mut attached).await,
+                    self.bring_cosign_tags(way, &found, overwrite, &mut attached).await,
                 ] {
                     match attempt {
                         // What asks for patience asks it for everything that follows.
-                        Err(error) if error.is_retry() => return Err(error),
+                        Err(error) if error.is_passing() => return Err(error),
                         Err(error) => failed = failed.or(Some(error)),
                         Ok(()) => {}
                     }
@@ -125,14 +119,8 @@ impl Copier {
     }
 
     /// Brings the referrers that the target does not list.
-    async fn bring_referrers(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        found: &Found,
-        attached: &mut Attached,
-        progress: &dyn Progress,
-    ) -> Result<(), Error> {
+    async fn bring_referrers(&self, way: &Way<'_>, found: &Found, attached: &mut Attached) -> Result<(), Error> {
+        let target = way.target;
         if found.referrers.is_empty() {
             return Ok(());
         }
@@ -140,8 +128,8 @@ impl Copier {
         let mut failed = None;
         for referrer in found.referrers.iter().filter(|r| !there.iter().any(|t| t.digest == r.digest)) {
             let reference = Reference::Digest(referrer.digest.clone());
-            match self.bring(source, target, &reference, attached, progress).await {
-                Err(error) if error.is_retry() => return Err(error),
+            match Box::pin(self.bring(way, &reference, attached)).await {
+                Err(error) if error.is_passing() => return Err(error),
                 Err(error) => failed = failed.or(Some(error)),
                 Ok(()) => {}
             }
@@ -151,13 +139,12 @@ impl Copier {
 
     async fn bring_cosign_tags(
         &self,
-        source: &Endpoint,
-        target: &Endpoint,
+        way: &Way<'_>,
         found: &Found,
         overwrite: bool,
         attached: &mut Attached,
-        progress: &dyn Progress,
     ) -> Result<(), Error> {
+        let Way { source, target, .. } = *way;
         for (tag, theirs) in &found.tags {
             let reference = Reference::Tag(tag.clone());
             let ours = target.registry.head_manifest_as(target.push(), &target.repository, &reference).await?;
@@ -168,7 +155,7 @@ impl Copier {
                     attached.left.push(tag.clone());
                     continue;
                 }
-                _ => self.bring(source, target, &reference, attached, progress).await?,
+                _ => Box::pin(self.bring(way, &reference, attached)).await?,
             }
         }
         Ok(())
@@ -188,18 +175,11 @@ impl Copier {
     }
 
     /// Copies an attachment under the same name.
-    async fn bring(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        reference: &Reference,
-        attached: &mut Attached,
-        progress: &dyn Progress,
-    ) -> Result<(), Error> {
+    async fn bring(&self, way: &Way<'_>, reference: &Reference, attached: &mut Attached) -> Result<(), Error> {
         // A listing may name what has been deleted since.
-        let Some(resolved) = self.resolve(source, reference).await? else { return Ok(()) };
-        attached.moved += self.content(source, target, &resolved, progress).await?;
-        attached.moved += self.publish(source, target, &resolved, reference, progress).await?;
+        let Some(resolved) = self.resolve(way.source, reference).await? else { return Ok(()) };
+        attached.moved += self.content(way, &resolved).await?;
+        attached.moved += self.publish(way, &resolved, reference).await?;
         attached.manifests += 1;
         Ok(())
     }
@@ -208,15 +188,24 @@ impl Copier {
     /// What is in it stays, with all its fields.
     pub(super) async fn add_to_referrers_tag(
         &self,
-        target: &Endpoint,
+        way: &Way<'_>,
         subject: &Digest,
         referrer: Descriptor,
     ) -> Result<(), Error> {
+        let target = way.target;
         let tag = Reference::Tag(subject.as_tag(""));
-        // Read and written by one of us at a time; between processes the registries have no means against a lost update.
-        let _turn = self.memory.turn(&target.registry, &format!("{}:{tag}", target.repository)).await;
-        let refused = |problem: &str| target.failure("updating", &tag, problem).refused();
-        let there = target.registry.get_manifest(&target.repository, &tag).await?;
+        // Read and written by one at a time, in this process and in all: registries have no means against a lost update.
+        let what = format!("{}:{tag}", target.repository);
+        let _turn = self.memory.turn(&target.registry, &what).await;
+        let Turn::Ours(held) = way.bounds.lease(target, &what).await else {
+            return Err(Error::Busy(Box::new(target.failure("updating", &tag, "another process is at work on it"))));
+        };
+        held.during(Self::list(target, &tag, referrer), |_| false).await
+    }
+
+    async fn list(target: &Endpoint, tag: &Reference, referrer: Descriptor) -> Result<(), Error> {
+        let refused = |problem: &str| target.failure("updating", tag, problem).refused();
+        let there = target.registry.get_manifest(&target.repository, tag).await?;
         let mut index = match there {
             Some(manifest) => serde_json::from_slice(&manifest.bytes).map_err(|_| refused("it is no index of referrers"))?,
             None => json!({"schemaVersion": 2, "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE, "manifests": []}),
@@ -232,7 +221,7 @@ impl Copier {
             return Err(refused("it has no room for another referrer"));
         }
         let manifest = Manifest::new(OCI_IMAGE_INDEX_MEDIA_TYPE, bytes);
-        target.registry.put_manifest(&target.repository, &tag, &manifest).await.map(drop)
+        target.registry.put_manifest(&target.repository, tag, &manifest).await.map(drop)
     }
 }
 

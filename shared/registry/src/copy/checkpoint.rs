@@ -1,10 +1,9 @@
-//! Stopping in time, and going on in another process.
+//! Going on in another process.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
 use transship_model::Digest;
 use url::Url;
 
@@ -59,63 +58,4 @@ pub trait Checkpoints: Send + Sync {
     async fn save(&self, target: &Endpoint, digest: &Digest, checkpoint: &Checkpoint);
     /// Forgets it: the blob is there, or the upload is no more.
     async fn clear(&self, target: &Endpoint, digest: &Digest);
-}
-
-/// How long something may take, and where it is kept how far it has come. By default, for ever and nowhere.
-#[derive(Clone, Copy)]
-pub struct Bounds<'a> {
-    began: Instant,
-    deadline: Option<Instant>,
-    checkpoints: Option<&'a dyn Checkpoints>,
-}
-
-impl Default for Bounds<'_> {
-    fn default() -> Self {
-        Self::new(None, None)
-    }
-}
-
-impl<'a> Bounds<'a> {
-    /// So much later than its deadline a transfer has ended, whatever happens: requests that are under way then are ended well.
-    pub const ENDING: Duration = Duration::from_secs(5);
-
-    /// From now until a deadline, if there is one. Before it, everything that can be sent is sent.
-    pub fn new(deadline: Option<Instant>, checkpoints: Option<&'a dyn Checkpoints>) -> Self {
-        Self { began: Instant::now(), deadline, checkpoints }
-    }
-
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
-    }
-
-    pub(super) fn checkpoints(&self) -> Option<&'a dyn Checkpoints> {
-        self.checkpoints
-    }
-
-    /// Whether the deadline has come, or will have after a while.
-    pub(super) fn are_over_after(&self, wait: Duration) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline)
-    }
-
-    /// Whether what has begun then has had most of the time: more of it is not to be had.
-    pub(super) fn gave_most_since(&self, then: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline.duration_since(then) * 2 > deadline.duration_since(self.began))
-    }
-
-    /// What something comes to before the deadline.
-    pub(super) async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        Self::until(self.deadline, work).await
-    }
-
-    /// What something comes to that ends by itself at the deadline.
-    pub(super) async fn end<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        Self::until(self.deadline.map(|deadline| deadline + Self::ENDING), work).await
-    }
-
-    async fn until<T>(time: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-        match time {
-            Some(time) => timeout_at(time, work).await.ok(),
-            None => Some(work.await),
-        }
-    }
 }

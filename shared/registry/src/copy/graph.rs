@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use transship_model::{Digest, Reference};
 
-use super::{Copier, Endpoint, MANIFESTS_AT_ONCE, Resolved, memory::Belief, parse};
+use super::{Copier, Endpoint, MANIFESTS_AT_ONCE, Resolved, Way, memory::Belief, parse};
 use crate::{Descriptor, Error, Manifest, manifest::Parsed};
 
 /// How deep indexes may be nested. Two levels are seen in practice.
@@ -32,13 +32,8 @@ pub(super) struct Graph {
 impl Copier {
     /// Walks down from a manifest, level by level, each digest once. A manifest proper that the target has is not looked into:
     /// registries check that its blobs are there before they take it. An index is, because many take one whose children are missing.
-    pub(super) async fn missing(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        resolved: &Resolved,
-        belief: Belief,
-    ) -> Result<Graph, Error> {
+    pub(super) async fn missing(&self, way: &Way<'_>, resolved: &Resolved, belief: Belief) -> Result<Graph, Error> {
+        let Way { source, target, .. } = *way;
         let too_much =
             |problem: String| source.failure("reading", &Reference::Digest(resolved.digest().clone()), problem).refused();
         let at_hand: HashMap<&Digest, &Manifest> = resolved.below.iter().map(|m| (&m.descriptor.digest, m)).collect();

@@ -12,6 +12,7 @@
 //! cannot be seen by a tag.
 
 mod attachments;
+mod bounds;
 mod checkpoint;
 mod content;
 mod graph;
@@ -29,7 +30,8 @@ use transship_model::{ArtifactType, Digest, Reference, Repository};
 use self::memory::{Belief, Memory};
 pub use self::{
     attachments::Attached,
-    checkpoint::{Bounds, Checkpoint, Checkpoints},
+    bounds::{Bounds, Lease, Leases},
+    checkpoint::{Checkpoint, Checkpoints},
 };
 use crate::{
     Descriptor, Error, Failure, Manifest, Registry,
@@ -137,6 +139,33 @@ pub trait Progress: Send + Sync {
 /// Nobody wants to know.
 impl Progress for () {}
 
+/// From where to where something is brought, within which bounds, and who is told how far it has come.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// Where it is.
+    pub source: &'a Endpoint,
+    /// Where it goes.
+    pub target: &'a Endpoint,
+    /// How long it may take, and what is shared with other processes.
+    pub bounds: Bounds<'a>,
+    /// Who is told.
+    pub progress: &'a dyn Progress,
+    /// Whether the target's repository is known to hold nothing: then it is not asked what it has.
+    empty: bool,
+}
+
+impl<'a> Way<'a> {
+    /// A way without bounds.
+    pub fn new(source: &'a Endpoint, target: &'a Endpoint, progress: &'a dyn Progress) -> Self {
+        Self { source, target, bounds: Bounds::default(), progress, empty: false }
+    }
+
+    /// The same within bounds.
+    pub fn within(self, bounds: Bounds<'a>) -> Self {
+        Self { bounds, ..self }
+    }
+}
+
 /// What a copy by hand may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -240,6 +269,7 @@ impl Copier {
         options: Options,
         progress: &dyn Progress,
     ) -> Result<Outcome, Error> {
+        let way = Way::new(source, target, progress);
         // Both sides at the same time: connecting and logging in is most of the time that an unchanged tag costs.
         let there = async {
             // First, because Harbor answers 401 rather than 404 for a project that is not there.
@@ -253,17 +283,17 @@ impl Copier {
             Some(there) if there.digest == digest => None,
             Some(there) if !options.overwrite => return Ok(Outcome::Exists { digest: there.digest }),
             _ => {
-                let mut moved = self.content(source, target, &resolved, progress).await?;
-                moved += self.publish(source, target, &resolved, to, progress).await?;
+                let mut moved = self.content(&way, &resolved).await?;
+                moved += self.publish(&way, &resolved, to).await?;
                 Some(moved)
             }
         };
         let mut attached = Attached::default();
         if options.referrers {
-            attached = self.attachments(source, target, &digest, options.overwrite, progress).await?;
+            attached = self.attachments(&way, &digest, options.overwrite).await?;
             // Copying them takes its time, and what is attached in the meantime has been missed.
             if attached.manifests > 0 {
-                attached += self.attachments(source, target, &digest, options.overwrite, progress).await?;
+                attached += self.attachments(&way, &digest, options.overwrite).await?;
             }
         }
         Ok(match moved {
@@ -286,38 +316,18 @@ impl Copier {
         Ok(Some(Resolved { descriptor, bytes, artifact, parsed, below }))
     }
 
-    /// Brings everything that a manifest refers to to the target, but not the manifest itself.
+    /// Brings everything that a manifest refers to to the target, but not the manifest itself. What has been sent when the time is over
+    /// is kept by the target, and noted in a [`Checkpoint`]: the next call, in whichever process, goes on at that byte.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the source lacks something or has it with another digest or size; otherwise see [`Error`].
-    pub async fn content(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        resolved: &Resolved,
-        progress: &dyn Progress,
-    ) -> Result<Moved, Error> {
-        self.content_within(source, target, resolved, &Bounds::default(), progress).await
-    }
-
-    /// As [`Copier::content`], for as long as there is time. What has been sent when it is over is kept by the target, and noted in
-    /// a [`Checkpoint`]: the next call, in whichever process, goes on at that byte.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] says how far it has come when the time was over, at most [`Bounds::ENDING`] later. [`Error::Refused`]
-    /// for a blob that the target takes in one request only, and that does not get there in most of the time. Otherwise as for
-    /// [`Copier::content`].
-    pub async fn content_within(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        resolved: &Resolved,
-        bounds: &Bounds<'_>,
-        progress: &dyn Progress,
-    ) -> Result<Moved, Error> {
-        match self.walk(source, target, resolved, Belief::Memory, bounds, progress).await {
-            Err(error) if error.is_content_unknown() && self.forget(target, &error) => {
-                self.walk(source, target, resolved, Belief::None, bounds, progress).await
+    /// [`Error::Refused`] if the source lacks something or has it with another digest or size, and for a blob that the target takes
+    /// in one request only, and that does not get there in most of the time. [`Error::Interrupted`] says how far it has come when
+    /// the time was over, at most [`Bounds::ENDING`] later. [`Error::Busy`] if another process is at work on what is left.
+    /// Otherwise see [`Error`].
+    pub async fn content(&self, way: &Way<'_>, resolved: &Resolved) -> Result<Moved, Error> {
+        match self.walk(way, resolved, Belief::Memory).await {
+            Err(error) if error.is_content_unknown() && self.forget(way.target, &error) => {
+                self.walk(way, resolved, Belief::None).await
             }
             other => other,
         }
@@ -328,24 +338,18 @@ impl Copier {
     ///
     /// # Errors
     /// [`Error::Immutable`] if the tag can't be moved; otherwise see [`Error`].
-    pub async fn publish(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        resolved: &Resolved,
-        reference: &Reference,
-        progress: &dyn Progress,
-    ) -> Result<Moved, Error> {
+    pub async fn publish(&self, way: &Way<'_>, resolved: &Resolved, reference: &Reference) -> Result<Moved, Error> {
+        let target = way.target;
         if matches!(reference, Reference::Digest(digest) if digest != resolved.digest()) {
             let problem = format!("{} can't be put under another digest", resolved.digest());
             return Err(target.failure("putting", reference, problem).refused());
         }
         let manifest = resolved.manifest();
         let mut moved = Moved { manifests: 1, ..Moved::default() };
-        match self.put(target, reference, &manifest, &resolved.parsed).await {
+        match self.put(way, reference, &manifest, &resolved.parsed).await {
             Err(error) if error.is_content_unknown() && self.forget(target, &error) => {
-                moved += self.walk(source, target, resolved, Belief::None, &Bounds::default(), progress).await?;
-                self.put(target, reference, &manifest, &resolved.parsed).await?;
+                moved += self.walk(way, resolved, Belief::None).await?;
+                self.put(way, reference, &manifest, &resolved.parsed).await?;
             }
             other => other?,
         }
@@ -354,39 +358,31 @@ impl Copier {
 
     /// The walk: which manifests below this one does the target lack, which blobs do these need; blobs first, then the
     /// manifests, children before their parents.
-    async fn walk(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        resolved: &Resolved,
-        belief: Belief,
-        bounds: &Bounds<'_>,
-        progress: &dyn Progress,
-    ) -> Result<Moved, Error> {
+    async fn walk(&self, way: &Way<'_>, resolved: &Resolved, belief: Belief) -> Result<Moved, Error> {
+        let target = way.target;
         target.registry.ensure_namespace(&target.repository).await?;
-        let graph = self.missing(source, target, resolved, belief).await?;
-        let mut moved = Moved::default();
-
+        let graph = self.missing(way, resolved, belief).await?;
         let blobs = graph.blobs();
         let planned = blobs.iter().map(|blob| blob.size).sum();
-        progress.planned(planned);
-        let mut transfers = stream::iter(blobs)
-            .map(|blob| self.blob(source, target, blob, belief, bounds, progress))
-            .buffer_unordered(BLOBS_AT_ONCE);
-        let mut under_way = None;
-        while let Some(one) = transfers.next().await {
-            match one {
-                Ok(one) => moved += one,
-                // The others end as well as this one did: none of them is dropped.
-                Err(Error::Interrupted { done, .. }) => *under_way.get_or_insert(0) += done,
-                Err(error) => return Err(error),
-            }
+        way.progress.planned(planned);
+
+        let mut bring = Bring { moved: Moved::default(), busy: Vec::new(), interrupted: None };
+        bring.all(self, way, blobs, belief).await?;
+        // The others first; by now what another process was at work on may be there.
+        if !bring.busy.is_empty() && bring.interrupted.is_none() {
+            let busy = std::mem::take(&mut bring.busy);
+            bring.all(self, way, busy, belief).await?;
         }
-        if let Some(under_way) = under_way {
+        let Bring { mut moved, busy, interrupted } = bring;
+        let reference = Reference::Digest(resolved.digest().clone());
+        if let Some(under_way) = interrupted {
             let done = moved.bytes_moved + moved.bytes_saved + under_way;
-            let reference = Reference::Digest(resolved.digest().clone());
             let problem = format!("the time was over after {done} of {planned} bytes");
             return Err(target.failure("bringing", &reference, problem).interrupted(done, planned));
+        }
+        if let Some(blob) = busy.first() {
+            let problem = format!("another process is at work on {} of its blobs, among them {}", busy.len(), blob.digest);
+            return Err(Error::Busy(Box::new(target.failure("bringing", &reference, problem))));
         }
 
         for batch in graph.children_first() {
@@ -394,7 +390,7 @@ impl Copier {
             stream::iter(batch)
                 .map(|node| async move {
                     let reference = Reference::Digest(node.manifest.descriptor.digest.clone());
-                    self.put(target, &reference, &node.manifest, &node.parsed).await
+                    self.put(way, &reference, &node.manifest, &node.parsed).await
                 })
                 .buffer_unordered(MANIFESTS_AT_ONCE)
                 .try_collect::<()>()
@@ -404,11 +400,12 @@ impl Copier {
     }
 
     /// Puts a manifest and, if it refers to another and the target does not list it by itself, lists it there.
-    async fn put(&self, target: &Endpoint, reference: &Reference, manifest: &Manifest, parsed: &Parsed) -> Result<(), Error> {
+    async fn put(&self, way: &Way<'_>, reference: &Reference, manifest: &Manifest, parsed: &Parsed) -> Result<(), Error> {
+        let target = way.target;
         let outcome = target.registry.put_manifest(&target.repository, reference, manifest).await?;
         match &parsed.subject {
             Some(subject) if outcome.subject.is_none() && !target.registry.has_referrers_api() => {
-                self.add_to_referrers_tag(target, subject, parsed.as_referrer(manifest)).await
+                self.add_to_referrers_tag(way, subject, parsed.as_referrer(manifest)).await
             }
             _ => Ok(()),
         }
@@ -435,6 +432,34 @@ impl Copier {
             read.push(manifest);
         }
         Ok((at_hand.artifact(), read))
+    }
+}
+
+/// Blobs on their way to the target.
+struct Bring {
+    moved: Moved,
+    /// Those that another process is at work on.
+    busy: Vec<Descriptor>,
+    /// The time is over, and so much has come of what was under way then.
+    interrupted: Option<u64>,
+}
+
+impl Bring {
+    async fn all(&mut self, copier: &Copier, way: &Way<'_>, blobs: Vec<Descriptor>, belief: Belief) -> Result<(), Error> {
+        let mut transfers = stream::iter(blobs)
+            // On the heap: what a transfer holds while it waits is large, and there are many.
+            .map(|blob| Box::pin(async move { (copier.blob(way, &blob, belief).await, blob) }))
+            .buffer_unordered(BLOBS_AT_ONCE);
+        while let Some((one, blob)) = transfers.next().await {
+            match one {
+                Ok(one) => self.moved += one,
+                // The others end as well as this one did: none of them is dropped.
+                Err(Error::Interrupted { done, .. }) => *self.interrupted.get_or_insert(0) += done,
+                Err(Error::Busy(_)) => self.busy.push(blob),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -2,14 +2,33 @@
 
 use std::time::Duration;
 
-use tokio::sync::SemaphorePermit;
-use transship_model::Reference;
+use tokio::{join, sync::SemaphorePermit};
+use transship_model::{Reference, Repository};
 
-use super::{Bounds, Copier, Endpoint, Limits, Moved, Progress, memory::Belief, upload::Transfer};
+use super::{Copier, Limits, Moved, Way, bounds::Turn, memory::Belief, upload::Transfer};
 use crate::{
     Descriptor, Error,
-    registry::{UploadStart, at},
+    registry::{Blob, Upload, UploadStart, at},
 };
+
+/// From this size on a blob is worth asking all other processes for a turn, which costs two writes of the table. In one process the least
+/// blob is in flight once.
+const LEASED: u64 = 1 << 20;
+/// Up to this size a blob is asked for at the source while the target is asked whether it has it: it saves a round trip, and where
+/// the target has it, what is thrown away is not worth a word.
+const PREFETCHED: u64 = 256 << 10;
+/// Up to this size it saves a round trip worth saving to begin the upload with the same request that asks whether it is needed.
+const SMALL: u64 = 4 << 20;
+
+/// Where a blob that the target may have was found.
+enum Found {
+    /// In its place.
+    Present,
+    /// In another repository, and it is in its place now.
+    Mounted,
+    /// Nowhere. Asking to mount it may have begun an upload, and the source may have begun to send it.
+    Nowhere(Option<Box<Upload>>, Option<Box<Blob>>),
+}
 
 impl Copier {
     /// Brings a blob to the target, whichever way costs least.
@@ -17,16 +36,10 @@ impl Copier {
     /// Whoever needs a blob takes its turn: of several copies that need the same one at the same registry, the first uploads it
     /// and the others mount it from there. Where mounts are refused there is nothing to wait for, and the turn is the
     /// repository's alone. No permit is held while waiting for a turn, so that copies wait for each other but never in a circle.
-    pub(super) async fn blob(
-        &self,
-        source: &Endpoint,
-        target: &Endpoint,
-        blob: Descriptor,
-        belief: Belief,
-        bounds: &Bounds<'_>,
-        progress: &dyn Progress,
-    ) -> Result<Moved, Error> {
-        let (registry, repository, digest) = (&target.registry, &target.repository, &blob.digest);
+    /// For other processes nobody waits here: [`Error::Busy`].
+    pub(super) async fn blob(&self, way: &Way<'_>, blob: &Descriptor, belief: Belief) -> Result<Moved, Error> {
+        let Way { target, bounds, .. } = *way;
+        let (registry, digest) = (&target.registry, &blob.digest);
         let interrupted = || {
             let problem = "there was no time to begin with it";
             target.failure("bringing", &Reference::Digest(digest.clone()), problem).interrupted(0, blob.size)
@@ -34,57 +47,190 @@ impl Copier {
         if bounds.are_over_after(Duration::ZERO) {
             return Err(interrupted());
         }
-        let what = if registry.refuses_mounts() { at(repository, digest) } else { digest.to_string() };
+        let what = if registry.refuses_mounts() { at(&target.repository, digest) } else { digest.to_string() };
         let _turn = bounds.wait(self.memory.turn(registry, &what)).await.ok_or_else(interrupted)?;
 
-        let believed = belief == Belief::Memory && self.memory.has(target, digest);
-        if believed || registry.has_blob_as(target.push(), repository, digest).await? {
-            if !believed {
-                self.memory.saw(target, digest);
-            }
-            progress.saved(blob.size);
-            return Ok(Moved { blobs_present: 1, bytes_saved: blob.size, ..Moved::default() });
-        }
-        let begun = match self.mount(source, target, &blob).await {
-            Some(UploadStart::Mounted) => {
-                self.memory.saw(target, digest);
-                progress.saved(blob.size);
-                return Ok(Moved { blobs_mounted: 1, bytes_saved: blob.size, ..Moved::default() });
-            }
-            Some(UploadStart::Begun(upload)) => Some(upload),
-            None => None,
+        let (mut begun, opened) = match self.find(way, blob, belief).await? {
+            Found::Present => return Ok(self.present(way, blob)),
+            Found::Mounted => return Ok(self.mounted(way, blob)),
+            Found::Nowhere(begun, opened) => (begun.map(|begun| *begun), opened.map(|opened| *opened)),
         };
-        let transfer = Transfer::new(source, target, &blob, bounds, progress);
-        let permits = bounds.wait(self.permits(target, &blob)).await.ok_or_else(interrupted)?;
-        let saved = transfer.run(begun).await?;
-        drop(permits);
+        let lease = if blob.size < LEASED { None } else { Some(bounds.lease(target, &what).await) };
+        let held = match lease {
+            None => None,
+            Some(Turn::Ours(held)) => Some(held),
+            Some(Turn::Busy) => {
+                self.abandon(way, begun);
+                let problem = "another process is bringing it";
+                return Err(Error::Busy(Box::new(target.failure("bringing", &Reference::Digest(digest.clone()), problem))));
+            }
+            // Since we looked. Should it not be mounted from there, it is uploaded once for each repository.
+            Some(Turn::Brought(from)) if from == target.repository => {
+                if registry.has_blob_as(target.push(), &from, digest).await? {
+                    self.abandon(way, begun);
+                    return Ok(self.present(way, blob));
+                }
+                None
+            }
+            Some(Turn::Brought(from)) => {
+                match self.mount(way, blob, &from).await? {
+                    Some(UploadStart::Mounted) => {
+                        self.abandon(way, begun);
+                        return Ok(self.mounted(way, blob));
+                    }
+                    Some(UploadStart::Begun(another)) => self.abandon(way, begun.replace(another)),
+                    None => {}
+                }
+                None
+            }
+        };
+        let bring = async {
+            let transfer = Transfer::new(way.source, target, blob, &bounds, way.progress);
+            let permits = bounds.wait(self.permits(way, blob)).await.ok_or_else(interrupted)?;
+            let saved = Box::pin(transfer.run(begun, opened)).await?;
+            drop(permits);
+            Ok(saved)
+        };
+        let saved = match held {
+            Some(held) => held.during(bring, Result::is_ok).await?,
+            None => bring.await?,
+        };
         self.memory.saw(target, digest);
         Ok(Moved { blobs_copied: 1, bytes_moved: blob.size - saved, bytes_saved: saved, ..Moved::default() })
     }
 
-    /// Tries to mount a blob from a repository that has it. Whatever goes wrong, it can be uploaded: Harbor answers 401 where
-    /// the specification wants 202, Docker Hub refuses what the token does not cover.
-    async fn mount(&self, source: &Endpoint, target: &Endpoint, blob: &Descriptor) -> Option<UploadStart> {
-        let same = source.registry.origin() == target.registry.origin();
-        let known = self.memory.repositories(&target.registry, &blob.digest);
-        let from = same.then(|| source.repository.clone()).into_iter().chain(known).find(|from| *from != target.repository)?;
-        if target.registry.refuses_mounts() {
+    /// Looks for a blob at the target. `HEAD` tells whether it is there; asking to mount it from where it is known to be, or
+    /// else from its own repository, tells the same and does the next step as well, whatever it is. Where that is known to work, it is
+    /// all that is asked; where it is not known, both are asked side by side.
+    async fn find(&self, way: &Way<'_>, blob: &Descriptor, belief: Belief) -> Result<Found, Error> {
+        let Way { source, target, .. } = *way;
+        let (registry, repository, digest) = (&target.registry, &target.repository, &blob.digest);
+        if belief == Belief::Memory && self.memory.has(target, digest) {
+            return Ok(Found::Present);
+        }
+        let look = registry.has_blob_as(target.push(), repository, digest);
+        let elsewhere = self.elsewhere(way, blob);
+        let opened = async {
+            match elsewhere {
+                None if blob.size <= PREFETCHED => {
+                    source.registry.get_blob(&source.repository, digest).await.ok().map(Box::new)
+                }
+                // It is likely not to be needed.
+                _ => None,
+            }
+        };
+        // What a registry has said to be missing is not asked for in a way that it might take for a wish.
+        let from = self.mountable(way, blob, elsewhere.as_ref()).filter(|_| belief == Belief::Memory);
+        let sure = blob.size <= SMALL && way.empty;
+        let Some((from, trusted)) = from else {
+            let (there, opened) = join!(async { if sure { Ok(false) } else { look.await } }, opened);
+            return Ok(if there? { Found::Present } else { Found::Nowhere(None, opened) });
+        };
+        let here = elsewhere.is_none();
+        if trusted || sure {
+            let (start, opened) = join!(self.mount(way, blob, from), opened);
+            return Ok(match start? {
+                Some(UploadStart::Mounted) if here => Found::Present,
+                Some(UploadStart::Mounted) => Found::Mounted,
+                Some(UploadStart::Begun(begun)) => Found::Nowhere(Some(Box::new(begun)), opened),
+                None if sure || !look.await? => Found::Nowhere(None, opened),
+                None => Found::Present,
+            });
+        }
+        let (there, start, opened) = join!(look, self.mount(way, blob, from), opened);
+        Ok(match (there?, start?) {
+            // The look may have come after it.
+            (_, Some(UploadStart::Mounted)) if !here => Found::Mounted,
+            (there, Some(UploadStart::Begun(begun))) => {
+                if there && here {
+                    registry.learn_about_own_mounts(false);
+                }
+                match there {
+                    true => {
+                        self.abandon(way, Some(begun));
+                        Found::Present
+                    }
+                    false => Found::Nowhere(Some(Box::new(begun)), opened),
+                }
+            }
+            (there, start) => {
+                if there && start.is_some() {
+                    registry.learn_about_own_mounts(true);
+                }
+                if there || start.is_some() { Found::Present } else { Found::Nowhere(None, opened) }
+            }
+        })
+    }
+
+    /// Another repository of the target's registry that has the blob.
+    fn elsewhere(&self, way: &Way<'_>, blob: &Descriptor) -> Option<Repository> {
+        let same = way.source.registry.origin() == way.target.registry.origin();
+        let known = self.memory.repositories(&way.target.registry, &blob.digest);
+        let own = same.then(|| way.source.repository.clone());
+        own.into_iter().chain(known).find(|from| *from != way.target.repository)
+    }
+
+    /// Where to mount a blob from, if that is worth asking, and whether the answer will tell all.
+    fn mountable<'a>(
+        &self,
+        way: &Way<'a>,
+        blob: &Descriptor,
+        elsewhere: Option<&'a Repository>,
+    ) -> Option<(&'a Repository, bool)> {
+        let registry = &way.target.registry;
+        if registry.refuses_mounts() {
             return None;
         }
-        let answer = target.registry.mount_blob(&target.repository, &blob.digest, &from).await;
-        target.registry.learn_about_mounts(matches!(answer, Ok(UploadStart::Mounted)));
+        match (elsewhere, registry.mounts_its_own()) {
+            (Some(from), _) => Some((from, registry.mounts())),
+            // An upload of something large may have begun long ago, and another would be in its way.
+            (None, known) if blob.size <= SMALL && known != Some(false) => Some((&way.target.repository, known.is_some())),
+            (None, _) => None,
+        }
+    }
+
+    /// Tries to mount a blob. Whatever goes wrong, it can be uploaded: Harbor answers 401 where the specification wants 202, Docker
+    /// Hub refuses what the token does not cover. Only if the target's own repository is not there, nothing can.
+    async fn mount(&self, way: &Way<'_>, blob: &Descriptor, from: &Repository) -> Result<Option<UploadStart>, Error> {
+        let Way { target, .. } = *way;
+        let here = *from == target.repository;
+        let answer = target.registry.mount_blob(&target.repository, &blob.digest, from).await;
+        if !here {
+            target.registry.learn_about_mounts(matches!(answer, Ok(UploadStart::Mounted)));
+        }
         match answer {
-            Ok(start) => Some(start),
+            Ok(start) => Ok(Some(start)),
+            Err(error) if here && error.failure().has_code("NAME_UNKNOWN") => Err(error),
             Err(error) => {
                 tracing::debug!(registry = target.registry.name(), %error, "not mounted");
-                None
+                Ok(None)
             }
         }
     }
 
+    fn present(&self, way: &Way<'_>, blob: &Descriptor) -> Moved {
+        self.memory.saw(way.target, &blob.digest);
+        way.progress.saved(blob.size);
+        Moved { blobs_present: 1, bytes_saved: blob.size, ..Moved::default() }
+    }
+
+    fn mounted(&self, way: &Way<'_>, blob: &Descriptor) -> Moved {
+        self.memory.saw(way.target, &blob.digest);
+        way.progress.saved(blob.size);
+        Moved { blobs_mounted: 1, bytes_saved: blob.size, ..Moved::default() }
+    }
+
+    /// Leaves an upload that is not needed, without waiting for it.
+    fn abandon(&self, way: &Way<'_>, begun: Option<Upload>) {
+        if let Some(begun) = begun {
+            let registry = way.target.registry.clone();
+            tokio::spawn(async move { registry.abandon_upload(begun).await });
+        }
+    }
+
     /// What an upload takes of the process's limits.
-    async fn permits(&self, target: &Endpoint, blob: &Descriptor) -> [Option<SemaphorePermit<'_>>; 2] {
-        let memory = target.registry.strategy().memory(blob.size).max(blob.size.min(Limits::BUFFERED as u64));
+    async fn permits(&self, way: &Way<'_>, blob: &Descriptor) -> [Option<SemaphorePermit<'_>>; 2] {
+        let memory = way.target.registry.strategy().memory(blob.size).max(blob.size.min(Limits::BUFFERED as u64));
         let weight = usize::try_from(memory).unwrap_or(usize::MAX).min(self.limits.bytes_in_flight);
         let weight = u32::try_from(weight >> 10).unwrap_or(u32::MAX).max(1);
         // In this order for everybody, or two could wait for each other. The semaphores are never closed; if they were, nothing

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Descriptor, Error, Failure,
-    registry::{CHUNK, PART, Part, Registry, Strategy, Told, Upload, at, pause},
+    registry::{Blob, CHUNK, PART, Part, Registry, Strategy, Told, Upload, at, pause},
 };
 
 /// How often progress is told.
@@ -39,6 +39,8 @@ pub(super) struct Transfer<'a> {
     found: u64,
     /// Whether there is a checkpoint of it.
     kept: bool,
+    /// What the source has begun to send.
+    opened: Option<Blob>,
 }
 
 /// An upload, and what the target has of it.
@@ -78,7 +80,7 @@ impl<'a> Transfer<'a> {
         bounds: &'a Bounds<'a>,
         progress: &'a dyn Progress,
     ) -> Self {
-        Self { source, target, blob, bounds, progress, told: 0, found: 0, kept: false }
+        Self { source, target, blob, bounds, progress, told: 0, found: 0, kept: false, opened: None }
     }
 
     /// Brings the blob to the target. A broken upload goes on where the target has it, or starts again if it has forgotten it: a few
@@ -86,7 +88,8 @@ impl<'a> Transfer<'a> {
     /// refuses the way in which it was sent, the next way follows. What worked is remembered.
     ///
     /// Gives back how much of it had been brought before.
-    pub(super) async fn run(mut self, begun: Option<Upload>) -> Result<u64, Error> {
+    pub(super) async fn run(mut self, begun: Option<Upload>, opened: Option<Blob>) -> Result<u64, Error> {
+        self.opened = opened;
         let mut strategy = self.registry().strategy();
         let mut session = self.load(begun, strategy).await;
         let (mut tried, mut mismatched, mut furthest) = (1, false, 0);
@@ -245,7 +248,13 @@ impl<'a> Transfer<'a> {
             return self.registry().finish_upload(upload).await;
         }
         let from = session.as_ref().map_or(0, |session| session.acknowledged.offset);
-        let open = self.source.registry.get_blob_from(&self.source.repository, &self.blob.digest, from);
+        let opened = self.opened.take().filter(|_| from == 0);
+        let open = async {
+            match opened {
+                Some(opened) => Ok(opened),
+                None => self.source.registry.get_blob_from(&self.source.repository, &self.blob.digest, from).await,
+            }
+        };
         let going = session.take();
         let begin = async {
             match going {

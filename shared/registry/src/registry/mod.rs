@@ -96,6 +96,8 @@ struct Inner {
     referrers_api: Mutex<referrers::Api>,
     /// How often it has refused to mount a blob, or that it does not.
     mounts: AtomicU8,
+    /// Whether asking to mount a blob from its own repository tells that it is there.
+    own_mounts: AtomicU8,
     /// Harbor's projects that are known to exist.
     projects: Mutex<HashSet<String>>,
 }
@@ -140,6 +142,7 @@ impl Registry {
             token_realm,
             referrers_api: Mutex::default(),
             mounts: AtomicU8::new(0),
+            own_mounts: AtomicU8::new(0),
             projects: Mutex::default(),
         })))
     }
@@ -176,6 +179,25 @@ impl Registry {
     /// Whether the registry seems never to mount a blob from another repository, so that asking only costs time.
     pub(crate) fn refuses_mounts(&self) -> bool {
         self.0.mounts.load(Ordering::Relaxed) == MOUNTS_REFUSED
+    }
+
+    /// Whether the registry has been seen to mount a blob from another repository.
+    pub(crate) fn mounts(&self) -> bool {
+        self.0.mounts.load(Ordering::Relaxed) == MOUNTS_WORK
+    }
+
+    /// Whether the registry, asked to mount a blob from the very repository, tells in this way that it has it; `None` if that is not
+    /// known yet.
+    pub(crate) fn mounts_its_own(&self) -> Option<bool> {
+        match self.0.own_mounts.load(Ordering::Relaxed) {
+            0 => None,
+            known => Some(known == MOUNTS_WORK),
+        }
+    }
+
+    /// What came of asking for a blob that is there.
+    pub(crate) fn learn_about_own_mounts(&self, mounted: bool) {
+        self.0.own_mounts.store(if mounted { MOUNTS_WORK } else { MOUNTS_REFUSED }, Ordering::Relaxed);
     }
 
     /// What came of asking to mount. One refusal may be about one repository; several, and never a success, are a habit.

@@ -101,7 +101,8 @@ impl Registry {
     pub(crate) async fn send(&self, call: &Call) -> Result<Response, Error> {
         let mut tried = 1;
         loop {
-            let error = match self.attempt(call).await {
+            // On the heap: much is waited for on the way, by callers that wait for several such at once.
+            let error = match Box::pin(self.attempt(call)).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };

@@ -91,7 +91,10 @@ impl Registry {
         let mut url = self.uploads_url(repository);
         // `from` always: Quay answers 400 without.
         url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.as_str());
-        let scope = Scope::Mount { into: repository.clone(), from: from.clone() };
+        let scope = match from == repository {
+            true => Scope::Push(repository.clone()),
+            false => Scope::Mount { into: repository.clone(), from: from.clone() },
+        };
         let response = self.send(&Call::new(Method::POST, &action, url, scope)).await?;
         if response.status() == 201 {
             return Ok(UploadStart::Mounted);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use transship_model::{ArtifactType, Digest, Reference};
-use transship_registry::{Attached, Copier, Endpoint, Options, Outcome};
+use transship_registry::{Attached, Copier, Endpoint, Options, Outcome, Way};
 
 use crate::fixture::*;
 
@@ -173,9 +173,9 @@ async fn what_the_target_has_lost_is_brought_again() {
     // As after a garbage collection: the copier believes what is no longer true.
     std::fs::remove_dir_all(b.storage.path().join("data/docker/registry/v2")).unwrap();
     let resolved = copier.resolve(&source, &tag).await.unwrap().unwrap();
-    let before = copier.content(&source, &target, &resolved, &()).await.unwrap();
+    let before = copier.content(&Way::new(&source, &target, &()), &resolved).await.unwrap();
     assert_eq!(before.blobs_copied, 0);
-    let moved = copier.publish(&source, &target, &resolved, &tag, &()).await.unwrap();
+    let moved = copier.publish(&Way::new(&source, &target, &()), &resolved, &tag).await.unwrap();
     assert_eq!(moved.blobs_copied, 2);
     assert_eq!(bytes_of(&target, &tag).await, bytes_of(&source, &tag).await);
 }

@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::time::Instant;
 use transship_model::{Digest, Kind};
-use transship_registry::{Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Error, Moved};
+use transship_registry::{Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Error, Moved, Way};
 
 use crate::{fixture::*, peculiar::*};
 
@@ -80,13 +80,14 @@ async fn process(source: &Endpoint, url: &str, kind: Kind, kept: &Kept, time: Op
     let (copier, progress) = (Copier::default(), Counter::default());
     let resolved = copier.resolve(source, &reference("v1")).await?.unwrap();
     let began = Instant::now();
-    let bounds = Bounds::new(time.map(|time| began + time), Some(kept));
-    let moved = copier.content_within(source, &target, &resolved, &bounds, &progress).await;
+    let bounds = Bounds::default().until(time.map(|time| began + time)).keeping(kept);
+    let way = Way::new(source, &target, &progress).within(bounds);
+    let moved = copier.content(&way, &resolved).await;
     if let Some(time) = time {
         assert!(began.elapsed() < time + Bounds::ENDING + Duration::from_secs(1));
     }
     let moved = moved?;
-    copier.publish(source, &target, &resolved, &reference("v1"), &()).await?;
+    copier.publish(&way, &resolved, &reference("v1")).await?;
     let (planned, transferred, saved, lost) = progress.read();
     assert_eq!(planned, transferred + saved - lost);
     Ok(moved)
@@ -188,7 +189,8 @@ async fn of_a_killed_process_s_upload_less_than_a_chunk_is_sent_again() {
     assert_arrived(&b, &layer).await;
     let again = uploaded(&proxy) - layer.len() as u64;
     assert!(again < 4 << 20, "{again} bytes were sent again");
-    assert_eq!(proxy.count("POST", UPLOADS), 2);
+    // And one that asks for the config: the layer's session is the same all the way.
+    assert_eq!(proxy.count("POST", UPLOADS), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

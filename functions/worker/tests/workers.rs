@@ -1,0 +1,235 @@
+//! Several workers over one table and one queue, as processes that know nothing else of each other, with real registries.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::Instant;
+use transship_model::{CopyJob, Happening, Instance, Job, Outcome, PushEvent, Rule};
+use transship_registry::Http;
+use transship_state::{
+    AttemptLog, Catalog, Dispatcher, Events, Jobs, LocalSecrets, Origins, Queue as _, Table, Uploads, messages,
+    sqlite::{QueueKind, SqliteQueue, SqliteStore},
+};
+use transship_tests::*;
+use transship_worker::{Disposition, HOLD, Stores, Worker};
+
+const MIB: u64 = 1 << 20;
+
+/// Two registries, a rule from one to the other, and what is shared by all workers.
+struct World {
+    jobs: SqliteQueue,
+    events: SqliteQueue,
+    store: SqliteStore,
+    catalog: Arc<Catalog>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn new(source: &str, target: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let (jobs, events) = (store.queue("jobs", QueueKind::Fifo), store.queue("events", QueueKind::Standard));
+        let catalog = Arc::new(Catalog::new(Arc::new(store.table())));
+        let instance = |name: &str, endpoint: &str| -> Instance {
+            serde_json::from_value(json!({"name": name, "endpoint": endpoint, "kind": "distribution"})).unwrap()
+        };
+        let rule: Rule = serde_json::from_value(json!({
+            "id": 0, "revision": 0, "name": "all", "description": "", "overwrite": false, "enabled": true,
+            "source": {"instance": "a", "namespace": "team", "repository": ".*", "tag": ".*", "types": []},
+            "target": {"instance": "b", "namespace": "mirror"},
+        }))
+        .unwrap();
+        catalog.replace(&[instance("a", source), instance("b", target)], &[rule]).await.unwrap();
+        Self { jobs, events, store, catalog, _dir: dir }
+    }
+
+    fn queues(&self) -> (Jobs, Events) {
+        (Jobs(Arc::new(self.jobs.clone())), Events(Arc::new(self.events.clone())))
+    }
+
+    fn origins(&self) -> Origins {
+        Origins::new(Arc::new(self.store.table()) as Arc<dyn Table>)
+    }
+
+    /// A push to the source is told.
+    async fn told(&self, repository: &str, tag: &str) {
+        let event = PushEvent {
+            instance: "a".parse().unwrap(),
+            repository: repository.parse().unwrap(),
+            tag: Some(tag.parse().unwrap()),
+            digest: None,
+            id: Some(format!("{repository}:{tag}")),
+            time: None,
+            received: Timestamp::now(),
+        };
+        let (jobs, events) = self.queues();
+        let dispatcher = Dispatcher::new(self.origins(), jobs, events);
+        let dispatched = dispatcher.dispatch(&self.catalog.snapshot().await.unwrap(), &event, "").await.unwrap();
+        assert_eq!(dispatched.tasks.len(), 1);
+    }
+
+    /// A worker of a process of its own.
+    fn worker(&self, process: &str) -> Worker {
+        let table: Arc<dyn Table> = Arc::new(self.store.table());
+        let (jobs, events) = self.queues();
+        let stores = Stores {
+            catalog: self.catalog.clone(),
+            origins: self.origins(),
+            attempts: AttemptLog::new(table.clone()),
+            uploads: Uploads::new(table, process),
+            jobs,
+            events,
+            secrets: Arc::new(LocalSecrets),
+        };
+        Worker::new(stores, Http::new().unwrap())
+    }
+
+    /// Takes one message, if there is one, and has it worked on. The job, if its message is done with.
+    async fn step(&self, worker: &Worker, deadline: Option<Duration>) -> Option<Job> {
+        // What is held back, or held by another, comes when it comes.
+        let message = self.jobs.receive(1, HOLD);
+        let message = tokio::time::timeout(Duration::from_millis(200), message).await.ok()?.unwrap().pop()?;
+        let deadline = deadline.map(|time| Instant::now() + time);
+        match worker.deliver(&self.jobs, &message, deadline, std::future::pending()).await {
+            Disposition::Done => {
+                self.jobs.delete(&message.receipt).await.unwrap();
+                Some(messages::read_job(&message.body).unwrap())
+            }
+            Disposition::Again(wait) => {
+                self.jobs.release(&message.receipt, wait).await.unwrap();
+                None
+            }
+            Disposition::Lost => panic!("the message was lost"),
+        }
+    }
+
+    /// Works until nothing is left in the queue, `at_once` jobs at a time.
+    async fn work(&self, worker: &Worker, at_once: usize) {
+        let one = async || {
+            loop {
+                let depth = self.jobs.depth().await.unwrap();
+                if depth.visible + depth.held == 0 {
+                    return;
+                }
+                self.step(worker, None).await;
+            }
+        };
+        futures_util::future::join_all((0..at_once).map(|_| one())).await;
+    }
+
+    /// How everything ended.
+    async fn outcomes(&self) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        while self.events.depth().await.unwrap().visible > 0 {
+            for message in self.events.receive(100, HOLD).await.unwrap() {
+                if let Happening::Ended { outcome, .. } = messages::read_event(&message.body).unwrap().what {
+                    outcomes.push(outcome);
+                }
+            }
+        }
+        outcomes
+    }
+}
+
+fn uploaded(proxy: &Proxy) -> u64 {
+    proxy.exchanges().iter().map(|exchange| exchange.uploaded).sum()
+}
+
+/// Would break: a base layer that every worker sends for itself; a worker that sleeps on what another does, or never comes back to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_many_images_share_is_sent_once_by_all_workers_together() {
+    const IMAGES: u64 = 8;
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let gate = Gate::new();
+    let held = gate.clone();
+    // Whoever sends the base layer takes long enough for all to want it.
+    let proxy = Proxy::start(b.url(), move |request| match request.is("PATCH", "/blobs/uploads/") {
+        true => Action::Hold(held.clone()),
+        false => Action::Pass,
+    })
+    .await;
+    let world = World::new(a.url(), proxy.url()).await;
+    let mut size = 0;
+    for n in 0..IMAGES {
+        let image = Image::random(n).base(99, 1, 6 << 20).layers(1, 4 << 10).build();
+        size = size.max(image.size() as u64);
+        image.push(&a.at(format!("team/app-{n}"), "v1")).await;
+        world.told(&format!("team/app-{n}"), "v1").await;
+    }
+    let workers: Vec<Worker> = ["one", "two", "three"].map(|process| world.worker(process)).into_iter().collect();
+    let work = futures_util::future::join_all(workers.iter().map(|worker| world.work(worker, 1)));
+    let open = async {
+        gate.reached(1).await;
+        // The others are at it, find it taken, and give their messages back.
+        wait_until("all are looked at", Duration::from_secs(30), async || {
+            proxy.count("PUT", "/blobs/uploads/") >= IMAGES as usize
+        })
+        .await;
+        gate.open();
+    };
+    tokio::join!(work, open);
+    for n in 0..IMAGES {
+        assert_same(&a.at(format!("team/app-{n}"), "v1"), &b.at(format!("mirror/app-{n}"), "v1")).await;
+    }
+    assert_eq!(world.outcomes().await, vec![Outcome::Copied; IMAGES as usize]);
+    let rest = uploaded(&proxy) - size;
+    assert!(rest < MIB, "{rest} bytes besides the base layer and one image");
+}
+
+/// Would break: a large layer that starts again with each invocation and so never arrives, a deadline that counts as a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_for_which_an_invocation_is_too_short_arrives_over_several_and_no_byte_goes_twice() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let proxy = Proxy::passing(b.url()).await;
+    let world = World::new(a.url(), proxy.url()).await;
+    let image = Image::random(1).layers(1, 192 << 20).build();
+    image.push(&a.at("team/app", "v1")).await;
+    world.told("team/app", "v1").await;
+    let mut invocations = 0;
+    while world.jobs.depth().await.unwrap().visible > 0 {
+        // Each in a process of its own, which has learnt nothing.
+        let worker = world.worker(&format!("invocation {invocations}"));
+        let Some(Job::Copy(CopyJob { continuation, .. })) = world.step(&worker, Some(Duration::from_millis(250))).await else {
+            panic!("not a copy that has ended, or sent itself on");
+        };
+        assert_eq!(continuation, invocations);
+        invocations += 1;
+    }
+    assert!(invocations > 1, "one invocation was long enough: this has shown nothing");
+    assert_same(&a.at("team/app", "v1"), &b.at("mirror/app", "v1")).await;
+    assert_eq!(world.outcomes().await, [Outcome::Copied]);
+    let manifest = image.root().bytes.len() as u64;
+    assert_eq!(uploaded(&proxy), image.size() as u64 + manifest, "in {invocations} invocations");
+}
+
+/// Would break: a worker that was killed keeps its lease, and those that wait for it wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_takes_the_place_of_a_killed_one_finds_its_leases_its_own() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let gate = Gate::new();
+    let held = gate.clone();
+    let proxy = Proxy::start(b.url(), move |request| match request.is("PATCH", "/blobs/uploads/") {
+        true => Action::Hold(held.clone()),
+        false => Action::Pass,
+    })
+    .await;
+    let world = World::new(a.url(), proxy.url()).await;
+    Image::random(1).layers(1, 6 << 20).build().push(&a.at("team/app", "v1")).await;
+    world.told("team/app", "v1").await;
+    let (killed, other, next) = (world.worker("serve"), world.worker("other"), world.worker("serve"));
+    tokio::select! {
+        _ = world.step(&killed, None) => panic!("it has ended"),
+        () = gate.reached(1) => {}
+    }
+    gate.open();
+    // Its message comes back when its hold is over; here another push asks for the same.
+    Image::random(1).layers(1, 6 << 20).build().push(&a.at("team/copy", "v1")).await;
+    world.told("team/copy", "v1").await;
+    assert_eq!(world.step(&other, None).await, None, "it should have been given back");
+    let done = async || while world.step(&next, None).await.is_none() {};
+    tokio::time::timeout(Duration::from_secs(30), done()).await.unwrap();
+    assert_same(&a.at("team/copy", "v1"), &b.at("mirror/copy", "v1")).await;
+}
