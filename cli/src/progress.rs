@@ -24,6 +24,7 @@ pub(crate) struct Meter {
     total: AtomicU64,
     done: AtomicU64,
     last_line: Mutex<Instant>,
+    message: Mutex<String>,
 }
 
 /// What is counted.
@@ -52,13 +53,19 @@ impl Meter {
             bar
         });
         let (total, done) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { bar, what, unit, total, done, last_line: Mutex::new(Instant::now()) }
+        Self { bar, what, unit, total, done, last_line: Mutex::new(Instant::now()), message: Mutex::default() }
     }
 
     /// Says how far it is.
     pub(crate) fn set(&self, done: u64, total: u64, message: &str) {
         self.done.store(done, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
+        self.show(message);
+    }
+
+    /// Says something besides how far it is.
+    pub(crate) fn say(&self, message: &str) {
+        *self.message.lock().unwrap_or_else(PoisonError::into_inner) = message.to_owned();
         self.show(message);
     }
 
@@ -103,7 +110,8 @@ impl Meter {
 
     fn change(&self, counter: &AtomicU64, bytes: u64) {
         counter.fetch_add(bytes, Ordering::Relaxed);
-        self.show("");
+        let message = self.message.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.show(&message);
     }
 }
 

@@ -1,10 +1,12 @@
-//! `transship copy`: one artifact by hand, without rules and without a server.
+//! `transship copy`: one artifact by hand, or all that a repository has, without rules and without a server.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use transship_model::{Digest, Kind, Reference};
+use transship_model::{Digest, Kind, Reference, Tag};
 use transship_registry::{
-    Attached, Copier, Endpoint, Http, Login, Moved, Options, Outcome, Registry, RegistryConfig, parse_reference,
+    Attached, Copier, Endpoint, Http, Login, Moved, Options, Outcome, Registry, RegistryConfig, Tagged, parse_reference,
 };
 
 use crate::{
@@ -22,27 +24,55 @@ pub(crate) struct Arguments {
     /// Where to: HOST[:PORT]/REPOSITORY[:TAG]; without a tag, the source's
     #[arg(value_name = "DST")]
     target: String,
+    /// Copy every tag; SRC and DST are repositories
+    #[arg(long)]
+    all_tags: bool,
     /// Replace what the target has under that tag
     #[arg(long)]
     overwrite: bool,
+    /// Leave signatures, SBOMs and whatever else refers to the artifact behind
+    #[arg(long)]
+    no_referrers: bool,
     /// How the answer is printed
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Format,
 }
 
+impl Arguments {
+    fn options(&self) -> Options {
+        Options { overwrite: self.overwrite, referrers: !self.no_referrers }
+    }
+}
+
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let http = Http::new()?;
-    let (source, source_reference) =
-        endpoint(&http, &arguments.source).with_context(|| format!("the source {}", arguments.source))?;
-    let (target, target_reference) =
-        endpoint(&http, &arguments.target).with_context(|| format!("the target {}", arguments.target))?;
-    let named = |text: &str| text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
-    let target_reference = if named(&arguments.target) { target_reference } else { source_reference.clone() };
+    let (source, from) = endpoint(&http, &arguments.source).with_context(|| format!("the source {}", arguments.source))?;
+    let (target, to) = endpoint(&http, &arguments.target).with_context(|| format!("the target {}", arguments.target))?;
+    if arguments.all_tags {
+        if let Some(text) = [&arguments.source, &arguments.target].into_iter().find(|text| names_one(text)) {
+            bail!("--all-tags copies repositories, and {text} is one tag or digest: leave that out");
+        }
+        return all(&source, &target, &arguments).await;
+    }
+    let to = if names_one(&arguments.target) { to } else { from.clone() };
+    one(&source, &from, &target, &to, &arguments).await
+}
 
-    let meter = Meter::new(format!("{}:{source_reference}", source.repository), Unit::Bytes);
-    let options = Options { overwrite: arguments.overwrite, referrers: true };
+/// Whether a text names a tag or a digest, and not a repository only.
+fn names_one(text: &str) -> bool {
+    text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
+}
+
+async fn one(
+    source: &Endpoint,
+    from: &Reference,
+    target: &Endpoint,
+    to: &Reference,
+    arguments: &Arguments,
+) -> anyhow::Result<()> {
+    let meter = Meter::new(format!("{}:{from}", source.repository), Unit::Bytes);
     let started = std::time::Instant::now();
-    let outcome = Copier::default().copy(&source, &source_reference, &target, &target_reference, options, &meter).await;
+    let outcome = Copier::default().copy(source, from, target, to, arguments.options(), &meter).await;
     meter.finish();
     let result = Report::new(outcome?, started.elapsed().as_secs_f64());
     match arguments.output {
@@ -53,6 +83,35 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Format::Table => output::print(&result.sentence())?,
     }
     if result.outcome == "exists" { Err(NotDone.into()) } else { Ok(()) }
+}
+
+async fn all(source: &Endpoint, target: &Endpoint, arguments: &Arguments) -> anyhow::Result<()> {
+    let meter = Meter::new(source.repository.to_string(), Unit::Bytes);
+    let ended = AtomicUsize::new(0);
+    let started = std::time::Instant::now();
+    let mut tags = Vec::new();
+    let tell = |(tag, outcome): Tagged| {
+        let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
+        meter.say(&format!("{} done", output::count(ended as u64, "tag")));
+        tags.push(TagReport::new(tag, outcome));
+    };
+    let copied = Copier::default().copy_all(source, target, arguments.options(), &meter, tell).await;
+    meter.finish();
+    copied?;
+    tags.sort_by(|one, other| one.tag.cmp(&other.tag));
+    let result = AllReport::new(tags, started.elapsed().as_secs_f64());
+    match arguments.output {
+        Format::Json => output::print_json(&result)?,
+        Format::Table => {
+            for tag in &result.tags {
+                if let Some(line) = tag.trouble() {
+                    eprintln!("{line}");
+                }
+            }
+            output::print(&result.sentence())?;
+        }
+    }
+    if result.failed + result.exists > 0 { Err(NotDone.into()) } else { Ok(()) }
 }
 
 /// What a copy did.
@@ -85,6 +144,98 @@ impl Report {
         let time = output::seconds(self.seconds);
         let attachments = output::count(self.attachments.into(), "attachment");
         format!("{outcome} {digest} in {time}: {moved} moved, {saved} saved, {attachments}")
+    }
+}
+
+/// What became of one tag of many.
+#[derive(Debug, Serialize)]
+struct TagReport {
+    tag: Tag,
+    /// As [`Report::outcome`], or `failed`.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+    bytes_moved: u64,
+    bytes_saved: u64,
+    attachments: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl TagReport {
+    fn new(tag: Tag, outcome: Result<Outcome, transship_registry::Error>) -> Self {
+        match outcome {
+            Ok(outcome) => {
+                let Report { outcome, digest, bytes_moved, bytes_saved, attachments, .. } = Report::new(outcome, 0.0);
+                Self { tag, outcome, digest: Some(digest), bytes_moved, bytes_saved, attachments, error: None }
+            }
+            Err(error) => Self {
+                tag,
+                outcome: "failed",
+                digest: None,
+                bytes_moved: 0,
+                bytes_saved: 0,
+                attachments: 0,
+                error: Some(error.to_string()),
+            },
+        }
+    }
+
+    /// What is to be said of a tag that was not copied.
+    fn trouble(&self) -> Option<String> {
+        match (&self.error, self.outcome, &self.digest) {
+            (Some(error), ..) => Some(format!("{}: {error}", self.tag)),
+            (None, "exists", Some(digest)) => {
+                Some(format!("{}: the target has {digest} there, which is left as it is: --overwrite replaces it", self.tag))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What became of all tags of a repository.
+#[derive(Debug, Serialize)]
+struct AllReport {
+    copied: usize,
+    unchanged: usize,
+    exists: usize,
+    failed: usize,
+    bytes_moved: u64,
+    bytes_saved: u64,
+    attachments: u32,
+    seconds: f64,
+    tags: Vec<TagReport>,
+}
+
+impl AllReport {
+    fn new(tags: Vec<TagReport>, seconds: f64) -> Self {
+        let count = |outcome: &str| tags.iter().filter(|tag| tag.outcome == outcome).count();
+        Self {
+            copied: count("copied"),
+            unchanged: count("unchanged"),
+            exists: count("exists"),
+            failed: count("failed"),
+            bytes_moved: tags.iter().map(|tag| tag.bytes_moved).sum(),
+            bytes_saved: tags.iter().map(|tag| tag.bytes_saved).sum(),
+            attachments: tags.iter().map(|tag| tag.attachments).sum(),
+            seconds,
+            tags,
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let Self { copied, unchanged, exists, failed, .. } = self;
+        let (moved, saved) = (output::bytes(self.bytes_moved), output::bytes(self.bytes_saved));
+        let time = output::seconds(self.seconds);
+        let tags = output::count(self.tags.len() as u64, "tag");
+        let attachments = output::count(self.attachments.into(), "attachment");
+        let left = match (exists, failed) {
+            (0, 0) => String::new(),
+            (0, failed) => format!(", {failed} failed"),
+            (exists, 0) => format!(", {exists} left as they are"),
+            (exists, failed) => format!(", {exists} left as they are, {failed} failed"),
+        };
+        format!("{tags} in {time}: {copied} copied, {unchanged} unchanged{left}; {moved} moved, {saved} saved, {attachments}")
     }
 }
 

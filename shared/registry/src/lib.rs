@@ -22,7 +22,7 @@ pub use self::{
     auth::Login,
     copy::{
         Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Lease, Leases, Limits, Moved, Options, Outcome, Progress,
-        Resolved, Way,
+        Resolved, Tagged, Way,
     },
     error::{Error, Failure},
     http::Http,

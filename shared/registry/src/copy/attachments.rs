@@ -54,7 +54,7 @@ struct Subject {
 }
 
 /// What refers to one digest at the source.
-struct Found {
+pub(super) struct Found {
     subject: Digest,
     referrers: Vec<Descriptor>,
     tags: Vec<(Tag, Descriptor)>,
@@ -67,9 +67,20 @@ impl Copier {
     /// # Errors
     /// The first that occurred, after all the others have been tried; see [`Error`].
     pub async fn attachments(&self, way: &Way<'_>, subject: &Digest, overwrite: bool) -> Result<Attached, Error> {
+        let found = self.survey(way, subject).await?;
+        self.attach(way, found, overwrite).await
+    }
+
+    /// Looks for what refers to an artifact at the source, and to that, and so on; in the order in which it is to be brought.
+    pub(super) async fn survey(&self, way: &Way<'_>, subject: &Digest) -> Result<Vec<Found>, Error> {
         let source = way.source;
-        let mut attached = Attached::default();
-        let mut failed = None;
+        let mut all = Vec::new();
+        if way.listed.is_some_and(|tags| !tags.iter().any(|tag| tag.subject().is_some())) {
+            // All that there can be is what its API lists, if it has one.
+            if source.registry.lacks_referrers_api(&source.repository, subject).await? {
+                return Ok(all);
+            }
+        }
         let children = self.children_of(source, subject).await?;
         let mut seen: HashSet<Digest> = HashSet::new();
         let mut level: Vec<Subject> =
@@ -80,24 +91,31 @@ impl Copier {
                 let problem = format!("more than {MANY} digests to look for referrers of");
                 return Err(source.failure("reading", &Reference::Digest(subject.clone()), problem).refused());
             }
-            let mut next = Vec::new();
-            let mut looks = stream::iter(level).map(|subject| look(source, subject)).buffer_unordered(AT_ONCE);
-            while let Some(found) = looks.try_next().await? {
-                next.extend(found.referrers.iter().map(|r| Subject { digest: r.digest.clone(), cosign: false }));
-                for attempt in [
-                    self.bring_referrers(way, &found, &mut attached).await,
-                    self.bring_cosign_tags(way, &found, overwrite, &mut attached).await,
-                ] {
-                    match attempt {
-                        // What asks for patience asks it for everything that follows.
-                        Err(error) if error.is_passing() => return Err(error),
-                        Err(error) => failed = failed.or(Some(error)),
-                        Ok(()) => {}
-                    }
+            let looks = stream::iter(level).map(|subject| look(way, subject)).buffered(AT_ONCE);
+            let found: Vec<Found> = looks.try_collect().await?;
+            let referrers = found.iter().flat_map(|found| &found.referrers);
+            level = referrers.map(|r| Subject { digest: r.digest.clone(), cosign: false }).collect();
+            all.extend(found);
+        }
+        Ok(all)
+    }
+
+    /// Brings what a survey has found.
+    pub(super) async fn attach(&self, way: &Way<'_>, found: Vec<Found>, overwrite: bool) -> Result<Attached, Error> {
+        let mut attached = Attached::default();
+        let mut failed = None;
+        for found in found {
+            for attempt in [
+                self.bring_referrers(way, &found, &mut attached).await,
+                self.bring_cosign_tags(way, &found, overwrite, &mut attached).await,
+            ] {
+                match attempt {
+                    // What asks for patience asks it for everything that follows.
+                    Err(error) if error.is_passing() => return Err(error),
+                    Err(error) => failed = failed.or(Some(error)),
+                    Ok(()) => {}
                 }
             }
-            drop(looks);
-            level = next;
         }
         match failed {
             Some(error) => Err(error),
@@ -226,12 +244,14 @@ impl Copier {
 }
 
 /// What refers to a digest at the source.
-async fn look(source: &Endpoint, subject: Subject) -> Result<Found, Error> {
+async fn look(way: &Way<'_>, subject: Subject) -> Result<Found, Error> {
+    let Way { source, listed, .. } = *way;
     let Subject { digest, cosign } = subject;
+    let may_be_there = |tag: &Tag| listed.is_none_or(|tags| tags.contains(tag));
     let tag = |suffix: &'static str| {
         let tag = digest.as_tag(suffix);
         async move {
-            if !cosign {
+            if !cosign || !may_be_there(&tag) {
                 return Ok(None);
             }
             let scope = Scope::Pull(source.repository.clone());
@@ -240,8 +260,14 @@ async fn look(source: &Endpoint, subject: Subject) -> Result<Found, Error> {
             Ok::<_, Error>(found.map(|descriptor| (tag, descriptor)))
         }
     };
-    let (referrers, signature, attestation, sbom) =
-        try_join!(source.registry.referrers(&source.repository, &digest), tag(".sig"), tag(".att"), tag(".sbom"))?;
+    let referrers = async {
+        match source.registry.referrers_by_api_alone(&source.repository, &digest).await? {
+            Some(referrers) => Ok(referrers),
+            None if may_be_there(&digest.as_tag("")) => source.registry.referrers_by_tag(&source.repository, &digest).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let (referrers, signature, attestation, sbom) = try_join!(referrers, tag(".sig"), tag(".att"), tag(".sbom"))?;
     let tags = [signature, attestation, sbom].into_iter().flatten().collect();
     Ok(Found { subject: digest, referrers, tags })
 }

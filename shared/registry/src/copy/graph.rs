@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use transship_model::{Digest, Reference};
 
-use super::{Copier, Endpoint, MANIFESTS_AT_ONCE, Resolved, Way, memory::Belief, parse};
+use super::{Copier, MANIFESTS_AT_ONCE, Resolved, Way, memory::Belief, parse};
 use crate::{Descriptor, Error, Manifest, manifest::Parsed};
 
 /// How deep indexes may be nested. Two levels are seen in practice.
@@ -33,7 +33,7 @@ impl Copier {
     /// Walks down from a manifest, level by level, each digest once. A manifest proper that the target has is not looked into:
     /// registries check that its blobs are there before they take it. An index is, because many take one whose children are missing.
     pub(super) async fn missing(&self, way: &Way<'_>, resolved: &Resolved, belief: Belief) -> Result<Graph, Error> {
-        let Way { source, target, .. } = *way;
+        let source = way.source;
         let too_much =
             |problem: String| source.failure("reading", &Reference::Digest(resolved.digest().clone()), problem).refused();
         let at_hand: HashMap<&Digest, &Manifest> = resolved.below.iter().map(|m| (&m.descriptor.digest, m)).collect();
@@ -54,7 +54,7 @@ impl Copier {
             }
             let mut next = Vec::new();
             let mut children = stream::iter(std::mem::take(&mut level))
-                .map(|child| self.child(source, target, child, &at_hand, belief))
+                .map(|child| self.child(way, child, &at_hand, belief))
                 .buffer_unordered(MANIFESTS_AT_ONCE);
             while let Some(child) = children.try_next().await? {
                 let Some(Child { node, present }) = child else { continue };
@@ -76,14 +76,18 @@ impl Copier {
     /// A child as the source has it; `None` if the target has it and there is nothing to look into.
     async fn child(
         &self,
-        source: &Endpoint,
-        target: &Endpoint,
+        way: &Way<'_>,
         child: Descriptor,
         at_hand: &HashMap<&Digest, &Manifest>,
         belief: Belief,
     ) -> Result<Option<Child>, Error> {
+        let Way { source, target, empty, .. } = *way;
         let reference = Reference::Digest(child.digest.clone());
-        let there = target.registry.head_manifest_as(target.push(), &target.repository, &reference).await?;
+        let there = match empty {
+            // Only what this very copy has brought can be there.
+            true => self.memory.has(target, &child.digest).then(|| child.clone()),
+            false => target.registry.head_manifest_as(target.push(), &target.repository, &reference).await?,
+        };
         let present = belief == Belief::Memory && there.is_some();
         if let (true, Some(there)) = (present, there)
             && !is_index(&there)

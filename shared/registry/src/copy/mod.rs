@@ -8,11 +8,12 @@
 //! 3. [`Copier::publish`]: the manifest itself is put, by tag. From here on the copy can be seen, whole.
 //! 4. [`Copier::attachments`]: what refers to it (signatures, SBOMs, attestations) follows.
 //!
-//! [`Copier::copy`] takes them all. Each future may be dropped at any time: what is at the target then is either whole or
+//! [`Copier::copy`] takes them all, and [`Copier::copy_all`] does so for each tag of a repository. Each future may be dropped at any time: what is at the target then is either whole or
 //! cannot be seen by a tag.
 
 mod attachments;
 mod bounds;
+mod by_hand;
 mod checkpoint;
 mod content;
 mod graph;
@@ -20,17 +21,18 @@ mod memory;
 mod transfer;
 mod upload;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::{sync::Semaphore, try_join};
-use transship_model::{ArtifactType, Digest, Reference, Repository};
+use tokio::sync::Semaphore;
+use transship_model::{ArtifactType, Digest, Reference, Repository, Tag};
 
 use self::memory::{Belief, Memory};
 pub use self::{
     attachments::Attached,
     bounds::{Bounds, Lease, Leases},
+    by_hand::{Options, Outcome, Tagged},
     checkpoint::{Checkpoint, Checkpoints},
 };
 use crate::{
@@ -152,53 +154,20 @@ pub struct Way<'a> {
     pub progress: &'a dyn Progress,
     /// Whether the target's repository is known to hold nothing: then it is not asked what it has.
     empty: bool,
+    /// The source's tags, where they have been listed: what is not among them is not asked for.
+    listed: Option<&'a HashSet<Tag>>,
 }
 
 impl<'a> Way<'a> {
     /// A way without bounds.
     pub fn new(source: &'a Endpoint, target: &'a Endpoint, progress: &'a dyn Progress) -> Self {
-        Self { source, target, bounds: Bounds::default(), progress, empty: false }
+        Self { source, target, bounds: Bounds::default(), progress, empty: false, listed: None }
     }
 
     /// The same within bounds.
     pub fn within(self, bounds: Bounds<'a>) -> Self {
         Self { bounds, ..self }
     }
-}
-
-/// What a copy by hand may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// Replace a tag that the target has with another digest.
-    pub overwrite: bool,
-    /// Bring what refers to the artifact, too.
-    pub referrers: bool,
-}
-
-/// What became of a copy by hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The target's reference now points to the artifact.
-    Copied {
-        /// The artifact.
-        digest: Digest,
-        /// What it took.
-        moved: Moved,
-        /// What followed it.
-        attached: Attached,
-    },
-    /// It did before.
-    Unchanged {
-        /// The artifact.
-        digest: Digest,
-        /// What followed it now.
-        attached: Attached,
-    },
-    /// The target has the tag with another digest, and was not to be overwritten.
-    Exists {
-        /// What the target's tag points to.
-        digest: Digest,
-    },
 }
 
 /// How much is done at once.
@@ -256,64 +225,25 @@ impl Copier {
         }
     }
 
-    /// All of it, for use by hand.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] if the source does not have it, among others; [`Error::Schema1`], [`Error::Immutable`]: see there.
-    pub async fn copy(
-        &self,
-        source: &Endpoint,
-        from: &Reference,
-        target: &Endpoint,
-        to: &Reference,
-        options: Options,
-        progress: &dyn Progress,
-    ) -> Result<Outcome, Error> {
-        let way = Way::new(source, target, progress);
-        // Both sides at the same time: connecting and logging in is most of the time that an unchanged tag costs.
-        let there = async {
-            // First, because Harbor answers 401 rather than 404 for a project that is not there.
-            target.registry.ensure_namespace(&target.repository).await?;
-            target.registry.head_manifest_as(target.push(), &target.repository, to).await
-        };
-        let (resolved, there) = try_join!(self.resolve(source, from), there)?;
-        let resolved = resolved.ok_or_else(|| source.failure("copying", from, "it is not there").refused())?;
-        let digest = resolved.digest().clone();
-        let moved = match there {
-            Some(there) if there.digest == digest => None,
-            Some(there) if !options.overwrite => return Ok(Outcome::Exists { digest: there.digest }),
-            _ => {
-                let mut moved = self.content(&way, &resolved).await?;
-                moved += self.publish(&way, &resolved, to).await?;
-                Some(moved)
-            }
-        };
-        let mut attached = Attached::default();
-        if options.referrers {
-            attached = self.attachments(&way, &digest, options.overwrite).await?;
-            // Copying them takes its time, and what is attached in the meantime has been missed.
-            if attached.manifests > 0 {
-                attached += self.attachments(&way, &digest, options.overwrite).await?;
-            }
-        }
-        Ok(match moved {
-            Some(moved) => Outcome::Copied { digest, moved, attached },
-            None => Outcome::Unchanged { digest, attached },
-        })
-    }
-
     /// What a reference points to; `None` if the source does not have it.
     ///
     /// # Errors
     /// [`Error::Schema1`] for Docker schema 1, [`Error::Refused`] for what is no manifest; otherwise see [`Error`].
     pub async fn resolve(&self, source: &Endpoint, reference: &Reference) -> Result<Option<Resolved>, Error> {
+        let Some(read) = self.read(source, reference).await? else { return Ok(None) };
+        let (artifact, below) = self.kind_of(source, &read.parsed).await?;
+        Ok(Some(Resolved { artifact, below, ..read }))
+    }
+
+    /// As [`Copier::resolve`], where nobody wants to know what kind of artifact an index is.
+    async fn read(&self, source: &Endpoint, reference: &Reference) -> Result<Option<Resolved>, Error> {
         let Some(Manifest { descriptor, bytes }) = source.registry.get_manifest(&source.repository, reference).await? else {
             return Ok(None);
         };
         let parsed = parse(source, reference, &bytes)?;
         self.memory.learn_children(&descriptor.digest, &parsed);
-        let (artifact, below) = self.kind_of(source, &parsed).await?;
-        Ok(Some(Resolved { descriptor, bytes, artifact, parsed, below }))
+        let artifact = parsed.artifact();
+        Ok(Some(Resolved { descriptor, bytes, artifact, parsed, below: Vec::new() }))
     }
 
     /// Brings everything that a manifest refers to to the target, but not the manifest itself. What has been sent when the time is over
@@ -390,7 +320,9 @@ impl Copier {
             stream::iter(batch)
                 .map(|node| async move {
                     let reference = Reference::Digest(node.manifest.descriptor.digest.clone());
-                    self.put(way, &reference, &node.manifest, &node.parsed).await
+                    self.put(way, &reference, &node.manifest, &node.parsed).await?;
+                    self.memory.saw(target, &node.manifest.descriptor.digest);
+                    Ok(())
                 })
                 .buffer_unordered(MANIFESTS_AT_ONCE)
                 .try_collect::<()>()

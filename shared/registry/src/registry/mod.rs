@@ -22,7 +22,7 @@ use std::{
     },
 };
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use transship_model::{Digest, Kind, Reference, Repository, instance::is_loopback};
 use url::Url;
 
@@ -94,6 +94,8 @@ struct Inner {
     /// Whether the realm is one that the operator has named.
     token_realm: Option<Url>,
     referrers_api: Mutex<referrers::Api>,
+    /// Held while it is found out.
+    referrers_question: AsyncMutex<()>,
     /// How often it has refused to mount a blob, or that it does not.
     mounts: AtomicU8,
     /// Whether asking to mount a blob from its own repository tells that it is there.
@@ -141,6 +143,7 @@ impl Registry {
             reach: OnceCell::new(),
             token_realm,
             referrers_api: Mutex::default(),
+            referrers_question: AsyncMutex::default(),
             mounts: AtomicU8::new(0),
             own_mounts: AtomicU8::new(0),
             projects: Mutex::default(),

@@ -49,12 +49,39 @@ impl Registry {
     /// # Errors
     /// See [`Error`].
     pub async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        if !self.referrers_api().is_missing()
-            && let Some(referrers) = self.referrers_by_api(repository, subject).await?
-        {
-            return Ok(referrers);
+        match self.referrers_by_api_alone(repository, subject).await? {
+            Some(referrers) => Ok(referrers),
+            None => self.referrers_by_tag(repository, subject).await,
         }
-        self.referrers_by_tag(repository, subject).await
+    }
+
+    /// What refers to a manifest by the referrers API; `None` if the registry has none. Whether it has is asked by one, and the others wait
+    /// for the answer.
+    pub(crate) async fn referrers_by_api_alone(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+    ) -> Result<Option<Vec<Descriptor>>, Error> {
+        if self.referrers_api().is_missing() {
+            return Ok(None);
+        }
+        if self.referrers_api().is_present() {
+            return self.referrers_by_api(repository, subject).await;
+        }
+        let _asking = self.0.referrers_question.lock().await;
+        if self.referrers_api().is_missing() {
+            return Ok(None);
+        }
+        self.referrers_by_api(repository, subject).await
+    }
+
+    /// Whether the registry is known to have no referrers API, or is found out to have none by asking for a manifest's referrers.
+    pub(crate) async fn lacks_referrers_api(&self, repository: &Repository, subject: &Digest) -> Result<bool, Error> {
+        let _asking = self.0.referrers_question.lock().await;
+        if !self.referrers_api().is_missing() && !self.referrers_api().is_present() {
+            self.referrers_by_api(repository, subject).await?;
+        }
+        Ok(self.referrers_api().is_missing())
     }
 
     pub(super) fn referrers_api(&self) -> Api {
