@@ -211,6 +211,43 @@ async fn copy_says_in_one_line_what_it_did_or_why_not() {
     assert_same(&one.at("team/app", "v1"), &two.at("by", "digest")).await;
 }
 
+/// Would break: a repository that is copied in part and said to be whole; a tag that is left, and not named.
+#[tokio::test]
+async fn copy_all_tags_says_what_became_of_each() {
+    let (one, two, transship) = (DockerRegistry::start().await, DockerRegistry::start().await, Transship::reserve());
+    for n in 1..=3 {
+        let image = Image::random(n).layers(1, 9_000).build();
+        image.push(&one.at("team/app", format!("v{n}"))).await;
+        cosign_signature(&image).push(&one.at("team/app", image.digest().as_tag(".sig"))).await;
+    }
+    let other = Image::random(9).layers(1, 9_000).build();
+    other.push(&two.at("mirror/app", "v2")).await;
+    let (source, target) = (format!("{}/team/app", one.host()), format!("{}/mirror/app", two.host()));
+    let all = async |more: &[&str]| transship.run(&[&["copy", "--all-tags", &source, &target], more].concat()).await;
+
+    let kept = all(&["--no-referrers"]).await;
+    assert_eq!(kept.status.code(), Some(1), "{kept:?}");
+    let line = text(&kept.stdout);
+    assert!(line.starts_with("3 tags in ") && line.contains(": 2 copied, 0 unchanged, 1 left as they are; "), "{line}");
+    assert!(text(&kept.stderr).starts_with("v2: the target has ") && text(&kept.stderr).contains("--overwrite"), "{kept:?}");
+    assert_eq!(two.client().tags("mirror/app").await, ["v1", "v2", "v3"]);
+
+    let copied = all(&["--overwrite", "--output", "json"]).await;
+    let json = json_of(&copied);
+    assert_eq!((copied.status.code(), &json["copied"], &json["unchanged"]), (Some(0), &json!(1), &json!(2)), "{copied:?}");
+    assert_eq!((&json["attachments"], &json["tags"][1]["tag"]), (&json!(3), &json!("v2")));
+    for n in 1..=3 {
+        assert_same(&one.at("team/app", format!("v{n}")), &two.at("mirror/app", format!("v{n}"))).await;
+    }
+
+    for (source, target) in [(format!("{source}:v1"), target.clone()), (source.clone(), format!("{target}@sha256:12"))] {
+        let refused = transship.run(&["copy", "--all-tags", &source, &target]).await;
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    }
+    let refused = transship.run(&["copy", "--all-tags", &format!("{source}:v1"), &target]).await;
+    assert_one_line(&refused, &["--all-tags copies repositories", "team/app:v1", "leave that out"]);
+}
+
 /// Would break: a mistake that is answered with a riddle, a usage page or a panic.
 #[tokio::test]
 async fn copy_refuses_what_is_not_there_or_no_reference() {
@@ -336,7 +373,19 @@ async fn help_names_what_each_command_takes() {
         ("tasks", &["<INSTANCE/RULE>", "--limit <N>", "--output <FORMAT>", "--api <URL>", "TRANSSHIP_API"]),
         ("task", &["<ID>", "--follow", "--limit <N>", "exit status is 1", "--api <URL>"]),
         ("sync", &["<INSTANCE/RULE>", "--wait", "exit status is 1", "--api <URL>"]),
-        ("copy", &["<SRC>", "<DST>", "--overwrite", "HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]", "http://", "docker login"]),
+        (
+            "copy",
+            &[
+                "<SRC>",
+                "<DST>",
+                "--overwrite",
+                "--all-tags",
+                "--no-referrers",
+                "HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]",
+                "http://",
+                "docker login",
+            ],
+        ),
     ] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let output = transship.run(&arguments).await;
