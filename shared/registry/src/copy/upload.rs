@@ -264,7 +264,7 @@ impl<'a> Transfer<'a> {
             return self.put(session, content).await;
         }
         content.skip_to(session.offset).await?;
-        session.acknowledged = content.mark();
+        session.acknowledged = content.mark().await?;
         match strategy.at_least(session.upload.chunk_min()) {
             Strategy::Chunks(size) => self.send_chunks(session, content, size).await?,
             Strategy::Stream | Strategy::Whole => self.send_parts(session, content).await?,
@@ -306,7 +306,7 @@ impl<'a> Transfer<'a> {
                     return Err(error);
                 }
             };
-            let mark = content.lock().await.mark();
+            let mark = content.lock().await.mark().await?;
             if until.is_none() && mark.offset != offset + length {
                 return Err(self.registry().early(&session.upload));
             }
@@ -328,7 +328,7 @@ impl<'a> Transfer<'a> {
             if bytes.is_empty() {
                 return Ok(());
             }
-            let end = content.mark();
+            let end = content.mark().await?;
             let offset = session.acknowledged.offset;
             let sent = Arc::new(AtomicU64::new(offset));
             let length = Some(bytes.len() as u64);
