@@ -96,3 +96,75 @@ fn hash(mut mark: Mark, batch: Vec<Bytes>) -> Mark {
     }
     mark
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use transship_model::Digest;
+
+    use super::*;
+    use crate::digest::Hasher;
+
+    fn start() -> Hashing {
+        Hashing::from(Mark { offset: 0, hasher: Hasher::like(&Digest::of(b"")) })
+    }
+
+    fn content() -> Bytes {
+        let mut content = vec![0; 10_000_000];
+        fastrand::Rng::with_seed(1).fill(&mut content);
+        content.into()
+    }
+
+    fn assert_right(mark: &Mark, content: &[u8]) {
+        let offset = usize::try_from(mark.offset).unwrap();
+        assert!(mark.hasher.clone().is(&Digest::of(&content[..offset])), "{offset}");
+    }
+
+    #[tokio::test]
+    async fn at_every_place_the_digest_is_of_all_that_is_before() {
+        let content = content();
+        for size in [1000, 65_537, 3 << 20] {
+            let (mut hashing, mut offset, mut passed) = (start(), 0, Vec::new());
+            for (n, piece) in content.chunks(size).enumerate() {
+                hashing.room().await.unwrap();
+                hashing.push(content.slice_ref(piece));
+                offset += piece.len() as u64;
+                if n % 1111 == 37 {
+                    hashing.wait().await.unwrap();
+                    let mark = hashing.mark();
+                    assert_eq!(mark.offset, offset);
+                    assert_right(mark, &content);
+                }
+                passed.append(&mut hashing.passed());
+            }
+            hashing.wait().await.unwrap();
+            let end = hashing.end();
+            assert_eq!(end.offset, content.len() as u64);
+            passed.append(&mut hashing.passed());
+            assert!(passed.len() > 2, "places on the way, and the end");
+            passed.iter().for_each(|mark| assert_right(mark, &content));
+        }
+    }
+
+    #[tokio::test]
+    async fn waits_that_are_dropped_lose_nothing_and_memory_is_bounded() {
+        let (content, mut hashing) = (content(), start());
+        for piece in content.chunks(50_000) {
+            while hashing.room().now_or_never().is_none() {
+                tokio::task::yield_now().await;
+            }
+            hashing.push(content.slice_ref(piece));
+            assert!(hashing.size < BATCH + piece.len());
+        }
+        while hashing.wait().now_or_never().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_right(&hashing.end(), &content);
+        // However small they are.
+        for piece in content.chunks(1).take(10_000) {
+            hashing.room().await.unwrap();
+            hashing.push(content.slice_ref(piece));
+            assert!(hashing.batch.len() <= PIECES);
+        }
+    }
+}
