@@ -5,26 +5,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use reqwest::{Body, Method};
+use futures_util::StreamExt as _;
+use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 use transship_model::Digest;
 use transship_tests::{Client, DockerRegistry, Transship, config, instance, media, rule};
 
-use crate::figures::Figures;
+use crate::{
+    figures::Figures,
+    large::{self, SIZE, hex},
+};
 
-const SIZE: usize = 1 << 30;
-const PIECE: usize = 1 << 20;
 const REPOSITORY: &str = "team/large";
 /// Each is measured so often, in turns, and the best counts: the page cache, and other processes, have moods.
 const ROUNDS: usize = 2;
 
 pub(crate) async fn measure(figures: &mut Figures) {
     let build = DockerRegistry::start().await;
-    let (layer, manifest) = push(build.client()).await;
+    let (layer, manifest) = large::push(build.client(), REPOSITORY).await;
     let (mut ours, mut theirs, mut peak) = (Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
         let (took, memory) = by_transship(&build, &layer, &manifest).await;
@@ -79,45 +79,6 @@ async fn by_skopeo(build: &DockerRegistry, layer: &Digest, manifest: &Digest) ->
     took
 }
 
-/// Pushes an image with the layer; the digests of layer and manifest.
-async fn push(client: &Client) -> (Digest, Digest) {
-    // Made as it is sent, twice, so that the bench has no gigabyte in memory either.
-    let mut hash = Sha256::new();
-    pieces().for_each(|piece| hash.update(&piece));
-    let layer: Digest = format!("sha256:{}", hex(&hash.finalize())).parse().expect("a digest");
-    let begun = client.request(Method::POST, &format!("/v2/{REPOSITORY}/blobs/uploads/")).send().await.expect("an upload");
-    let location = begun.headers()["location"].to_str().expect("a location").to_owned();
-    let body = Body::wrap_stream(stream::iter(pieces().map(Ok::<_, std::io::Error>)));
-    let put = client.request(Method::PUT, &format!("{location}&digest={layer}")).header("Content-Length", SIZE).body(body);
-    assert_eq!(put.send().await.expect("the layer").status(), 201);
-
-    let diff_ids = [&layer];
-    let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": diff_ids } });
-    let config = config.to_string();
-    let size = config.len();
-    let config = client.push_blob(REPOSITORY, config).await;
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": media::OCI_MANIFEST,
-        "config": { "mediaType": media::OCI_CONFIG, "digest": config, "size": size },
-        "layers": [{ "mediaType": media::OCI_LAYER, "digest": layer, "size": SIZE }],
-    });
-    let manifest = client.put_manifest(REPOSITORY, "v1", media::OCI_MANIFEST, manifest.to_string()).await;
-    (layer, manifest)
-}
-
-/// The layer's content. It begins as gzip does, so that skopeo has no reason to compress it.
-fn pieces() -> impl Iterator<Item = Bytes> + Send + 'static {
-    let mut random = fastrand::Rng::with_seed(1);
-    (0..SIZE / PIECE).map(move |i| {
-        let mut piece = vec![0; PIECE];
-        random.fill(&mut piece);
-        if i == 0 {
-            piece[..4].copy_from_slice(&[0x1f, 0x8b, 8, 0]);
-        }
-        piece.into()
-    })
-}
-
 /// Reads all of it again.
 async fn verify(client: &Client, layer: &Digest, manifest: &Digest) {
     assert_eq!(client.get_manifest(REPOSITORY, "v1").await.digest, *manifest);
@@ -130,8 +91,4 @@ async fn verify(client: &Client, layer: &Digest, manifest: &Digest) {
         hash.update(&piece);
     }
     assert_eq!((size, format!("sha256:{}", hex(&hash.finalize()))), (SIZE, layer.to_string()));
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,6 +11,7 @@
 #![expect(clippy::expect_used, reason = "a bench has nothing to recover from")]
 
 mod figures;
+mod large;
 mod layer;
 mod matching;
 mod pushes;

@@ -33,6 +33,7 @@ mod sink;
 mod skopeo;
 mod transship;
 mod wait;
+mod wan;
 
 pub use bulk::Bulk;
 pub use client::{At, Client, Manifest};
@@ -44,3 +45,4 @@ pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
 pub use sink::{Delivery, Sink};
 pub use transship::{HOOK_SECRET, Transship, binary, config, instance, rule};
 pub use wait::{free_port, wait_until};
+pub use wan::{Link, Wan};

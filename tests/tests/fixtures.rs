@@ -327,6 +327,43 @@ async fn a_held_request_of_a_client_that_is_gone_never_happens() {
 }
 
 #[tokio::test]
+async fn a_link_takes_its_time_and_counts() {
+    let registry = DockerRegistry::start().await;
+    let image = Image::random(1).layers(1, 2 << 20).build();
+    let size = image.size() as u64;
+
+    // Without distance it only counts, and uploads stay on it.
+    let near = Wan::start(registry.url(), Link::default()).await;
+    image.push(&near.at("team/app", "v1")).await;
+    assert_same(&near.at("team/app", "v1"), &registry.at("team/app", "v1")).await;
+    assert!((size..size + 10_000).contains(&near.sent()), "{}", near.sent());
+    assert!((size..size + 10_000).contains(&near.received()), "{}", near.received());
+
+    // The first answer takes two round trips, because one opens the connection; the next takes one.
+    let round_trip = Duration::from_millis(60);
+    let far = Wan::start(registry.url(), Link { round_trip, rate: None }).await;
+    for trips in [2, 1] {
+        let start = Instant::now();
+        assert_eq!(far.client().request(Method::GET, "/v2/").send().await.unwrap().text().await.unwrap(), "{}");
+        assert!(start.elapsed() + Duration::from_millis(2) >= round_trip * trips, "{:?}", start.elapsed());
+    }
+    assert_eq!(far.connections(), 1);
+
+    // Each direction of each connection has the rate for itself.
+    let narrow = Wan::start(registry.url(), Link { round_trip: Duration::ZERO, rate: Some(8 << 20) }).await;
+    let start = Instant::now();
+    image.push(&narrow.at("team/narrow", "v1")).await;
+    assert!(start.elapsed() >= Duration::from_millis(240), "{:?}", start.elapsed());
+    let start = Instant::now();
+    narrow.client().blob("team/narrow", image.largest_blob()).await;
+    assert!(start.elapsed() >= Duration::from_millis(240), "{:?}", start.elapsed());
+
+    let url = narrow.url().to_owned();
+    drop(narrow);
+    wait_until("the link is down", SOON, async || Client::new(&*url).request(Method::GET, "/v2/").send().await.is_err()).await;
+}
+
+#[tokio::test]
 #[should_panic(expected = "in vain until pigs fly")]
 async fn waiting_for_what_never_comes_ends() {
     wait_until("pigs fly", Duration::from_millis(60), async || false).await;

@@ -1,5 +1,7 @@
 //! A blob's content on its way, compared with its descriptor.
 
+mod hashing;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -9,9 +11,11 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::{
     sync::Mutex as AsyncMutex,
+    task::JoinError,
     time::{Instant, timeout_at},
 };
 
+use self::hashing::Hashing;
 use super::Endpoint;
 use crate::{
     Descriptor, Error, Failure,
@@ -33,9 +37,6 @@ impl Mark {
     }
 }
 
-/// A place is noted after so many bytes. What is between it and where the target goes on is read again, and not sent.
-const NOTED_EVERY: u64 = 4 << 20;
-
 /// What is read of a blob. The last byte is let go only when nothing follows it and the digest is right: an upload of anything
 /// else never becomes whole.
 pub(super) struct Content {
@@ -43,10 +44,10 @@ pub(super) struct Content {
     registry: String,
     action: String,
     blob: Descriptor,
-    /// What has been let go.
-    mark: Mark,
-    /// Places passed, from which a broken upload can be gone on with.
-    passed: Vec<Mark>,
+    /// How much of it has been let go.
+    offset: u64,
+    /// The digest of that.
+    hashing: Hashing,
     /// What has been read and not let go.
     rest: Bytes,
     ended: bool,
@@ -64,8 +65,8 @@ impl Content {
             registry: source.registry.name().to_owned(),
             action: format!("GET blob {}", at(&source.repository, &blob.digest)),
             blob: blob.clone(),
-            mark,
-            passed: Vec::new(),
+            offset: mark.offset,
+            hashing: Hashing::from(mark),
             rest: Bytes::new(),
             ended: false,
         };
@@ -77,32 +78,29 @@ impl Content {
         }
     }
 
-    /// How far it has been let go.
-    pub(super) fn mark(&self) -> Mark {
-        self.mark.clone()
+    /// How far it has been let go. From here on no place before counts.
+    pub(super) async fn mark(&mut self) -> Result<Mark, Error> {
+        self.hashing.wait().await.map_err(|error| self.unhashed(error))?;
+        self.hashing.passed();
+        Ok(self.hashing.mark().clone())
     }
 
-    /// Places passed since the last time.
+    /// Places passed since the last time, from which a broken upload can be gone on with.
     pub(super) fn passed(&mut self) -> Vec<Mark> {
-        std::mem::take(&mut self.passed)
+        self.hashing.passed()
     }
 
     /// Reads what the target has already.
     pub(super) async fn skip_to(&mut self, offset: u64) -> Result<(), Error> {
-        while self.mark.offset < offset && self.next(offset - self.mark.offset).await?.is_some() {}
+        while self.offset < offset && self.next(offset - self.offset).await?.is_some() {}
         Ok(())
-    }
-
-    fn is_done(&self) -> bool {
-        self.mark.offset == self.blob.size
     }
 
     /// The next bytes, not more than `limit`; `None` at the end. If it is dropped while it waits, nothing is lost.
     async fn next(&mut self, limit: u64) -> Result<Option<Bytes>, Error> {
-        let size = self.blob.size;
-        let left = size - self.mark.offset;
+        let (size, offset) = (self.blob.size, self.offset);
+        let left = size - offset;
         if self.rest.is_empty() && left > 0 {
-            let offset = self.mark.offset;
             self.rest = self
                 .chunk()
                 .await?
@@ -114,21 +112,23 @@ impl Content {
             return Err(self.mismatch(format!("it has more than the {size} bytes that its descriptor says")));
         }
         self.ended = here == left;
-        let piece = self.rest.split_to(usize::try_from(limit).unwrap_or(usize::MAX).min(self.rest.len()));
-        self.mark.hasher.update(&piece);
-        self.mark.offset += piece.len() as u64;
-        if self.is_done() && !self.mark.hasher.clone().is(&self.blob.digest) {
+        let taken = here.min(limit);
+        let is_last = taken == left;
+        // All waiting comes before anything is taken.
+        let ready = if is_last { self.hashing.wait().await } else { self.hashing.room().await };
+        ready.map_err(|error| self.unhashed(error))?;
+        let piece = self.rest.split_to(usize::try_from(taken).unwrap_or(usize::MAX));
+        self.hashing.push(piece.clone());
+        self.offset += taken;
+        if is_last && !self.hashing.end().hasher.is(&self.blob.digest) {
             return Err(self.mismatch("its content has another digest"));
-        }
-        if self.is_done() || self.passed.last().map_or(0, |last| last.offset) + NOTED_EVERY <= self.mark.offset {
-            self.passed.push(self.mark());
         }
         Ok((!piece.is_empty()).then_some(piece))
     }
 
     /// The next `size` bytes, or what is left, in one piece.
     pub(super) async fn fill(&mut self, size: usize) -> Result<Bytes, Error> {
-        let left = self.blob.size - self.mark.offset;
+        let left = self.blob.size - self.offset;
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(size);
         let mut filled = BytesMut::with_capacity(wanted);
         while filled.len() < wanted {
@@ -149,6 +149,11 @@ impl Content {
 
     fn mismatch(&self, problem: impl Into<String>) -> Error {
         Failure::mismatch(&self.registry, &self.action, problem).refused()
+    }
+
+    /// The process is about to end: nothing else ends the hashing.
+    fn unhashed(&self, error: JoinError) -> Error {
+        Failure::new(&self.registry, &*self.action, format!("comparing it was ended: {error}")).retry(None)
     }
 }
 

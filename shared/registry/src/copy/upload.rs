@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Descriptor, Error, Failure,
-    registry::{Blob, CHUNK, PART, Part, Registry, Strategy, Told, Upload, at, pause},
+    registry::{Blob, CHUNK, PART, Part, Registry, Strategy, Told, Upload, at, part_after, pause},
 };
 
 /// How often progress is told.
@@ -60,6 +60,8 @@ struct Session {
     resumed: bool,
     /// Whether what the target tells of it has been wrong: ECR's `Range` stays at the first chunk.
     misleading: bool,
+    /// How long the target took to answer a request without content, if there has been one.
+    round_trip: Duration,
 }
 
 impl Session {
@@ -198,11 +200,13 @@ impl<'a> Transfer<'a> {
     /// Asks the target what it has of a broken upload. If it is not to be gone on with, there is none from here on.
     async fn recover(&mut self, session: &mut Option<Session>, strategy: Strategy) -> Result<(), Error> {
         let Some(going) = session.as_mut().filter(|going| going.broken) else { return Ok(()) };
+        let asked = Instant::now();
         let told = match self.blob.size <= strategy.in_one() {
             // Sent with the request that ends it, which leaves nothing to go on with.
             true => Told::Gone,
             false => self.registry().ask_upload(&mut going.upload).await?,
         };
+        going.round_trip = asked.elapsed();
         let acknowledged = going.acknowledged.offset;
         let offset = match (told, strategy) {
             (Told::Bytes(offset), _) if !going.misleading => Some(offset),
@@ -260,8 +264,9 @@ impl<'a> Transfer<'a> {
             match going {
                 Some(going) => Ok(going),
                 None => {
+                    let asked = Instant::now();
                     let started = self.registry().start_upload(&self.target.repository, &self.blob.digest).await;
-                    started.map(|upload| self.session(upload))
+                    started.map(|upload| Session { round_trip: asked.elapsed(), ..self.session(upload) })
                 }
             }
         };
@@ -273,7 +278,7 @@ impl<'a> Transfer<'a> {
             return self.put(session, content).await;
         }
         content.skip_to(session.offset).await?;
-        session.acknowledged = content.mark();
+        session.acknowledged = content.mark().await?;
         match strategy.at_least(session.upload.chunk_min()) {
             Strategy::Chunks(size) => self.send_chunks(session, content, size).await?,
             Strategy::Stream | Strategy::Whole => self.send_parts(session, content).await?,
@@ -293,20 +298,22 @@ impl<'a> Transfer<'a> {
     async fn send_parts(&mut self, session: &mut Session, content: Content) -> Result<(), Error> {
         let size = self.blob.size;
         let content = Arc::new(AsyncMutex::new(content));
+        let mut part = PART;
         while session.acknowledged.offset < size {
             if self.bounds.are_over_after(Duration::ZERO) {
                 return Err(self.interrupted(Some(session)));
             }
             // A part without a length ends when it has to; where it needs one, short ones end soon enough.
             let until = self.bounds.deadline().filter(|_| self.registry().takes_open_ends(&session.upload));
-            let part = if until.is_none() && self.bounds.deadline().is_some() { CHUNK as u64 } else { PART };
+            let most = if until.is_none() && self.bounds.deadline().is_some() { CHUNK as u64 } else { part };
             let offset = session.acknowledged.offset;
-            let length = part.max(session.upload.chunk_min()).min(size - offset);
+            let length = most.max(session.upload.chunk_min()).min(size - offset);
             let sent = Arc::new(AtomicU64::new(offset));
             let body = stream_of(content.clone(), length, until, sent.clone());
             let known = until.is_none().then_some(length);
-            let part = Part { content: body, offset, length: known, ranged: length < size };
-            let patch = self.target.registry.patch(&mut session.upload, part);
+            let body = Part { content: body, offset, length: known, ranged: length < size };
+            let began = Instant::now();
+            let patch = self.target.registry.patch(&mut session.upload, body);
             let told = match self.telling(&sent, patch).await {
                 Ok(told) => told,
                 Err(error) => {
@@ -315,7 +322,8 @@ impl<'a> Transfer<'a> {
                     return Err(error);
                 }
             };
-            let mark = content.lock().await.mark();
+            part = part_after(length, began.elapsed(), session.round_trip);
+            let mark = content.lock().await.mark().await?;
             if until.is_none() && mark.offset != offset + length {
                 return Err(self.registry().early(&session.upload));
             }
@@ -337,7 +345,7 @@ impl<'a> Transfer<'a> {
             if bytes.is_empty() {
                 return Ok(());
             }
-            let end = content.mark();
+            let end = content.mark().await?;
             let offset = session.acknowledged.offset;
             let sent = Arc::new(AtomicU64::new(offset));
             let length = Some(bytes.len() as u64);
@@ -391,6 +399,7 @@ impl<'a> Transfer<'a> {
             broken: false,
             resumed: false,
             misleading: false,
+            round_trip: Duration::ZERO,
         }
     }
 

@@ -35,7 +35,7 @@ pub use self::{
 };
 pub(crate) use self::{
     send::pause,
-    strategy::{CHUNK, PART, Strategy},
+    strategy::{CHUNK, PART, Strategy, part_after},
     upload::{Part, Told},
 };
 use crate::{

@@ -1,5 +1,7 @@
 //! How a registry takes the content of a blob. No one way suits all; each is described where it is chosen.
 
+use std::time::Duration;
+
 use transship_model::Kind;
 
 use super::Registry;
@@ -23,9 +25,25 @@ pub(crate) const CHUNK: usize = 8 * MIB;
 const SMALL_CHUNK: usize = 4 * MIB;
 /// The greatest chunk that is kept in memory because a registry asks for chunks of some size at least.
 const MAX_CHUNK: usize = 16 * MIB;
-/// A streamed `PATCH` ends after so many bytes. Where a session outlives a broken `PATCH` but not what it carried, this is the most
-/// that is sent again; at 400 Mbit/s and 80 ms a round trip for each costs 3 %.
+/// The first streamed `PATCH` ends after so many bytes, and none that follows is shorter.
 pub(crate) const PART: u64 = 128 << 20;
+/// The longest streamed `PATCH`: 10 seconds at 400 Mbit/s.
+const LONGEST_PART: u64 = 512 << 20;
+/// A streamed `PATCH` takes so many times as long as the round trip at its end, in which nothing flows.
+const WORTH_A_ROUND_TRIP: u32 = 100;
+
+/// How long the next streamed `PATCH` is to be, after one of so many bytes took so long.
+///
+/// The end of each costs a round trip: at 400 Mbit/s and 80 ms those of 128 MiB cost 3 %, and these cost 1 %. But its end is also what can be
+/// gone on from. A registry whose session outlives a broken `PATCH` without what it carried is sent all of one again, and after a
+/// process is killed as much is: so where registries are near, parts stay short. Where a broken `PATCH` is the end of the session
+/// (distribution), the whole blob starts again, however long its parts are.
+pub(crate) fn part_after(sent: u64, took: Duration, round_trip: Duration) -> u64 {
+    let flowed = took.saturating_sub(round_trip).max(Duration::from_millis(1));
+    let worth = (round_trip * WORTH_A_ROUND_TRIP).as_secs_f64() / flowed.as_secs_f64() * sent as f64;
+    // A float that is too large becomes the largest integer.
+    (worth as u64).clamp(PART, LONGEST_PART)
+}
 
 impl Strategy {
     /// What to begin with.
@@ -112,6 +130,20 @@ mod tests {
             }
             assert_eq!(strategy, Strategy::Whole, "{kind}");
         }
+    }
+
+    #[test]
+    fn far_away_parts_are_longer() {
+        let millis = Duration::from_millis;
+        let at_400_mbit = |round_trip| part_after(PART, millis(2684) + round_trip, round_trip);
+        assert_eq!(at_400_mbit(millis(1)), PART);
+        assert_eq!(at_400_mbit(millis(20)), PART);
+        let far = at_400_mbit(millis(80));
+        assert!((380 << 20..385 << 20).contains(&far), "{far}");
+        assert_eq!(at_400_mbit(millis(300)), LONGEST_PART);
+        // Where little flows, even a long way is little.
+        assert_eq!(part_after(PART, millis(100_300), millis(300)), PART);
+        assert_eq!(part_after(1, Duration::ZERO, Duration::ZERO), PART);
     }
 
     #[test]
