@@ -61,6 +61,11 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
+    /// Whether the tag's digest is all that counts: no versions, and no types that only the manifest tells.
+    fn is_plain(&self) -> bool {
+        !self.contested && !self.source_has_versions && self.rule.source.types.is_empty()
+    }
+
     fn way(&self) -> Way<'_> {
         Way::new(&self.source, &self.target, self.report).within(self.bounds)
     }
@@ -140,9 +145,29 @@ impl Worker {
         let Copy { job, rule, source, target, report, .. } = copy;
         // First of all: Harbor answers a look into a project that is not there like one that is forbidden.
         target.registry.ensure_namespace(&target.repository).await?;
+        let mut known = None;
+        if job.unattached && copy.is_plain() {
+            // Of a full run most is there already: then one look at each side is all, and none that counts as a pull.
+            let current = target.registry.head_manifest(&target.repository, &job.target.reference).await?;
+            if let Some(current) = &current
+                && let Some(theirs) = source.registry.head_manifest(&source.repository, &job.source.reference).await?
+                && theirs.digest == current.digest
+            {
+                report.resolved(&current.digest, None);
+                let way = copy.way();
+                let attached = self.copier.attachments(&way.without_attachment_tags(), &current.digest, rule.overwrite).await?;
+                return Self::finish(report.has_set() || attached.manifests > 0, Outcome::Unchanged);
+            }
+            known = Some(current);
+        }
         for _ in 0..ROUNDS {
             let resolve = self.copier.resolve(source, &job.source.reference);
-            let look = target.registry.head_manifest(&target.repository, &job.target.reference);
+            let look = async {
+                match known.take() {
+                    Some(current) => Ok(current),
+                    None => target.registry.head_manifest(&target.repository, &job.target.reference).await,
+                }
+            };
             let (resolved, mut current) = tokio::try_join!(resolve, look)?;
             let Some(mut resolved) = resolved else {
                 if is_early(job, None) {
@@ -161,7 +186,7 @@ impl Worker {
             if is_early(job, Some(&resolved.descriptor.digest)) {
                 return Err(Trouble::Early);
             }
-            copy.report.resolved(&resolved.descriptor.digest, resolved.artifact);
+            copy.report.resolved(&resolved.descriptor.digest, Some(resolved.artifact));
             if !rule.selects_type(resolved.artifact) {
                 return Self::finish(report.has_set(), Outcome::Skipped { reason: SkipReason::Type });
             }
@@ -290,7 +315,7 @@ impl Worker {
         let Some(attachment) = self.copier.resolve(&copy.source, &copy.job.source.reference).await? else {
             return Finish::skipped(SkipReason::Gone);
         };
-        copy.report.resolved(&attachment.descriptor.digest, attachment.artifact);
+        copy.report.resolved(&attachment.descriptor.digest, Some(attachment.artifact));
         let brought = self.attachments(copy, subject).await?;
         Self::finish(brought, Outcome::Unchanged)
     }

@@ -43,11 +43,11 @@ impl Report {
         }
     }
 
-    /// What the source tag points to.
-    pub(crate) fn resolved(&self, digest: &Digest, artifact: ArtifactType) {
+    /// What the source tag points to, and what that is if it had to be read.
+    pub(crate) fn resolved(&self, digest: &Digest, artifact: Option<ArtifactType>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.digest = Some(digest.clone());
-        known.artifact = Some(artifact);
+        known.artifact = artifact;
     }
 
     /// The target's tag has been set.

@@ -113,11 +113,13 @@ impl Worker {
         };
         loop {
             let page = scan.source.list_tags(repository, cursor.tags.clone().map(Cursor::from).as_ref()).await?;
+            let is_whole = cursor.tags.is_none() && page.next.is_none();
+            let unattached = is_whole && page.items.iter().all(|tag| tag.subject().is_none());
             for slice in cursor.tag.rest(page.items).chunks(SLICE) {
                 if Instant::now() >= scan.until {
                     return Ok(Progress::Interrupted);
                 }
-                self.send_slice(scan, repository, &to, slice, cursor).await?;
+                self.send_slice(scan, repository, &to, slice, unattached, cursor).await?;
                 slice.iter().for_each(|tag| cursor.tag.note(tag.as_str()));
             }
             cursor.tag.turn();
@@ -135,6 +137,7 @@ impl Worker {
         repository: &Repository,
         to: &Repository,
         tags: &[Tag],
+        unattached: bool,
         cursor: &mut ScanCursor,
     ) -> Result<(), Trouble> {
         let mut jobs = Vec::new();
@@ -144,7 +147,11 @@ impl Worker {
             let source = Place { instance, repository, reference: Reference::Tag(tag.clone()) };
             let target = dispatch::target_place(scan.rule, &source, to);
             routes.push(Route { source: source.clone(), target: target.clone() });
-            jobs.push(dispatch::copy(scan.job.task.clone(), source, target, None).0);
+            let (mut job, _) = dispatch::copy(scan.job.task.clone(), source, target, None);
+            if let Job::Copy(job) = &mut job {
+                job.unattached = unattached;
+            }
+            jobs.push(job);
         }
         if jobs.is_empty() {
             return Ok(());

@@ -7,7 +7,9 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
-use transship_model::{CopyJob, Happening, Instance, Job, Outcome, PushEvent, Rule};
+use transship_model::{
+    CopyJob, Happening, Instance, Job, Outcome, Place, PushEvent, Rule, ScanCursor, ScanJob, TaskHead, TaskId, Trigger,
+};
 use transship_registry::Http;
 use transship_state::{
     AttemptLog, Catalog, Dispatcher, Events, Jobs, LocalSecrets, Origins, Queue as _, Table, Uploads, messages,
@@ -69,6 +71,27 @@ impl World {
         let dispatcher = Dispatcher::new(self.origins(), jobs, events);
         let dispatched = dispatcher.dispatch(&self.catalog.snapshot().await.unwrap(), &event, "").await.unwrap();
         assert_eq!(dispatched.tasks.len(), 1);
+    }
+
+    /// A full run of the rule is asked for.
+    async fn scan(&self, round: usize) {
+        let catalog = self.catalog.snapshot().await.unwrap();
+        let rule = catalog.rules_from(&Place {
+            instance: "a".parse().unwrap(),
+            repository: "team/app".parse().unwrap(),
+            reference: "v1".parse().unwrap(),
+        })[0]
+            .0
+            .clone();
+        let task = TaskHead {
+            id: TaskId::derive(rule.id, Timestamp::now(), &round.to_string()),
+            instance: rule.source.instance.clone(),
+            rule: rule.name.clone(),
+            trigger: Trigger::Manual,
+            created: Timestamp::now(),
+        };
+        let (jobs, _) = self.queues();
+        jobs.send(&[Job::Scan(ScanJob { task, cursor: ScanCursor::default(), continuation: 0 })]).await.unwrap();
     }
 
     /// A worker of a process of its own.
@@ -203,6 +226,38 @@ async fn a_layer_for_which_an_invocation_is_too_short_arrives_over_several_and_n
     assert_eq!(world.outcomes().await, [Outcome::Copied]);
     let manifest = image.root().bytes.len() as u64;
     assert_eq!(uploaded(&proxy), image.size() as u64 + manifest, "in {invocations} invocations");
+}
+
+/// Would break: a full run that asks again for all that it has found the last time, or uses up a registry's quota of pulls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_run_that_finds_nothing_to_do_looks_once_at_each_side_of_a_tag() {
+    const TAGS: usize = 10;
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let (source, target) = (Proxy::passing(a.url()).await, Proxy::passing(b.url()).await);
+    let world = World::new(source.url(), target.url()).await;
+    for n in 0..TAGS {
+        Image::random(n as u64).layers(1, 1000).build().push(&a.at("team/app", format!("v{n}"))).await;
+    }
+    let worker = world.worker("one");
+    for (round, outcome) in [Outcome::Copied, Outcome::Unchanged].into_iter().enumerate() {
+        source.forget();
+        target.forget();
+        world.scan(round).await;
+        world.work(&worker, 2).await;
+        assert_eq!(world.outcomes().await, vec![outcome; TAGS]);
+    }
+    let heads = |proxy: &Proxy| proxy.count("HEAD", "/manifests/v");
+    assert_eq!((heads(&source), heads(&target)), (TAGS, TAGS));
+    // Besides: the lists of repositories and tags.
+    assert_eq!((source.exchanges().len(), target.exchanges().len()), (TAGS + 2, TAGS));
+
+    // What is attached now makes the list another, and is brought.
+    let signed = Image::random(3).layers(1, 1000).build();
+    let signature = signed.digest().as_tag(".sig").to_string();
+    cosign_signature(&signed).push(&a.at("team/app", &signature)).await;
+    world.scan(2).await;
+    world.work(&worker, 2).await;
+    assert_same(&a.at("team/app", &signature), &b.at("mirror/app", &signature)).await;
 }
 
 /// Would break: a worker that was killed keeps its lease, and those that wait for it wait for ever.

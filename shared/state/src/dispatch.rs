@@ -165,7 +165,7 @@ impl Dispatcher {
 pub fn copy(task: TaskHead, source: Place, target: Place, subject: Option<transship_model::Digest>) -> (Job, TaskEvent) {
     let route = Route { source: source.clone(), target: target.clone() };
     let found = TaskEvent { task: task.clone(), at: Timestamp::now(), what: Happening::Found { resources: vec![route] } };
-    (Job::Copy(CopyJob { task, source, target, pushed: None, subject, continuation: 0 }), found)
+    (Job::Copy(CopyJob { task, source, target, pushed: None, subject, unattached: false, continuation: 0 }), found)
 }
 
 /// Where a rule copies a place to, given the repository there.

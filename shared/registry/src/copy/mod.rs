@@ -21,7 +21,10 @@ mod memory;
 mod transfer;
 mod upload;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -162,6 +165,12 @@ impl<'a> Way<'a> {
     /// A way without bounds.
     pub fn new(source: &'a Endpoint, target: &'a Endpoint, progress: &'a dyn Progress) -> Self {
         Self { source, target, bounds: Bounds::default(), progress, empty: false, listed: None }
+    }
+
+    /// The same where the source's tags are known to hold no signature or the like.
+    pub fn without_attachment_tags(self) -> Self {
+        static NONE: LazyLock<HashSet<Tag>> = LazyLock::new(HashSet::new);
+        Self { listed: Some(&NONE), ..self }
     }
 
     /// The same within bounds.
