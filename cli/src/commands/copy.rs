@@ -9,6 +9,7 @@ use transship_registry::{
 
 use crate::{
     NotDone,
+    commands::Waiting,
     output::{self, Format},
     progress::{Meter, Unit},
 };
@@ -25,13 +26,15 @@ pub(crate) struct Arguments {
     /// Replace what the target has under that tag
     #[arg(long)]
     overwrite: bool,
+    #[command(flatten)]
+    waiting: Waiting,
     /// How the answer is printed
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Format,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let http = Http::new()?;
+    let http = Http::with_patience(arguments.waiting.patience())?;
     let (source, source_reference) =
         endpoint(&http, &arguments.source).with_context(|| format!("the source {}", arguments.source))?;
     let (target, target_reference) =

@@ -22,7 +22,7 @@ pub use self::{
     auth::Login,
     copy::{Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Limits, Moved, Options, Outcome, Progress, Resolved},
     error::{Error, Failure},
-    http::Http,
+    http::{Http, Patience},
     manifest::{Descriptor, Manifest},
     reference::{InvalidReference, parse_reference},
     registry::{Blob, Cursor, Page, PutOutcome, Registry, RegistryConfig, Upload, UploadStart},

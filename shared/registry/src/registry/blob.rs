@@ -15,7 +15,6 @@ use crate::{
     auth::Scope,
     digest::verify,
     error::{Error, Failure},
-    http::STALL,
 };
 
 /// How often a broken read is gone on with before it is given up.
@@ -114,14 +113,15 @@ impl Blob {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
         loop {
-            let error = match timeout(STALL, self.response.chunk()).await {
+            let stall = self.registry.patience().stall;
+            let error = match timeout(stall, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => {
                     self.offset += chunk.len() as u64;
                     return Ok(Some(chunk));
                 }
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Err(error)) => self.registry.unreachable(&self.action(), error),
-                Err(_) => self.registry.stalled(&self.action(), STALL),
+                Err(_) => self.registry.stalled(&self.action(), stall),
             };
             if self.resumes == MAX_RESUMES {
                 return Err(error);

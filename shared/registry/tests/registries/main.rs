@@ -11,4 +11,5 @@ mod limits;
 mod login;
 mod peculiar;
 mod resuming;
+mod stalling;
 mod stopping;
