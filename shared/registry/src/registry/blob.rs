@@ -17,8 +17,10 @@ use crate::{
     error::{Error, Failure},
 };
 
-/// How often a broken read is gone on with before it is given up.
+/// How often in a row a read that breaks is gone on with before it is given up.
 const MAX_RESUMES: u32 = 3;
+/// A read that has got on by so many bytes since it broke is in no row.
+const GOT_ON: u64 = 1 << 20;
 
 /// A blob being read. A connection that breaks is replaced and the read goes on where it was.
 pub struct Blob {
@@ -32,6 +34,8 @@ pub struct Blob {
     /// Read already, and not yet handed out.
     rest: Bytes,
     resumes: u32,
+    /// Where it broke last.
+    broken_at: u64,
 }
 
 impl Registry {
@@ -71,6 +75,7 @@ impl Registry {
             offset,
             rest: Bytes::new(),
             resumes: 0,
+            broken_at: offset,
         };
         if offset < from && blob.response.status() == 206 {
             return Err(self.failure(blob.action(), "it sends another part than it was asked for").retry(None));
@@ -123,6 +128,10 @@ impl Blob {
                 Ok(Err(error)) => self.registry.unreachable(&self.action(), error),
                 Err(_) => self.registry.stalled(&self.action(), stall),
             };
+            if self.offset - self.broken_at >= GOT_ON {
+                self.resumes = 0;
+            }
+            self.broken_at = self.offset;
             if self.resumes == MAX_RESUMES {
                 return Err(error);
             }

@@ -92,6 +92,21 @@ async fn a_source_that_stalls_in_a_body_is_asked_for_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_breaks_again_and_again_but_gets_on_is_read_to_its_end() {
+    let world = World::with(much(1, 20 * MIB)).await;
+    let name = Digest::of(&world.layer).to_string();
+    world.before_a.on(move |request| match request.is("GET", &name) {
+        true => Action::TruncateBody(3_000_000),
+        false => Action::Pass,
+    });
+    world.copy(Kind::Distribution, patience()).await;
+    assert_eq!(world.before_b.count("POST", UPLOADS), 2, "one session for each of the two blobs");
+    let again = world.reads().iter().map(|(_, read)| read).sum::<u64>() - world.layer.len() as u64;
+    // What was in the sockets when they were reset.
+    assert!(again < 7 * 3_000_000, "{again} bytes were read again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_stalls_in_an_upload_is_sent_it_again() {
     for kind in [Kind::Distribution, Kind::Ghcr, Kind::Google] {
         let world = World::with(much(1, 12 * MIB)).await;
