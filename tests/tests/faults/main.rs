@@ -96,6 +96,10 @@ async fn in_any_weather_everything_arrives_and_nothing_incomplete_is_ever_seen()
         eprintln!("{} of {copies} copies, {kills} kills, {:.0?}", pushed.len(), began.elapsed());
     }
     let looks = observer.stop().await;
+    for target in [&whole, &pieces] {
+        let refused = target.refused_manifests();
+        assert!(refused.is_empty(), "put before what they need: {refused:?}");
+    }
 
     for rule in ["build/a", "build/b"] {
         for task in transship.tasks(rule).await {

@@ -123,6 +123,13 @@ impl Weather {
     pub(crate) fn url(&self) -> &str {
         self.proxy.url()
     }
+
+    /// Manifests that the registry refused, as it does with one that names what it does not have.
+    pub(crate) fn refused_manifests(&self) -> Vec<Exchange> {
+        let is_refused = |exchange: &Exchange| matches!(exchange.status, Some(400..=428));
+        let exchanges = self.proxy.exchanges().into_iter();
+        exchanges.filter(|exchange| exchange.request.is("PUT", "/manifests/") && is_refused(exchange)).collect()
+    }
 }
 
 fn choose(request: &Request, random: &mut fastrand::Rng) -> Option<Fault> {
