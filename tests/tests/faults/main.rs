@@ -27,9 +27,11 @@ const SHORT: usize = 24;
 /// So many copies make it certain that each kind of fault has occurred.
 const LONG: usize = 200;
 /// Copies that begin together. All have ended before the next begin.
-const WAVE: usize = 24;
+const WAVE: usize = 12;
 /// Kills in one wave. A job lives in one wave only, and is given up when it was at work in more than five kills: so it never is.
 const KILLS: usize = 4;
+/// So much more goes wrong in every other wave.
+const STORM: u32 = 3;
 /// How long a registry may stall. Stalls are shorter, and longer.
 const STALL: &str = "2";
 
@@ -68,6 +70,10 @@ async fn in_any_weather_everything_arrives_and_nothing_incomplete_is_ever_seen()
     let observer = Observer::of(&prod);
     let (mut pushed, mut kills, mut tags) = (Vec::<Push>::new(), 0, 0);
     while pushed.len() < copies {
+        let is_storm = pushed.len() / WAVE % 2 == 1;
+        for weather in [&from, &whole, &pieces] {
+            weather.blow(if is_storm { STORM } else { 1 });
+        }
         let wave: Vec<Push> = (pushed.len()..copies.min(pushed.len() + WAVE)).map(|n| Push::random(n, &mut random)).collect();
         let pushing = tokio::spawn({
             let (wave, build) = (wave.clone(), build.client().clone());

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -62,15 +65,12 @@ pub(crate) const FAULTS: [Fault; 14] = [
 /// Of a thousand requests of a kind, how many get which fault.
 const BLOB_READS: &[(Fault, u32)] = &[(Fault::TruncatedBody, 60), (Fault::StalledBody, 15)];
 const UPLOADS: &[(Fault, u32)] = &[(Fault::CutUpload, 60), (Fault::StalledUpload, 15)];
-const ALL: &[(Fault, u32)] = &[
-    (Fault::Reset, 15),
-    (Fault::LostAnswer, 20),
-    (Fault::Stall, 8),
-    (Fault::Error, 10),
-    (Fault::Unavailable, 4),
+const ALL: &[(Fault, u32)] =
+    &[(Fault::Reset, 15), (Fault::LostAnswer, 20), (Fault::Stall, 8), (Fault::Error, 10), (Fault::Unavailable, 4)];
+/// Few, because with each the registry is left alone for seconds, or half as much is asked of it from there on.
+const BUSY: &[(Fault, u32)] = &[
     (Fault::UnavailableForSeconds, 1),
     (Fault::UnavailableUntil, 1),
-    // Few, because each halves what is asked of the registry from there on.
     (Fault::TooMany, 1),
     (Fault::TooManyForSeconds, 1),
     (Fault::TooManyUntil, 1),
@@ -79,6 +79,7 @@ const ALL: &[(Fault, u32)] = &[
 /// A proxy in bad weather.
 pub(crate) struct Weather {
     proxy: Proxy,
+    force: Arc<AtomicU32>,
     dealt: Arc<Mutex<Vec<Dealt>>>,
 }
 
@@ -93,7 +94,8 @@ impl Weather {
     /// Before the registry at `upstream`.
     pub(crate) async fn over(upstream: &str, seed: u64) -> Self {
         let dealt: Arc<Mutex<Vec<Dealt>>> = Arc::default();
-        let (dealing, times) = (dealt.clone(), Mutex::new(HashMap::<String, u32>::new()));
+        let force = Arc::new(AtomicU32::new(1));
+        let (dealing, times, blowing) = (dealt.clone(), Mutex::new(HashMap::<String, u32>::new()), force.clone());
         let hook = move |request: &Request| {
             // An upload has another name each time.
             let path = request.path.split_inclusive("/uploads/").next().unwrap_or_default();
@@ -107,7 +109,7 @@ impl Weather {
             let mut hasher = DefaultHasher::new();
             (seed, what, nth).hash(&mut hasher);
             let mut random = fastrand::Rng::with_seed(hasher.finish());
-            let Some(fault) = choose(request, &mut random) else {
+            let Some(fault) = choose(request, blowing.load(Ordering::SeqCst), &mut random) else {
                 // Everything takes its time, so that a kill meets copies at each of their steps.
                 return Action::Delay(Duration::from_millis(random.u64(0..15)));
             };
@@ -117,7 +119,12 @@ impl Weather {
             dealing.lock().unwrap().push(Dealt { fault, number: request.number, after });
             deal(fault, after, &mut random)
         };
-        Self { proxy: Proxy::start(upstream, hook).await, dealt }
+        Self { proxy: Proxy::start(upstream, hook).await, force, dealt }
+    }
+
+    /// From now on everything goes wrong so many times as often, but for what asks to be left alone.
+    pub(crate) fn blow(&self, force: u32) {
+        self.force.store(force, Ordering::SeqCst);
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -132,7 +139,7 @@ impl Weather {
     }
 }
 
-fn choose(request: &Request, random: &mut fastrand::Rng) -> Option<Fault> {
+fn choose(request: &Request, force: u32, random: &mut fastrand::Rng) -> Option<Fault> {
     let is_upload = request.path.contains("/uploads/") && !matches!(request.header("content-length"), "" | "0");
     let own = match request.method.as_str() {
         "GET" if request.path.contains("/blobs/sha256:") => BLOB_READS,
@@ -140,13 +147,15 @@ fn choose(request: &Request, random: &mut fastrand::Rng) -> Option<Fault> {
         _ => &[],
     };
     let mut dice = random.u32(0..1000);
-    own.iter().chain(ALL).find_map(|(fault, share)| match dice.checked_sub(*share) {
+    let mut meet = |(fault, share): &(Fault, u32), force: u32| match dice.checked_sub(share * force) {
         Some(rest) => {
             dice = rest;
             None
         }
         None => Some(*fault),
-    })
+    };
+    let hard = own.iter().chain(ALL).find_map(|entry| meet(entry, force));
+    hard.or_else(|| BUSY.iter().find_map(|entry| meet(entry, 1)))
 }
 
 fn deal(fault: Fault, after: u64, random: &mut fastrand::Rng) -> Action {
