@@ -190,16 +190,28 @@ async fn chunks_stop_in_time_and_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_killed_process_s_upload_less_than_a_chunk_is_sent_again() {
     let layer = much(1, 30 * MIB);
-    let (_fake, source) = slow_source(&layer).await;
+    let (_fake, source) = source_with_pauses(Bytes::copy_from_slice(&layer), Duration::ZERO).await;
     let (b, kept) = (Distribution::start(), Kept::default());
-    let proxy = Peculiar::with(&b.url, |_| Deed::Pass).await;
-    let killed = tokio::time::timeout(Duration::from_secs(1), process(&source, &proxy.url, Kind::Ghcr, &kept, None)).await;
-    assert!(killed.is_err(), "too fast to be killed");
-    process(&source, &proxy.url, Kind::Ghcr, &kept, None).await.unwrap();
-    assert_arrived(&b, &layer).await;
-    let again = uploaded(&proxy) - layer.len() as u64;
-    assert!(again < 4 << 20, "{again} bytes were sent again");
+    let whole = Peculiar::with(&b.url, |_| Deed::Pass).await;
+    let (patches, gate) = (AtomicUsize::new(0), Gate::new());
+    let held = gate.clone();
+    let proxy = Proxy::start(&whole.url, move |request| {
+        match request.is("PATCH", UPLOADS) && patches.fetch_add(1, Ordering::SeqCst) == 3 {
+            true => Action::HoldUpload(1_000_000, held.clone()),
+            false => Action::Pass,
+        }
+    })
+    .await;
+    tokio::select! {
+        outcome = process(&source, proxy.url(), Kind::Ghcr, &kept, None) => panic!("not held: {outcome:?}"),
+        () = gate.reached(1) => {}
+    }
+    process(&source, proxy.url(), Kind::Ghcr, &kept, None).await.unwrap();
+    let sent: u64 = proxy.exchanges().iter().filter(|e| e.request.is("PATCH", UPLOADS)).map(|e| e.uploaded).sum();
+    assert_eq!(sent - layer.len() as u64, 1_000_000, "what the broken chunk had brought");
     assert_eq!(proxy.count("POST", UPLOADS), 2);
+    let there = registry("behind", &b.url).get_blob(&repo("app"), &Digest::of(&layer)).await.unwrap();
+    assert!(there.read(layer.len()).await.unwrap() == layer);
 }
 
 /// `TRANSSHIP_LARGE_MIB=1024` makes it a gibibyte.
@@ -257,6 +269,60 @@ async fn of_a_large_upload_that_is_reset_and_killed_less_than_a_chunk_is_sent_ag
     }
     assert_eq!(read, layer.len());
     assert!(kept.0.lock().unwrap().is_empty());
+}
+
+/// As Amazon's: chunks in order and within bounds, and nobody is told how much there is.
+async fn ecr_in_order(behind: &Distribution) -> Peculiar {
+    let taken: Mutex<HashMap<String, u64>> = Mutex::default();
+    let rule = move |seen: &Seen| {
+        if seen.is("GET", UPLOADS) {
+            return refuse(405, "UNSUPPORTED");
+        }
+        let (true, Some(length)) = (seen.method == "PATCH", seen.length) else { return Deed::Pass };
+        let mut taken = taken.lock().unwrap();
+        let taken = taken.entry(seen.session().into()).or_default();
+        if seen.content_range.as_deref() != Some(&format!("{taken}-{}", *taken + length - 1)) {
+            return refuse(416, "BLOB_UPLOAD_INVALID");
+        }
+        *taken += length;
+        Deed::Pass
+    };
+    Peculiar::with(&behind.url, rule).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_was_taken_and_is_not_known_to_be_is_all_that_is_sent_again() {
+    let layer = much(1, 40 * MIB);
+    let (_fake, source) = source_with_pauses(Bytes::copy_from_slice(&layer), Duration::ZERO).await;
+    for is_killed in [false, true] {
+        let (b, kept) = (Distribution::start(), Kept::default());
+        let ecr = ecr_in_order(&b).await;
+        let patches = AtomicUsize::new(0);
+        let proxy = Proxy::start(&ecr.url, move |request| {
+            match request.is("PATCH", UPLOADS) && patches.fetch_add(1, Ordering::SeqCst) == 2 {
+                true if is_killed => Action::DelayAnswer(Duration::from_secs(3600)),
+                true => Action::LoseAnswer,
+                false => Action::Pass,
+            }
+        })
+        .await;
+        if is_killed {
+            let taken = async {
+                let answered = |seen: &&Seen| seen.is("PATCH", UPLOADS) && seen.status > 0;
+                while ecr.seen().iter().filter(answered).count() < 3 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::select! {
+                outcome = process(&source, proxy.url(), Kind::Ecr, &kept, None) => panic!("not held: {outcome:?}"),
+                () = taken => {}
+            }
+        }
+        process(&source, proxy.url(), Kind::Ecr, &kept, None).await.unwrap();
+        assert_arrived(&b, &layer).await;
+        assert_eq!(uploaded(&ecr), (40 + 8) << 20);
+        assert_eq!(ecr.count("POST", UPLOADS), 2, "one session for each of the two blobs");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
