@@ -1,12 +1,14 @@
 //! Blobs: looking for them, and reading them as a stream.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{
     HeaderValue,
     header::{CONTENT_RANGE, RANGE},
 };
 use reqwest::Response;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use transship_model::{Digest, Repository};
 use url::Url;
 
@@ -21,6 +23,9 @@ use crate::{
 const MAX_RESUMES: u32 = 3;
 /// A read that has got on by so many bytes since it broke is in no row.
 const GOT_ON: u64 = 1 << 20;
+
+/// How often a registry is looked for that is being restarted.
+const RESTART: Duration = Duration::from_secs(1);
 
 /// A blob being read. A connection that breaks is replaced and the read goes on where it was.
 pub struct Blob {
@@ -143,7 +148,18 @@ impl Blob {
 
     /// Opens the blob again at the offset. A registry that does not know `Range` ends it with the error that broke it.
     async fn resume(&mut self, broken: Error) -> Result<(), Error> {
-        let response = self.registry.open_blob(&self.repository, &self.digest, self.offset).await?;
+        let since = Instant::now();
+        let response = loop {
+            let error = match self.registry.open_blob(&self.repository, &self.digest, self.offset).await {
+                Ok(response) => break response,
+                Err(error) => error,
+            };
+            // A registry that is being restarted is soon back, and many a target loses what it has of a body that breaks.
+            if !error.is_retry() || error.retry_after().is_some() || since.elapsed() >= self.registry.patience().stall {
+                return Err(error);
+            }
+            sleep(RESTART).await;
+        };
         if !starts_at(&response, self.offset) {
             return Err(broken);
         }

@@ -2,13 +2,16 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use transship_model::{Digest, Kind};
 use transship_registry::{Copier, Endpoint, Http, Options, Patience, Registry};
-use transship_tests::{Action, Gate, Proxy, Request};
+use transship_tests::{Action, Exchange, Gate, Proxy, Request};
 
 use crate::{fixture::*, peculiar::much};
 
@@ -104,6 +107,34 @@ async fn a_source_that_breaks_again_and_again_but_gets_on_is_read_to_its_end() {
     let again = world.reads().iter().map(|(_, read)| read).sum::<u64>() - world.layer.len() as u64;
     // What was in the sockets when they were reset.
     assert!(again < 7 * 3_000_000, "{again} bytes were read again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_restarted_is_waited_for_and_the_upload_goes_on() {
+    let world = World::with(much(1, 6 * MIB)).await;
+    let name = Digest::of(&world.layer).to_string();
+    let (reads, restarting) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+    let is_down = restarting.clone();
+    world.before_a.on(move |request| {
+        if is_down.load(Ordering::SeqCst) {
+            return Action::Reset;
+        }
+        if request.is("GET", &name) && reads.fetch_add(1, Ordering::SeqCst) == 0 {
+            is_down.store(true, Ordering::SeqCst);
+            return Action::TruncateBody(3_000_000);
+        }
+        Action::Pass
+    });
+    let back = async {
+        // More than the tries of one request.
+        let refused = |exchange: &Exchange| exchange.request.is("GET", "/blobs/") && exchange.status.is_none();
+        while world.before_a.exchanges().iter().filter(|exchange| refused(exchange)).count() < 6 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        restarting.store(false, Ordering::SeqCst);
+    };
+    tokio::join!(world.copy(Kind::Distribution, Patience::default()), back);
+    assert_eq!(world.before_b.count("PATCH", UPLOADS), 1, "what had been sent is not lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
