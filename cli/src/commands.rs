@@ -5,3 +5,27 @@ pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod serve;
 pub(crate) mod tasks;
+
+use std::time::Duration;
+
+use transship_registry::Patience;
+
+/// What all commands that talk to registries take.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Waiting {
+    /// How long a registry may show no progress before a request to it is given up and made again. There is no limit in all
+    #[arg(
+        long,
+        env = "TRANSSHIP_STALL_TIMEOUT",
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    stall_timeout: u64,
+}
+
+impl Waiting {
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::with_stalls_of(Duration::from_secs(self.stall_timeout))
+    }
+}

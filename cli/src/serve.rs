@@ -13,7 +13,7 @@ use tokio::{
 };
 use transship_logger::Logger;
 use transship_model::{Instance, Rule};
-use transship_registry::Http;
+use transship_registry::{Http, Patience};
 use transship_state::{
     AttemptLog, Catalog, Dispatcher, Events, Incoming, Jobs, LocalSecrets, Origins, Queue, QueueError, Table, TaskLog, Uploads,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) token: Option<SecretString>,
     /// How many jobs are worked on at once.
     pub(crate) workers: usize,
+    /// How long registries may take.
+    pub(crate) patience: Patience,
 }
 
 /// A process that is running.
@@ -81,7 +83,8 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table, "serve");
-    let worker = Worker::new(Stores { catalog, origins, attempts, uploads, jobs, events, secrets }, Http::new()?);
+    let http = Http::with_patience(settings.patience)?;
+    let worker = Worker::new(Stores { catalog, origins, attempts, uploads, jobs, events, secrets }, http);
     let logger = Logger::new(log);
 
     let (stop, stopped) = watch::channel(false);

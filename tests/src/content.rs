@@ -95,6 +95,7 @@ impl Artifact {
 pub struct Image {
     seed: u64,
     layers: Vec<(u64, usize)>,
+    empty: usize,
     platform: (String, String),
     annotations: BTreeMap<String, String>,
     docker: bool,
@@ -106,6 +107,7 @@ impl Image {
         Self {
             seed,
             layers: Vec::new(),
+            empty: 0,
             platform: ("linux".into(), "amd64".into()),
             annotations: BTreeMap::new(),
             docker: false,
@@ -125,6 +127,13 @@ impl Image {
     #[must_use]
     pub fn base(mut self, base: u64, n: usize, size: usize) -> Self {
         self.layers.extend((0..n).map(|i| (seed_of(base, &format!("base {i}")), size)));
+        self
+    }
+
+    /// Adds `n` layers of no bytes at all, as some tools make them for what changes no file.
+    #[must_use]
+    pub fn empty(mut self, n: usize) -> Self {
+        self.empty += n;
         self
     }
 
@@ -157,8 +166,9 @@ impl Image {
         } else {
             (media::OCI_MANIFEST, media::OCI_CONFIG, media::OCI_LAYER)
         };
-        let made: Vec<Layer> =
+        let mut made: Vec<Layer> =
             self.layers.iter().map(|(seed, size)| layer::tar_gz(&[("data", &random_bytes(*seed, *size))])).collect();
+        made.extend((0..self.empty).map(|_| Layer { bytes: Vec::new(), diff_id: Digest::of(b"") }));
         let diff_ids: Vec<&Digest> = made.iter().map(|layer| &layer.diff_id).collect();
         let config = pack.blob(
             config,

@@ -88,6 +88,10 @@ pub enum Action {
     Reset,
     /// Hands it on, and resets the connection when the answer comes: it has happened, and the client does not know it.
     LoseAnswer,
+    /// Hands it on, and the answer after a while.
+    DelayAnswer(Duration),
+    /// Hands it on and waits for so long before each piece of both bodies, which has 64 KiB at most: slow, but steady.
+    Slow(Duration),
     /// Resets the connection after so many bytes of the answer's body.
     TruncateBody(u64),
     /// Stops after so many bytes of the answer's body until the gate is open.
@@ -297,6 +301,13 @@ impl Shared {
     }
 }
 
+/// When an answer goes on to the client.
+enum Late {
+    No,
+    By(Duration),
+    Never,
+}
+
 /// The client's side of one exchange.
 struct Leg<'a, 'c> {
     shared: &'a Shared,
@@ -308,20 +319,22 @@ struct Leg<'a, 'c> {
 impl Leg<'_, '_> {
     /// Does with the request what `action` says. True: the connection can be used again. An error: it is to be reset.
     async fn run(&mut self, head: Head, request: &Request, action: Action) -> Result<bool, RelayError> {
-        let (mut upload_fault, mut body_fault, mut lose) = (None, None, false);
+        let (mut upload_fault, mut body_fault, mut late) = (None, None, Late::No);
         match action {
             Action::Pass => {}
             Action::Delay(time) => self.unless_gone(sleep(time)).await?,
             Action::Hold(gate) => self.unless_gone(gate.pass()).await?,
             Action::Status(status, headers, body) => return self.answer(&head, request, status, &headers, &body).await,
             Action::Reset => return Err(RelayError::OnPurpose),
-            Action::LoseAnswer => lose = true,
+            Action::LoseAnswer => late = Late::Never,
+            Action::DelayAnswer(time) => late = Late::By(time),
+            Action::Slow(pause) => (upload_fault, body_fault) = (Some(Fault::slow(pause)), Some(Fault::slow(pause))),
             Action::TruncateBody(after) => body_fault = Some(Fault::reset(after)),
             Action::HoldBody(after, gate) => body_fault = Some(Fault::hold(after, gate)),
             Action::TruncateUpload(after) => upload_fault = Some(Fault::reset(after)),
             Action::HoldUpload(after, gate) => upload_fault = Some(Fault::hold(after, gate)),
         }
-        self.forward(head, request, upload_fault, body_fault, lose).await
+        self.forward(head, request, upload_fault, body_fault, late).await
     }
 
     async fn answer(
@@ -356,7 +369,7 @@ impl Leg<'_, '_> {
         request: &Request,
         upload_fault: Option<Fault>,
         body_fault: Option<Fault>,
-        lose: bool,
+        late: Late,
     ) -> Result<bool, RelayError> {
         let (shared, number) = (self.shared, self.number);
         let mut upstream = TcpStream::connect(&shared.upstream).await.map_err(RelayError::Reading)?;
@@ -385,8 +398,10 @@ impl Leg<'_, '_> {
                 }
             };
             shared.note(number, |exchange| exchange.status = answer.status());
-            if lose {
-                return Err(RelayError::OnPurpose);
+            match late {
+                Late::No => {}
+                Late::By(time) => sleep(time).await,
+                Late::Never => return Err(RelayError::OnPurpose),
             }
             let framing = Framing::of_answer(&answer, request.method == Method::HEAD);
             let keep = client_keeps && framing != Framing::UntilClose;

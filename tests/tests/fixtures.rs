@@ -219,6 +219,7 @@ async fn the_proxy_answers_delays_and_resets() {
     let registry = DockerRegistry::start().await;
     let proxy = Proxy::start(registry.url(), |request| match &*request.path {
         "/v2/slow" => Action::Delay(Duration::from_millis(300)),
+        "/v2/late" => Action::DelayAnswer(Duration::from_millis(300)),
         "/v2/busy" => Action::status(429, &[("retry-after", "7")], "later"),
         "/v2/reset" => Action::Reset,
         "/v2/lost" => Action::LoseAnswer,
@@ -227,9 +228,11 @@ async fn the_proxy_answers_delays_and_resets() {
     .await;
     let get = async |path| proxy.client().request(Method::GET, path).send().await;
 
-    let start = Instant::now();
-    assert_eq!(get("/v2/slow").await.unwrap().status(), 404);
-    assert!(start.elapsed() >= Duration::from_millis(300));
+    for path in ["/v2/slow", "/v2/late"] {
+        let start = Instant::now();
+        assert_eq!(get(path).await.unwrap().status(), 404);
+        assert!(start.elapsed() >= Duration::from_millis(300));
+    }
     for _ in 0..2 {
         let busy = proxy.client().request(Method::POST, "/v2/busy").body("x".repeat(100_000)).send().await.unwrap();
         assert_eq!((busy.status().as_u16(), &busy.headers()["retry-after"].to_str().unwrap()), (429, &"7"));
@@ -275,6 +278,12 @@ async fn the_proxy_breaks_and_holds_bodies_at_the_byte() {
     assert!(!held.is_finished());
     gate.open();
     assert_eq!(held.await.unwrap().len(), size);
+
+    // 300 000 bytes are five pieces.
+    proxy.on(|_| Action::Slow(Duration::from_millis(100)));
+    let start = Instant::now();
+    assert_eq!(proxy.client().blob("team/app", &digest).await.len(), size);
+    assert!(start.elapsed() >= Duration::from_millis(500));
 
     // Chunked, as a client uploads that does not know the size.
     let location = async || {

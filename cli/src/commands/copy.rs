@@ -11,6 +11,7 @@ use transship_registry::{
 
 use crate::{
     NotDone,
+    commands::Waiting,
     output::{self, Format},
     progress::{Meter, Unit},
 };
@@ -33,6 +34,8 @@ pub(crate) struct Arguments {
     /// Leave signatures, SBOMs and whatever else refers to the artifact behind
     #[arg(long)]
     no_referrers: bool,
+    #[command(flatten)]
+    waiting: Waiting,
     /// How the answer is printed
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -45,7 +48,7 @@ impl Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let http = Http::new()?;
+    let http = Http::with_patience(arguments.waiting.patience())?;
     let (source, from) = endpoint(&http, &arguments.source).with_context(|| format!("the source {}", arguments.source))?;
     let (target, to) = endpoint(&http, &arguments.target).with_context(|| format!("the target {}", arguments.target))?;
     if arguments.all_tags {

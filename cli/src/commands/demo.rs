@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use serde_json::json;
 use transship_model::{Instance, Kind, Repository, Rule, RuleId, TaskId, WebhookAuth, instance::Credentials, rule};
+use transship_registry::Patience;
 
 use crate::{
     client::Client,
@@ -44,6 +45,7 @@ pub(crate) async fn run(_: Arguments) -> anyhow::Result<()> {
         listen: ([127, 0, 0, 1], 0).into(),
         token: None,
         workers: 4,
+        patience: Patience::default(),
     };
     let running = serve::start(settings).await?;
     let api = format!("http://{}", running.address);

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{client, config, serve};
+use crate::{client, commands::Waiting, config, serve};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -21,6 +21,8 @@ pub(crate) struct Arguments {
     /// How many resources are copied at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     workers: u16,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -37,8 +39,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if token.is_none() && !listen.ip().is_loopback() {
         tracing::warn!("without TRANSSHIP_TOKEN the API answers this machine only; notifications are taken from everywhere");
     }
-    let (instances, rules) = (config.instances, config.rules);
-    let mut running = serve::start(serve::Settings { data, instances, rules, listen, token, workers }).await?;
+    let (instances, rules, patience) = (config.instances, config.rules, arguments.waiting.patience());
+    let mut running = serve::start(serve::Settings { data, instances, rules, listen, token, workers, patience }).await?;
     tracing::info!(address = %running.address, "ready: notifications at /hooks/INSTANCE, the API at /v1/, /health");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {

@@ -18,19 +18,36 @@ use crate::{
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long a peer may show no progress: no head of an answer, no further byte of a body. There is no limit in all, because a
-/// layer may have any size.
-pub(crate) const STALL: Duration = Duration::from_secs(30);
+/// How long registries may take. There is no limit in all, because a layer may have any size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a peer may show no progress: no head of an answer, no further byte of a body.
+    pub stall: Duration,
+    /// How long an answer may take that is the end of real work: a registry on object storage hashes or moves the whole blob
+    /// before it answers the last PUT, and walks many objects to list tags.
+    pub work: Duration,
+}
 
-/// How long an answer may take that is the end of real work: a registry on object storage hashes or moves the whole blob
-/// before it answers the last PUT, and walks many objects to list tags.
-pub(crate) const WORK: Duration = Duration::from_secs(300);
+impl Default for Patience {
+    fn default() -> Self {
+        Self { stall: Duration::from_secs(30), work: Duration::from_secs(300) }
+    }
+}
+
+impl Patience {
+    /// With a peer that shows no progress for so long.
+    pub fn with_stalls_of(stall: Duration) -> Self {
+        let Self { work, .. } = Self::default();
+        Self { stall, work: work.max(stall) }
+    }
+}
 
 /// Connections of the process, built once: TLS set-up and pools are shared by all registries. Cloning is cheap.
 #[derive(Clone)]
 pub struct Http(Arc<Inner>);
 
 struct Inner {
+    patience: Patience,
     /// For hosts that the operator has named.
     named: Client,
     /// For hosts that a registry has named, one for each reach; built when first needed, because a TLS client costs some
@@ -46,7 +63,19 @@ impl Http {
     /// # Errors
     /// [`Error::Refused`] if they can't be used.
     pub fn new() -> Result<Self, Error> {
-        Ok(Self(Arc::new(Inner { named: build(builder())?, elsewhere: Mutex::default(), hosts: Mutex::default() })))
+        Self::with_patience(Patience::default())
+    }
+
+    /// As [`Http::new`], with a patience of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_patience(patience: Patience) -> Result<Self, Error> {
+        Ok(Self(Arc::new(Inner { patience, named: build(builder())?, elsewhere: Mutex::default(), hosts: Mutex::default() })))
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.0.patience
     }
 
     pub(crate) fn named(&self) -> &Client {

@@ -25,7 +25,7 @@ pub use self::{
         Resolved, Tagged, Way,
     },
     error::{Error, Failure},
-    http::Http,
+    http::{Http, Patience},
     manifest::{Descriptor, Manifest},
     reference::{InvalidReference, parse_reference},
     registry::{Blob, Cursor, Page, PutOutcome, Registry, RegistryConfig, Upload, UploadStart},

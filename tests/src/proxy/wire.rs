@@ -1,9 +1,12 @@
 //! HTTP/1.1 messages (RFC 9112) as far as a proxy has to understand them: where the head ends, and where the body does.
 
-use std::io;
+use std::{io, time::Duration};
 
 use reqwest::header::HeaderMap;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::sleep,
+};
 
 use super::Gate;
 
@@ -94,20 +97,33 @@ impl Framing {
     }
 }
 
+/// What is handed on at a time of a body that is slow.
+const PIECE: u64 = 64 << 10;
+
 /// Something that happens at a place in a body.
 pub(super) struct Fault {
     after: u64,
-    /// Held there; without a gate, broken off.
-    gate: Option<Gate>,
+    what: What,
+}
+
+enum What {
+    Reset,
+    Hold(Gate),
+    /// At each of its places.
+    Wait(Duration),
 }
 
 impl Fault {
     pub(super) fn reset(after: u64) -> Self {
-        Self { after, gate: None }
+        Self { after, what: What::Reset }
     }
 
     pub(super) fn hold(after: u64, gate: Gate) -> Self {
-        Self { after, gate: Some(gate) }
+        Self { after, what: What::Hold(gate) }
+    }
+
+    pub(super) fn slow(pause: Duration) -> Self {
+        Self { after: 0, what: What::Wait(pause) }
     }
 }
 
@@ -200,9 +216,13 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin, C: Fn(u64)> Relay<'_, R, W,
     async fn meet_fault(&mut self) -> Result<(), RelayError> {
         let Some(fault) = self.fault.take_if(|fault| fault.after == self.moved) else { return Ok(()) };
         self.to.flush().await.map_err(RelayError::writing)?;
-        match fault.gate {
-            Some(gate) => gate.pass().await,
-            None => return Err(RelayError::OnPurpose),
+        match &fault.what {
+            What::Hold(gate) => gate.pass().await,
+            What::Reset => return Err(RelayError::OnPurpose),
+            What::Wait(pause) => {
+                sleep(*pause).await;
+                self.fault = Some(Fault { after: self.moved + PIECE, ..fault });
+            }
         }
         Ok(())
     }

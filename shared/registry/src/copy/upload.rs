@@ -58,6 +58,8 @@ struct Session {
     broken: bool,
     /// Whether it has been gone on with, and not been seen to work since.
     resumed: bool,
+    /// Whether it was gone on with where it was known to be, because the target tells nothing.
+    assumed: bool,
     /// Whether what the target tells of it has been wrong: ECR's `Range` stays at the first chunk.
     misleading: bool,
     /// How long the target took to answer a request without content, if there has been one.
@@ -71,6 +73,15 @@ impl Session {
         self.sent.clear();
         self.offset = mark.offset;
         self.acknowledged = mark;
+    }
+
+    /// Goes on behind the chunk that was sent last, if that is where it may be.
+    fn skip(&mut self) -> bool {
+        let sent = self.sent.pop().filter(|_| std::mem::take(&mut self.assumed));
+        let Some(mark) = sent else { return false };
+        self.offset = mark.offset;
+        self.acknowledged = mark;
+        true
     }
 }
 
@@ -115,8 +126,10 @@ impl<'a> Transfer<'a> {
                 mismatched = true;
                 self.give_up(session.take()).await;
             } else if error.is_about_form() && resumed {
-                // It is not where it said that it was.
-                self.give_up(session.take()).await;
+                // It is not where it said that it was. If it said nothing, the chunk that broke had been taken.
+                if !session.as_mut().is_some_and(Session::skip) {
+                    self.give_up(session.take()).await;
+                }
             } else if error.is_about_form()
                 && let Some(next) = strategy.next()
             {
@@ -224,6 +237,7 @@ impl<'a> Transfer<'a> {
             going.acknowledged = mark;
         }
         (going.offset, going.resumed, going.broken) = (offset, true, false);
+        going.assumed = going.misleading || told == Told::Nothing;
         if std::mem::take(&mut going.loaded) {
             self.progress.saved(offset);
             (self.told, self.found) = (offset, offset);
@@ -398,6 +412,7 @@ impl<'a> Transfer<'a> {
             loaded: false,
             broken: false,
             resumed: false,
+            assumed: false,
             misleading: false,
             round_trip: Duration::ZERO,
         }

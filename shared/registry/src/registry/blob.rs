@@ -1,12 +1,14 @@
 //! Blobs: looking for them, and reading them as a stream.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{
     HeaderValue,
     header::{CONTENT_RANGE, RANGE},
 };
 use reqwest::Response;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use transship_model::{Digest, Repository};
 use url::Url;
 
@@ -15,11 +17,15 @@ use crate::{
     auth::Scope,
     digest::verify,
     error::{Error, Failure},
-    http::STALL,
 };
 
-/// How often a broken read is gone on with before it is given up.
+/// How often in a row a read that breaks is gone on with before it is given up.
 const MAX_RESUMES: u32 = 3;
+/// A read that has got on by so many bytes since it broke is in no row.
+const GOT_ON: u64 = 1 << 20;
+
+/// How often a registry is looked for that is being restarted.
+const RESTART: Duration = Duration::from_secs(1);
 
 /// A blob being read. A connection that breaks is replaced and the read goes on where it was.
 pub struct Blob {
@@ -33,6 +39,8 @@ pub struct Blob {
     /// Read already, and not yet handed out.
     rest: Bytes,
     resumes: u32,
+    /// Where it broke last.
+    broken_at: u64,
 }
 
 impl Registry {
@@ -72,6 +80,7 @@ impl Registry {
             offset,
             rest: Bytes::new(),
             resumes: 0,
+            broken_at: offset,
         };
         if offset < from && blob.response.status() == 206 {
             return Err(self.failure(blob.action(), "it sends another part than it was asked for").retry(None));
@@ -114,15 +123,20 @@ impl Blob {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
         loop {
-            let error = match timeout(STALL, self.response.chunk()).await {
+            let stall = self.registry.patience().stall;
+            let error = match timeout(stall, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => {
                     self.offset += chunk.len() as u64;
                     return Ok(Some(chunk));
                 }
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Err(error)) => self.registry.unreachable(&self.action(), error),
-                Err(_) => self.registry.stalled(&self.action(), STALL),
+                Err(_) => self.registry.stalled(&self.action(), stall),
             };
+            if self.offset - self.broken_at >= GOT_ON {
+                self.resumes = 0;
+            }
+            self.broken_at = self.offset;
             if self.resumes == MAX_RESUMES {
                 return Err(error);
             }
@@ -134,7 +148,18 @@ impl Blob {
 
     /// Opens the blob again at the offset. A registry that does not know `Range` ends it with the error that broke it.
     async fn resume(&mut self, broken: Error) -> Result<(), Error> {
-        let response = self.registry.open_blob(&self.repository, &self.digest, self.offset).await?;
+        let since = Instant::now();
+        let response = loop {
+            let error = match self.registry.open_blob(&self.repository, &self.digest, self.offset).await {
+                Ok(response) => break response,
+                Err(error) => error,
+            };
+            // A registry that is being restarted is soon back, and many a target loses what it has of a body that breaks.
+            if !error.is_retry() || error.retry_after().is_some() || since.elapsed() >= self.registry.patience().stall {
+                return Err(error);
+            }
+            sleep(RESTART).await;
+        };
         if !starts_at(&response, self.offset) {
             return Err(broken);
         }

@@ -3,83 +3,98 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream::poll_fn};
 use tokio::time::{Instant, sleep_until};
 
-use crate::{
-    error::Error,
-    http::{STALL, WORK},
-};
+use crate::{error::Error, http::Patience};
 
-/// How much longer than the source's the target's patience is, so that a stalled source is not blamed on the target.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// How a body flows into a request: when it last moved, whether it has ended, and what broke it.
+/// How a body flows into a request: whom it waits for, since when, and what broke it.
 pub(super) struct Flow {
+    patience: Patience,
     started: Instant,
-    /// Milliseconds after `started`.
+    /// Milliseconds after `started`, when it last moved.
     moved: AtomicU64,
-    ended: AtomicU64,
+    waits_for: AtomicU8,
     failure: Mutex<Option<Error>>,
 }
+
+/// The target takes no more of the body, for now.
+const TARGET: u8 = 0;
+/// The source gives no more of it, for now. How long it may take is its own reader's business.
+const SOURCE: u8 = 1;
+/// The target has all of it, and may have work to do before it answers.
+const ANSWER: u8 = 2;
 
 /// The error that a request body ends with; the real one is in the [`Flow`].
 #[derive(Debug, thiserror::Error)]
 #[error("the content broke off")]
 pub(super) struct Broken;
 
+/// What a request holds as long as it has body to send. Of a body with a known length the end is not asked for.
+struct Body(Arc<Flow>);
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.0.moved(ANSWER);
+    }
+}
+
 impl Flow {
-    pub(super) fn watch<S>(content: S) -> (Arc<Self>, impl Stream<Item = Result<Bytes, Broken>> + Send + 'static)
+    pub(super) fn watch<S>(
+        content: S,
+        patience: Patience,
+    ) -> (Arc<Self>, impl Stream<Item = Result<Bytes, Broken>> + Send + 'static)
     where
         S: Stream<Item = Result<Bytes, Error>> + Send + 'static,
     {
         let flow = Arc::new(Self {
+            patience,
             started: Instant::now(),
             moved: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
+            waits_for: AtomicU8::new(TARGET),
             failure: Mutex::default(),
         });
-        let watched = {
-            let flow = flow.clone();
-            content.map(move |item| {
-                flow.touch();
-                item.map_err(|error| {
-                    *flow.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    Broken
-                })
+        let (body, mut content) = (Body(flow.clone()), Box::pin(content));
+        let watched = poll_fn(move |context| {
+            let Body(flow) = &body;
+            let polled = content.poll_next_unpin(context);
+            flow.moved(if polled.is_pending() { SOURCE } else { TARGET });
+            polled.map_err(|error| {
+                *flow.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Broken
             })
-        };
-        let end = {
-            let flow = flow.clone();
-            futures_util::stream::poll_fn(move |_| {
-                flow.touch();
-                flow.ended.store(1, Ordering::Relaxed);
-                std::task::Poll::Ready(None)
-            })
-        };
-        (flow, watched.chain(end))
+        });
+        (flow, watched)
     }
 
-    fn touch(&self) {
+    fn moved(&self, waits_for: u8) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.store(now, Ordering::Relaxed);
+        self.waits_for.store(waits_for, Ordering::Relaxed);
     }
 
-    /// Ends when nothing has moved for too long. After the last byte the registry may have work to do.
+    /// Ends when the target has shown no progress for too long.
     pub(super) async fn stalled(&self) -> Duration {
+        let Patience { stall, work } = self.patience;
         loop {
-            let patience = if self.ended.load(Ordering::Relaxed) == 0 { STALL + GRACE } else { WORK };
-            let deadline = self.started + Duration::from_millis(self.moved.load(Ordering::Relaxed)) + patience;
-            if Instant::now() >= deadline {
-                return patience;
+            let patience = match self.waits_for.load(Ordering::Relaxed) {
+                TARGET => Some(stall),
+                ANSWER => Some(work),
+                _ => None,
+            };
+            let since = self.started + Duration::from_millis(self.moved.load(Ordering::Relaxed));
+            let now = Instant::now();
+            match patience {
+                Some(patience) if now >= since + patience => return patience,
+                Some(patience) => sleep_until((since + patience).min(now + stall)).await,
+                None => sleep_until(now + stall).await,
             }
-            sleep_until(deadline.min(Instant::now() + STALL)).await;
         }
     }
 

@@ -13,7 +13,7 @@ use transship_model::{Kind, Namespace, Repository, Tag};
 use url::Url;
 
 use super::{Registry, send::Call};
-use crate::{auth::Scope, error::Error, http::WORK};
+use crate::{auth::Scope, error::Error};
 
 /// How many names a page is asked to have. Some registries answer with fewer (Quay 100), distribution 2.8 with all tags.
 const PAGE: usize = 1000;
@@ -203,7 +203,7 @@ impl Registry {
             }
         };
         let at = At { position, current: target_of(&url) };
-        let response = self.send(&Call::get(action, url, scope).expecting(&[404]).patience(WORK)).await?;
+        let response = self.send(&Call::get(action, url, scope).expecting(&[404]).of_work()).await?;
         Ok((response.status() != 404).then_some((response, at)))
     }
 

@@ -44,6 +44,7 @@ use crate::{
     auth::{Auth, Scope},
     error::{Error, Failure},
     host::Host,
+    http::Patience,
 };
 
 /// How to reach a registry.
@@ -211,6 +212,10 @@ impl Registry {
         };
         // It never answers `None`, so this does not fail.
         let _ = self.0.mounts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, learn);
+    }
+
+    fn patience(&self) -> Patience {
+        self.0.http.patience()
     }
 
     fn failure(&self, action: impl Into<String>, problem: impl Into<String>) -> Failure {

@@ -16,7 +16,7 @@ use crate::{
     address::{Forbidden, Reach},
     auth::{Authorization, Scope, TokenService},
     error::{Error, Failure, network},
-    http::STALL,
+    http::Patience,
     limit::{Permit, SHORT_WAIT, Ticket},
 };
 
@@ -48,8 +48,8 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// Error statuses that are an answer.
     pub(crate) expected: &'static [u16],
-    /// How long the answer's head may take.
-    pub(crate) patience: Duration,
+    /// Whether its answer is the end of real work, which takes its time.
+    pub(crate) is_work: bool,
 }
 
 impl Call {
@@ -62,7 +62,7 @@ impl Call {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             expected: &[],
-            patience: STALL,
+            is_work: false,
         }
     }
 
@@ -90,8 +90,9 @@ impl Call {
         self
     }
 
-    pub(crate) fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// Its answer is the end of real work.
+    pub(crate) fn of_work(mut self) -> Self {
+        self.is_work = true;
         self
     }
 }
@@ -147,7 +148,8 @@ impl Registry {
             if let Some(authorization) = authorization {
                 request = authorization.apply(request);
             }
-            let response = self.received(&call.action, request, call.patience).await?;
+            let Patience { stall, work } = self.patience();
+            let response = self.received(&call.action, request, if call.is_work { work } else { stall }).await?;
             if let Some(permit) = permit {
                 self.answered(permit.ticket(), &response);
             }
@@ -244,7 +246,7 @@ impl Registry {
         let status = response.status();
         let mut body = BytesMut::new();
         while body.len() < MAX_ERROR {
-            match timeout(STALL, response.chunk()).await {
+            match timeout(self.patience().stall, response.chunk()).await {
                 Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR - body.len())]),
                 _ => break,
             }
@@ -260,7 +262,7 @@ impl Registry {
         }
         let mut body = BytesMut::new();
         loop {
-            match timeout(STALL, response.chunk()).await {
+            match timeout(self.patience().stall, response.chunk()).await {
                 Ok(Ok(Some(chunk))) if body.len() + chunk.len() > limit => {
                     drop(chunk);
                     return Err(too_large());
@@ -268,7 +270,7 @@ impl Registry {
                 Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
                 Ok(Ok(None)) => return Ok(body.freeze()),
                 Ok(Err(error)) => return Err(self.unreachable(action, error)),
-                Err(_) => return Err(self.stalled(action, STALL)),
+                Err(_) => return Err(self.stalled(action, self.patience().stall)),
             }
         }
     }
@@ -312,7 +314,7 @@ impl TokenService for Registry {
         let mut tried = 1;
         loop {
             let sent = request(if post { client.post(realm.clone()) } else { client.get(realm.clone()) });
-            let answered = match self.received(&action, sent, STALL).await {
+            let answered = match self.received(&action, sent, self.patience().stall).await {
                 Ok(response) => self.judged(&action, response, &[]).await,
                 Err(error) => Err(error),
             };

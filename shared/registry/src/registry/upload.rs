@@ -15,7 +15,6 @@ use super::{Registry, at, flow::Flow, send::Call};
 use crate::{
     auth::Scope,
     error::{Error, Failure},
-    http::WORK,
 };
 
 /// How long giving an upload up may take; the registry forgets it by itself one day.
@@ -77,7 +76,7 @@ impl Registry {
         let call = Call::new(Method::PUT, upload.action("PUT"), upload.end(), Scope::Push(repository.clone()))
             .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
             .body(bytes)
-            .patience(WORK);
+            .of_work();
         self.send(&call).await?;
         Ok(digest)
     }
@@ -202,7 +201,7 @@ impl Registry {
     where
         S: Stream<Item = Result<Bytes, Error>> + Send + 'static,
     {
-        let (flow, content) = Flow::watch(content);
+        let (flow, content) = Flow::watch(content, self.patience());
         let request = request.header(CONTENT_TYPE, "application/octet-stream").body(Body::wrap_stream(content));
         let scope = Scope::Push(upload.repository.clone());
         let own = self.is_own(&upload.location);
@@ -238,7 +237,7 @@ impl Registry {
     /// Ends an upload: the registry compares the digest, and from then on has the blob.
     pub(crate) async fn finish_upload(&self, upload: &Upload) -> Result<(), Error> {
         let scope = Scope::Push(upload.repository.clone());
-        let call = Call::new(Method::PUT, upload.action("PUT"), upload.end(), scope).patience(WORK);
+        let call = Call::new(Method::PUT, upload.action("PUT"), upload.end(), scope).of_work();
         match self.send(&call).await {
             Ok(_) => Ok(()),
             Err(error) => self.unless_there(upload, error.of_upload()).await,

@@ -12,4 +12,5 @@ mod limits;
 mod login;
 mod peculiar;
 mod resuming;
+mod stalling;
 mod stopping;

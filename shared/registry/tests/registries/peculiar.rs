@@ -169,7 +169,8 @@ impl Peculiar {
                 let request = self.client.request(parts.method, format!("{}{target}", self.upstream));
                 let passed = request.headers(headers).body(bytes).send().await.unwrap();
                 if let (Some(next), true) = (passed.headers().get("location"), seen.is("PATCH", "/uploads/")) {
-                    let next = next.to_str().unwrap().trim_start_matches(&self.url).to_owned();
+                    let next = next.to_str().unwrap();
+                    let next = next[next.find("/v2/").unwrap()..].to_owned();
                     self.kept.lock().unwrap().insert(seen.session().into(), next);
                 }
                 if matches!(deed, Deed::LoseAnswer | Deed::Keep(_)) {

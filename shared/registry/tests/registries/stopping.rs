@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,6 +16,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use transship_model::{Digest, Kind};
 use transship_registry::{Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Error, Moved, Way};
+use transship_tests::{Action, DockerRegistry, Gate, Proxy};
 
 use crate::{fixture::*, peculiar::*};
 
@@ -42,7 +46,12 @@ impl Checkpoints for Kept {
 
 /// A source that gives a layer no faster than 16 MiB a second, and notes what parts of it were asked for.
 async fn slow_source(layer: &[u8]) -> (Fake, Endpoint) {
-    let (layer, name) = (Bytes::copy_from_slice(layer), Digest::of(layer));
+    source_with_pauses(Bytes::copy_from_slice(layer), Duration::from_millis(16)).await
+}
+
+/// A source that waits before each 256 KiB of a layer.
+async fn source_with_pauses(layer: Bytes, pause: Duration) -> (Fake, Endpoint) {
+    let name = Digest::of(&layer);
     let value = json!({"config": descriptor(OCI_CONFIG, b"{}"), "layers": [descriptor(OCI_LAYER, &layer)]});
     let image = manifest(OCI_MANIFEST, value);
     let fake = Fake::start(move |asked, _| match asked.target.as_str() {
@@ -55,7 +64,9 @@ async fn slow_source(layer: &[u8]) -> (Fake, Endpoint) {
             let pieces = stream::iter((from..layer.len()).step_by(256 << 10)).then(move |at| {
                 let piece = layer.slice(at..layer.len().min(at + (256 << 10)));
                 async move {
-                    tokio::time::sleep(Duration::from_millis(16)).await;
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
                     Ok::<_, std::io::Error>(piece)
                 }
             });
@@ -180,17 +191,166 @@ async fn chunks_stop_in_time_and_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_killed_process_s_upload_less_than_a_chunk_is_sent_again() {
     let layer = much(1, 30 * MIB);
-    let (_fake, source) = slow_source(&layer).await;
+    let (_fake, source) = source_with_pauses(Bytes::copy_from_slice(&layer), Duration::ZERO).await;
     let (b, kept) = (Distribution::start(), Kept::default());
-    let proxy = Peculiar::with(&b.url, |_| Deed::Pass).await;
-    let killed = tokio::time::timeout(Duration::from_secs(1), process(&source, &proxy.url, Kind::Ghcr, &kept, None)).await;
-    assert!(killed.is_err(), "too fast to be killed");
-    process(&source, &proxy.url, Kind::Ghcr, &kept, None).await.unwrap();
-    assert_arrived(&b, &layer).await;
-    let again = uploaded(&proxy) - layer.len() as u64;
-    assert!(again < 4 << 20, "{again} bytes were sent again");
-    // And one that asks for the config: the layer's session is the same all the way.
-    assert_eq!(proxy.count("POST", UPLOADS), 3);
+    let whole = Peculiar::with(&b.url, |_| Deed::Pass).await;
+    let (patches, gate) = (AtomicUsize::new(0), Gate::new());
+    let held = gate.clone();
+    let proxy = Proxy::start(&whole.url, move |request| {
+        match request.is("PATCH", UPLOADS) && patches.fetch_add(1, Ordering::SeqCst) == 3 {
+            true => Action::HoldUpload(1_000_000, held.clone()),
+            false => Action::Pass,
+        }
+    })
+    .await;
+    tokio::select! {
+        outcome = process(&source, proxy.url(), Kind::Ghcr, &kept, None) => panic!("not held: {outcome:?}"),
+        () = gate.reached(1) => {}
+    }
+    process(&source, proxy.url(), Kind::Ghcr, &kept, None).await.unwrap();
+    let sent: u64 = proxy.exchanges().iter().filter(|e| e.request.is("PATCH", UPLOADS)).map(|e| e.uploaded).sum();
+    assert_eq!(sent - layer.len() as u64, 1_000_000, "what the broken chunk had brought");
+    assert_eq!(
+        proxy.count("POST", UPLOADS),
+        3,
+        "one session for each of the two blobs, and one look at the config that is there"
+    );
+    let there = registry("behind", &b.url).get_blob(&repo("app"), &Digest::of(&layer)).await.unwrap();
+    assert!(there.read(layer.len()).await.unwrap() == layer);
+}
+
+/// `TRANSSHIP_LARGE_MIB=1024` makes it a gibibyte.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_large_upload_that_is_reset_and_killed_less_than_a_chunk_is_sent_again_each_time() {
+    let mebibytes = std::env::var("TRANSSHIP_LARGE_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(256);
+    let layer = Bytes::from(much(1, mebibytes * MIB));
+    let (fake, source) = source_with_pauses(layer.clone(), Duration::ZERO).await;
+    let (b, kept) = (Distribution::start(), Kept::default());
+    // As Amazon's: a chunk is handed on when it is whole, within bounds, and nobody is told how much there is.
+    let ecr = Peculiar::with(&b.url, |seen| match (seen.method.as_str(), seen.length) {
+        ("PATCH", Some(5_242_880..=10_485_760)) => Deed::Pass,
+        ("PATCH", _) => refuse(400, "BLOB_UPLOAD_INVALID"),
+        ("GET", _) if seen.target.contains(UPLOADS) => refuse(405, "UNSUPPORTED"),
+        _ => Deed::Pass,
+    })
+    .await;
+    let (chunks, patches, gate) = (mebibytes / 8, AtomicUsize::new(0), Gate::new());
+    let held = gate.clone();
+    let proxy = Proxy::start(&ecr.url, move |request| {
+        if !request.is("PATCH", UPLOADS) {
+            return Action::Pass;
+        }
+        match patches.fetch_add(1, Ordering::SeqCst) {
+            nth if nth == chunks / 4 => Action::TruncateUpload(2_000_000),
+            nth if nth == chunks / 2 => Action::HoldUpload(3_000_000, held.clone()),
+            _ => Action::Pass,
+        }
+    })
+    .await;
+
+    {
+        let process = process(&source, proxy.url(), Kind::Ecr, &kept, None);
+        tokio::select! {
+            outcome = process => panic!("not held: {outcome:?}"),
+            () = gate.reached(1) => {}
+        }
+        // It is killed here.
+    }
+    let moved = process(&source, proxy.url(), Kind::Ecr, &kept, None).await.unwrap();
+
+    let sent: u64 = proxy.exchanges().iter().filter(|e| e.request.is("PATCH", UPLOADS)).map(|e| e.uploaded).sum();
+    assert_eq!(sent - layer.len() as u64, 2_000_000 + 3_000_000, "what the broken chunks had brought, and nothing else");
+    assert_eq!(
+        proxy.count("POST", UPLOADS),
+        3,
+        "one session for each of the two blobs, and one look at the config that is there"
+    );
+    // Two bytes are the config's.
+    let killed_at = (chunks as u64 / 2 - 1) * (8 << 20);
+    assert_eq!((moved.bytes_saved, moved.bytes_moved), (killed_at + 2, layer.len() as u64 - killed_at));
+    assert_eq!(asked_of(&fake, &layer)[0], None);
+    assert_eq!(asked_of(&fake, &layer).len(), 3);
+    let mut there = registry("behind", &b.url).get_blob(&repo("app"), &Digest::of(&layer)).await.unwrap();
+    let mut read = 0;
+    while let Some(chunk) = there.chunk().await.unwrap() {
+        assert!(layer[read..read + chunk.len()] == chunk);
+        read += chunk.len();
+    }
+    assert_eq!(read, layer.len());
+    assert!(kept.0.lock().unwrap().is_empty());
+}
+
+/// As Amazon's: chunks in order and within bounds, and nobody is told how much there is.
+async fn ecr_in_order(behind: &Distribution) -> Peculiar {
+    let taken: Mutex<HashMap<String, u64>> = Mutex::default();
+    let rule = move |seen: &Seen| {
+        if seen.is("GET", UPLOADS) {
+            return refuse(405, "UNSUPPORTED");
+        }
+        let (true, Some(length)) = (seen.method == "PATCH", seen.length) else { return Deed::Pass };
+        let mut taken = taken.lock().unwrap();
+        let taken = taken.entry(seen.session().into()).or_default();
+        if seen.content_range.as_deref() != Some(&format!("{taken}-{}", *taken + length - 1)) {
+            return refuse(416, "BLOB_UPLOAD_INVALID");
+        }
+        *taken += length;
+        Deed::Pass
+    };
+    Peculiar::with(&behind.url, rule).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_was_taken_and_is_not_known_to_be_is_all_that_is_sent_again() {
+    let layer = much(1, 40 * MIB);
+    let (_fake, source) = source_with_pauses(Bytes::copy_from_slice(&layer), Duration::ZERO).await;
+    for is_killed in [false, true] {
+        let (b, kept) = (Distribution::start(), Kept::default());
+        let ecr = ecr_in_order(&b).await;
+        let patches = AtomicUsize::new(0);
+        let proxy = Proxy::start(&ecr.url, move |request| {
+            match request.is("PATCH", UPLOADS) && patches.fetch_add(1, Ordering::SeqCst) == 2 {
+                true if is_killed => Action::DelayAnswer(Duration::from_secs(3600)),
+                true => Action::LoseAnswer,
+                false => Action::Pass,
+            }
+        })
+        .await;
+        if is_killed {
+            let taken = async {
+                let answered = |seen: &&Seen| seen.is("PATCH", UPLOADS) && seen.status > 0;
+                while ecr.seen().iter().filter(answered).count() < 3 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::select! {
+                outcome = process(&source, proxy.url(), Kind::Ecr, &kept, None) => panic!("not held: {outcome:?}"),
+                () = taken => {}
+            }
+        }
+        process(&source, proxy.url(), Kind::Ecr, &kept, None).await.unwrap();
+        assert_arrived(&b, &layer).await;
+        assert_eq!(uploaded(&ecr), (40 + 8) << 20);
+        assert_eq!(
+            ecr.count("POST", UPLOADS),
+            3,
+            "one session for each of the two blobs, and one look at the config that is there"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_in_another_process_after_a_restart_of_the_registry() {
+    let layer = much(1, 24 * MIB);
+    let (fake, source) = slow_source(&layer).await;
+    let (mut b, kept) = (DockerRegistry::start().await, Kept::default());
+    let proxy = Peculiar::with(b.url(), |_| Deed::Stream).await;
+    let first = done(process(&source, &proxy.url, Kind::Distribution, &kept, Some(Duration::from_millis(700))).await);
+    assert!(first > 2, "{first}");
+    b.restart().await;
+    process(&source, &proxy.url, Kind::Distribution, &kept, None).await.unwrap();
+    assert_eq!(uploaded(&proxy), layer.len() as u64, "no byte was sent twice");
+    assert_eq!(asked_of(&fake, &layer), [None, Some(format!("bytes={}-", first - 2))]);
+    assert!(b.client().blob("app", &Digest::of(&layer)).await == layer);
 }
 
 #[tokio::test(flavor = "multi_thread")]
