@@ -140,7 +140,7 @@ impl Copier {
         let mut failed = None;
         for referrer in found.referrers.iter().filter(|r| !there.iter().any(|t| t.digest == r.digest)) {
             let reference = Reference::Digest(referrer.digest.clone());
-            match self.bring(source, target, &reference, attached, progress).await {
+            match self.bring(source, target, &reference, Some(&found.subject), attached, progress).await {
                 Err(error) if error.is_retry() => return Err(error),
                 Err(error) => failed = failed.or(Some(error)),
                 Ok(()) => {}
@@ -168,7 +168,7 @@ impl Copier {
                     attached.left.push(tag.clone());
                     continue;
                 }
-                _ => self.bring(source, target, &reference, attached, progress).await?,
+                _ => self.bring(source, target, &reference, None, attached, progress).await?,
             }
         }
         Ok(())
@@ -187,17 +187,23 @@ impl Copier {
         Ok(matches!((layers(theirs), layers(ours)), (Some(theirs), Some(ours)) if ours.is_subset(&theirs)))
     }
 
-    /// Copies an attachment under the same name.
+    /// Copies an attachment under the same name, if it refers to what it is said to refer to.
     async fn bring(
         &self,
         source: &Endpoint,
         target: &Endpoint,
         reference: &Reference,
+        subject: Option<&Digest>,
         attached: &mut Attached,
         progress: &dyn Progress,
     ) -> Result<(), Error> {
         // A listing may name what has been deleted since.
         let Some(resolved) = self.resolve(source, reference).await? else { return Ok(()) };
+        // The target would not list it, and each copy would bring it again.
+        if subject.is_some_and(|subject| resolved.subject() != Some(subject)) {
+            tracing::debug!(registry = source.registry.name(), %reference, "left: it does not refer to what it is listed for");
+            return Ok(());
+        }
         attached.moved += self.content(source, target, &resolved, progress).await?;
         attached.moved += self.publish(source, target, &resolved, reference, progress).await?;
         attached.manifests += 1;
