@@ -38,6 +38,11 @@ impl Distribution {
         Self::with("auth:\n  htpasswd:\n    realm: test\n    path: htpasswd\n")
     }
 
+    /// That takes manifests whose layers have `urls`: without this setting it takes none.
+    pub(crate) fn with_foreign_layers() -> Self {
+        Self::with("validation:\n  manifests:\n    urls:\n      allow:\n        - .*\n")
+    }
+
     fn with(settings: &str) -> Self {
         let storage = tempfile::tempdir().unwrap();
         // The port may be taken between finding and using it: try again.

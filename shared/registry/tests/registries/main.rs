@@ -5,6 +5,7 @@
 mod client;
 mod copying;
 mod destinations;
+mod exact;
 mod fixture;
 mod hostile;
 mod limits;
