@@ -117,6 +117,7 @@ pub(crate) struct Asked {
     pub(crate) target: String,
     pub(crate) authorization: Option<String>,
     pub(crate) range: Option<String>,
+    pub(crate) cookie: Option<String>,
 }
 
 impl Fake {
@@ -179,6 +180,7 @@ impl From<&Request> for Asked {
             target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
             authorization: header("authorization"),
             range: header("range"),
+            cookie: header("cookie"),
         }
     }
 }
