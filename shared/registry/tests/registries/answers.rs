@@ -98,6 +98,31 @@ async fn a_head_of_megabytes_is_refused() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_says_does_not_make_a_message_long() {
+    let long = "a".repeat(100_000);
+    for location in [format!("{long}://x"), format!("http://{long}"), format!("http://169.254.169.254/{long}")] {
+        let fake = Fake::start(move |_, _| answer(302, &[("location", &location)], "")).await;
+        let error = registry("x", &fake.url).get_manifest(&repo("a"), &reference("v1")).await.unwrap_err();
+        assert!(error.to_string().len() < 1000, "{} characters", error.to_string().len());
+    }
+    let (_fake, error) = challenged(&format!("Bearer realm=\"https://{long}/\"")).await;
+    assert!(error.to_string().len() < 2000, "{} characters", error.to_string().len());
+    // A media type goes into a header of ours.
+    let b = Distribution::start();
+    let image = manifest(OCI_MANIFEST, json!({"config": descriptor(OCI_CONFIG, b"{}"), "layers": []}));
+    let media_type = format!("application/{long}");
+    let fake = Fake::start(move |asked, _| match asked.target.as_str() {
+        "/v2/app/manifests/v1" => answer(200, &[("content-type", &media_type)], image.bytes.clone()),
+        target if target.contains("/blobs/") => answer(200, &[], "{}"),
+        _ => answer(404, &[], ""),
+    })
+    .await;
+    let (source, target, tag) = (endpoint("a", &fake.url, "app"), endpoint("b", &b.url, "app"), reference("v1"));
+    let error = Copier::default().copy(&source, &tag, &target, &tag, OPTIONS, &()).await.unwrap_err();
+    assert_refused(&error, "its media type can't be sent in a header");
+}
+
 /// Would break: digests, and memory, if the HTTP client were ever built with decompression.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_says_that_it_is_compressed_is_taken_as_it_is() {

@@ -164,6 +164,7 @@ async fn what_is_no_manifest_is_refused_by_tag_and_below_an_index() {
         (r#"{"schemaVersion":2,"layers":[]}"#.into(), "without a config"),
         (format!(r#"{{"config":{config},"config":{config}}}"#), "duplicate field"),
         (format!(r#"{{"config":{config},"layers":{{}}}}"#), "invalid type"),
+        (format!(r#"{{"config":"{}"}}"#, "a".repeat(1 << 20)), "invalid type: string"),
         (layer("-1"), "-1"),
         (layer("9223372036854775808"), "not plausible"),
         (layer("1").replace("sha256:", "md5:"), "digest"),
