@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{Router, body::Bytes, extract::State, response::Response};
@@ -465,7 +466,8 @@ async fn referrers_that_a_registry_says_refer_to_each_other_end() {
     }
     let b = Distribution::start();
     let target = endpoint("target", &b.url, "app");
-    copy(&source, &target, "v1").await.unwrap();
+    let copying = copy(&source, &target, "v1");
+    tokio::time::timeout(Duration::from_secs(60), copying).await.expect("it ends").unwrap();
     assert!(proxy.count("GET", "/referrers/") <= 4, "{:?}", proxy.seen());
     // What does not refer to a manifest, whatever a registry says, is not listed.
     assert!(target.registry.referrers(&target.repository, &sbom.descriptor.digest).await.unwrap().is_empty());
@@ -539,14 +541,14 @@ async fn the_referrers_tag_has_each_referrer_once_with_its_type_and_its_annotati
         referrers
             .push(push(&source, Some(&format!("r{n}")), ("application/x-config", config.as_bytes()), &layers, value).await);
     }
-    // Each by itself, all at the same time, and then all again.
+    // Each by itself, all at the same time, and then all again by another name.
     let copier = Arc::new(Copier::default());
     let overwrite = Options { overwrite: true, referrers: true };
-    for _ in 0..2 {
+    for name in ["r", "again"] {
         let copies = (0..8).map(|n| {
             let (copier, source, target) = (copier.clone(), source.clone(), target.clone());
-            let tag = reference(&format!("r{n}"));
-            tokio::spawn(async move { copier.copy(&source, &tag, &target, &tag, overwrite, &()).await.unwrap() })
+            let (from, to) = (reference(&format!("r{n}")), reference(&format!("{name}{n}")));
+            tokio::spawn(async move { copier.copy(&source, &from, &target, &to, overwrite, &()).await.unwrap() })
         });
         for copy in copies.collect::<Vec<_>>() {
             copy.await.unwrap();
@@ -584,4 +586,40 @@ async fn the_referrers_tag_of_a_sha512_subject_is_cut_as_the_specification_says(
     let tags = target.registry.list_tags(&target.repository, None).await.unwrap().items;
     let expected = format!("sha512-{}", &subject.hex()[..64]);
     assert!(tags.iter().any(|tag| tag.as_str() == expected), "{tags:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_attached_follows_its_subject() {
+    let (_ferro, source) = {
+        let ferro = Fake::ferro().await;
+        let at = endpoint("source", &ferro.url, "app");
+        (ferro, at)
+    };
+    let image = push_image(&source, Some("v1"), 1).await;
+    let tags = [".sig", ".att", ".sbom"].map(|suffix| image.descriptor.digest.as_tag(suffix).to_string());
+    for tag in &tags {
+        push(&source, Some(tag), (OCI_CONFIG, b"{}"), &[("application/x-signature", tag.as_bytes())], json!({})).await;
+    }
+    let value = json!({"subject": as_value(&image.descriptor)});
+    let sbom = push(&source, None, (EMPTY, b"{}"), &[("text/plain", b"sbom")], value).await;
+    let b = Distribution::start();
+    let proxy = Peculiar::with(&b.url, |_| Deed::Pass).await;
+    let target = endpoint("target", &proxy.url, "app");
+    copy(&source, &target, "v1").await.unwrap();
+    for tag in &tags {
+        assert_same(&source, &target, &reference(tag)).await;
+    }
+    let put: Vec<String> = proxy
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.is("PUT", "/manifests/"))
+        .map(|seen| seen.target.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    let at = |name: &str| put.iter().position(|put| put == name).unwrap_or_else(|| panic!("{name} is not among {put:?}"));
+    assert_eq!((at("v1"), put.len()), (0, 6));
+    for tag in &tags {
+        at(tag);
+    }
+    // A referrer is there before it is listed.
+    assert!(at(sbom.descriptor.digest.as_str()) < at(image.descriptor.digest.as_tag("").as_str()));
 }
