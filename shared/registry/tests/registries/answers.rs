@@ -1,8 +1,11 @@
 //! Answers that are too much, make no sense, or lead somewhere else. Little of them is read, and the error says who and what.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{body::Body, response::Response};
@@ -58,7 +61,8 @@ async fn of_an_answer_without_end_no_more_is_read_than_it_may_have() {
         })
         .await;
         for fake in [without_end, announced] {
-            let errors = every_list(&registry_with(&fake.url, |config| config.kind = kind)).await;
+            let at = registry_with(&fake.url, |config| config.kind = kind);
+            let errors = tokio::time::timeout(Duration::from_secs(60), every_list(&at)).await.expect("it ends");
             assert_eq!(fake.asked().len(), errors.len());
             for error in errors {
                 assert_refused(&error, "the answer has more than");
@@ -339,7 +343,7 @@ async fn a_registry_that_always_asks_for_another_login_is_left() {
     at.get_manifest(&repo("a"), &reference("v1")).await.unwrap();
     let (app, tag) = (repo("a"), reference("v1"));
     let asking = at.get_manifest(&app, &tag);
-    let error = tokio::time::timeout(std::time::Duration::from_secs(20), asking).await.expect("it ends").unwrap_err();
+    let error = tokio::time::timeout(Duration::from_secs(20), asking).await.expect("it ends").unwrap_err();
     assert!(matches!(error, Error::Refused(_)), "{error:?}");
     assert!(fake.asked().len() < 10, "{}", fake.asked().len());
 }

@@ -553,6 +553,8 @@ async fn the_referrers_tag_has_each_referrer_once_with_its_type_and_its_annotati
         for copy in copies.collect::<Vec<_>>() {
             copy.await.unwrap();
         }
+        // None has been lost to another that was listed at the same moment.
+        assert_eq!(target.registry.referrers(&target.repository, &image.descriptor.digest).await.unwrap().len(), 8);
         copier.copy(&source, &reference("v1"), &target, &reference("v1"), overwrite, &()).await.unwrap();
     }
     let tag = Reference::Tag(image.descriptor.digest.as_tag(""));
