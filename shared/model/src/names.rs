@@ -254,12 +254,11 @@ impl Digest {
         self.0.split_once(':').map_or("", |(_, hex)| hex)
     }
 
-    /// The digest as a tag of the referrers tag schema, `sha256-<hex>`, with a suffix like `.sig` if one is given. A sha512
-    /// digest is cut as the specification has it: a tag has no more than 128 characters.
+    /// The digest as a tag of the referrers tag schema, `sha256-<hex>`, with a suffix like `.sig` if one is given. Of a sha512
+    /// digest the first 64 digits stand for all, as the specification has it.
     pub fn as_tag(&self, suffix: &str) -> Tag {
-        let mut text = format!("{}-{}", self.algorithm(), self.hex());
-        text.truncate(128 - suffix.len());
-        Tag((text + suffix).into())
+        let hex = self.hex();
+        Tag(format!("{}-{}{suffix}", self.algorithm(), &hex[..hex.len().min(64)]).into())
     }
 }
 

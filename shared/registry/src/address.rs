@@ -14,7 +14,7 @@ use url::{Host, Url};
 pub(crate) enum Class {
     /// Anywhere on the internet.
     Public,
-    /// A private network: RFC 1918, RFC 4193, RFC 6598 (carrier-grade NAT).
+    /// A private network: RFC 1918, RFC 4193, RFC 6598 (carrier-grade NAT), RFC 2544 (benchmarks; overlay networks use it).
     Private,
     /// This host.
     Loopback,
@@ -40,7 +40,7 @@ impl Class {
             [168, 63, 129, 16] => Self::Never,
             [127, ..] => Self::Loopback,
             [169, 254, ..] => Self::LinkLocal,
-            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Self::Private,
+            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] | [198, 18..=19, ..] => Self::Private,
             [0 | 224..=255, ..] | [192, 0, 0, _] => Self::Never,
             _ => Self::Public,
         }
@@ -54,9 +54,11 @@ impl Class {
             // AWS: metadata, and the credentials of pods.
             [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254 | 0x23] => Self::Never,
             [0, 0, 0, 0, 0, 0, 0, 1] => Self::Loopback,
-            [0xfc00..=0xfdff, ..] => Self::Private,
+            // The second is a network's own NAT64 (RFC 8215), in which any IPv4 address may be hidden.
+            [0xfc00..=0xfdff, ..] | [0x64, 0xff9b, 1, ..] => Self::Private,
             [0xfe80..=0xfebf, ..] => Self::LinkLocal,
-            [0 | 0xfec0..=0xffff, ..] => Self::Never,
+            // Teredo hides an IPv4 address too (RFC 4380); it is dead.
+            [0 | 0xfec0..=0xffff, ..] | [0x2001, 0, ..] | [0x100, 0, 0, 0, ..] => Self::Never,
             _ => Self::Public,
         }
     }
@@ -163,7 +165,12 @@ mod tests {
             ("172.32.0.1", Class::Public),
             ("192.168.1.1", Class::Private),
             ("100.64.0.1", Class::Private),
+            ("198.19.0.1", Class::Private),
             ("fd12::1", Class::Private),
+            ("fc00::1", Class::Private),
+            ("64:ff9b:1::1", Class::Private),
+            ("172.16.0.1", Class::Private),
+            ("172.15.255.255", Class::Public),
             ("127.0.0.1", Class::Loopback),
             ("::1", Class::Loopback),
             ("169.254.1.1", Class::LinkLocal),
@@ -181,6 +188,10 @@ mod tests {
             ("64:ff9b::10.0.0.1", Class::Private),
             ("2002:7f00:1::", Class::Loopback),
             ("ff02::1", Class::Never),
+            ("::10.0.0.1", Class::Never),
+            ("2001::1", Class::Never),
+            ("169.254.169.253", Class::Never),
+            ("168.63.129.16", Class::Never),
         ] {
             assert_eq!(Class::of(text.parse().unwrap()), class, "{text}");
         }

@@ -384,6 +384,16 @@ impl Auth {
         if is_trusted(&url, &self.endpoint, self.token_realm.as_ref()) {
             return Ok(url);
         }
+        let unfit = |what: &str| problem(format!("the token realm that the registry names is {what}")).refused();
+        match url.scheme() {
+            "https" => {}
+            "http" if self.endpoint.scheme() == "http" => {}
+            "http" => return Err(unfit("plain http, and the registry itself is not")),
+            scheme => return Err(unfit(&format!("a {scheme}: URL"))),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(unfit("a URL with credentials in it"));
+        }
         let origin = url.origin().ascii_serialization();
         Err(problem(format!("the registry names a token realm elsewhere, {origin}"))
             .hint(format!("if credentials for {} may go there, set its token_realm to {origin}", self.name))

@@ -119,7 +119,7 @@ impl Failure {
         Self {
             registry: registry.into(),
             action: action.into(),
-            problem: problem.into(),
+            problem: bounded(problem.into()),
             hint: None,
             status: None,
             codes: Vec::new(),
@@ -153,7 +153,7 @@ impl Failure {
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(bounded(hint.into()));
         self
     }
 
@@ -200,6 +200,17 @@ impl fmt::Display for Failure {
             None => Ok(()),
         }
     }
+}
+
+/// How long a problem may be in words. What a registry has sent may be in it, and that may have megabytes.
+const MAX_PROBLEM: usize = 600;
+
+fn bounded(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_PROBLEM) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The error envelope (distribution specification, "Error codes"), read leniently: oci-client's has a closed list of codes,
@@ -298,6 +309,12 @@ mod tests {
         assert!(long.to_string().len() < 400);
         let html = Failure::answer("x", "y", http::StatusCode::BAD_GATEWAY, b"<html><body>sorry</body></html>");
         assert_eq!(html.to_string(), "x: y: 502 Bad Gateway");
+    }
+
+    #[test]
+    fn whatever_is_in_a_message_it_is_not_long() {
+        let failure = Failure::new("x", "y", "ä".repeat(1 << 20)).hint("b".repeat(1 << 20)).to_string();
+        assert!(failure.len() < 2000, "{}", failure.len());
     }
 
     #[test]

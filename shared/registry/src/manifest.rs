@@ -5,7 +5,7 @@ use oci_client::manifest::{
     IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE,
     OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Map, Value};
 use transship_model::{ArtifactType, Digest};
 
@@ -61,7 +61,7 @@ impl Descriptor {
     /// Whether a child of an index is content of its own, not a note about another child: BuildKit puts its attestations
     /// into the index as manifests for the platform `unknown`.
     pub(crate) fn is_note(&self) -> bool {
-        self.annotation("vnd.docker.reference.type").is_some()
+        self.annotation(NOTE).is_some()
     }
 
     /// Whether a child of an index is a manifest. BuildKit's cache is an index of layers.
@@ -122,7 +122,9 @@ pub(crate) enum Content {
     Schema1,
 }
 
-/// A manifest that has been understood.
+/// A manifest that has been understood: what a copy goes by. Its descriptors have no fields but those that every descriptor has, the
+/// artifact type, and BuildKit's annotation: 4 MiB of JSON that somebody has made up may have two million values, and each of
+/// them would take many times its text in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parsed {
     pub(crate) content: Content,
@@ -130,7 +132,41 @@ pub(crate) struct Parsed {
     pub(crate) subject: Option<Digest>,
     /// The type of artifact that it says it is.
     pub(crate) artifact_type: Option<String>,
-    annotations: Option<Value>,
+}
+
+/// By this annotation BuildKit says what a note in an index is about.
+const NOTE: &str = "vnd.docker.reference.type";
+
+/// What is kept of a descriptor in a manifest.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lean {
+    #[serde(default)]
+    media_type: String,
+    digest: Digest,
+    #[serde(deserialize_with = "plausible")]
+    size: u64,
+    artifact_type: Option<String>,
+    annotations: Option<Annotations>,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(rename = "vnd.docker.reference.type")]
+    note: Option<String>,
+}
+
+impl From<Lean> for Descriptor {
+    fn from(lean: Lean) -> Self {
+        let mut descriptor = Self::new(lean.media_type, lean.digest, lean.size);
+        if let Some(artifact_type) = lean.artifact_type {
+            descriptor.rest.insert("artifactType".into(), artifact_type.into());
+        }
+        if let Some(note) = lean.annotations.and_then(|annotations| annotations.note) {
+            descriptor.rest.insert("annotations".into(), Map::from_iter([(NOTE.to_owned(), note.into())]).into());
+        }
+        descriptor
+    }
 }
 
 impl Parsed {
@@ -140,30 +176,48 @@ impl Parsed {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Raw {
-            manifests: Option<Vec<Descriptor>>,
-            config: Option<Descriptor>,
-            layers: Option<Vec<Descriptor>>,
-            blobs: Option<Vec<Descriptor>>,
-            fs_layers: Option<Value>,
-            subject: Option<Descriptor>,
+            media_type: Option<String>,
+            manifests: Option<Vec<Lean>>,
+            config: Option<Lean>,
+            layers: Option<Vec<Lean>>,
+            blobs: Option<Vec<Lean>>,
+            fs_layers: Option<IgnoredAny>,
+            subject: Option<Lean>,
             artifact_type: Option<String>,
-            annotations: Option<Value>,
         }
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| format!("not a manifest: {error}"))?;
-        let image = raw.config.is_some() || raw.layers.is_some() || raw.blobs.is_some();
+        let descriptors = |lean: Vec<Lean>| lean.into_iter().map(Descriptor::from).collect();
+        let is_artifact = raw.blobs.is_some() || raw.media_type.as_deref() == Some(OCI_ARTIFACT_MEDIA_TYPE);
+        let is_image = raw.config.is_some() || raw.layers.is_some() || raw.blobs.is_some();
         let content = match (raw.manifests, raw.fs_layers) {
-            (Some(_), _) if image => return Err("not a manifest: both an index and an image".into()),
-            (Some(manifests), None) => Content::Index(manifests),
-            (None, Some(_)) if !image => Content::Schema1,
-            (None, None) => Content::Image { config: raw.config, layers: raw.layers.or(raw.blobs).unwrap_or_default() },
+            (Some(_), _) if is_image => return Err("not a manifest: both an index and an image".into()),
+            (Some(manifests), None) => Content::Index(descriptors(manifests)),
+            (None, Some(_)) if !is_image => Content::Schema1,
             (_, Some(_)) => return Err("not a manifest: both Docker schema 1 and another".into()),
+            (None, None) if raw.config.is_none() && !is_artifact => {
+                return Err(match raw.layers {
+                    Some(_) => "not a manifest: an image without a config".into(),
+                    None => "not a manifest: neither an index nor an image".into(),
+                });
+            }
+            (None, None) => Content::Image {
+                config: raw.config.map(Descriptor::from),
+                layers: descriptors(raw.layers.or(raw.blobs).unwrap_or_default()),
+            },
         };
         Ok(Self {
             content,
             subject: raw.subject.map(|subject| subject.digest),
             artifact_type: raw.artifact_type.filter(|text| !text.is_empty()),
-            annotations: raw.annotations,
         })
+    }
+
+    /// The same without its layers, for when these have been noted.
+    pub(crate) fn without_layers(mut self) -> Self {
+        if let Content::Image { layers, .. } = &mut self.content {
+            *layers = Vec::new();
+        }
+        self
     }
 
     /// The manifests below an index.
@@ -198,6 +252,10 @@ impl Parsed {
 
     /// The descriptor under which a referrer is listed: distribution specification 1.1, "Pushing Manifests with Subject".
     pub(crate) fn as_referrer(&self, manifest: &Manifest) -> Descriptor {
+        #[derive(Deserialize)]
+        struct Annotated {
+            annotations: Option<Map<String, Value>>,
+        }
         let mut descriptor = manifest.descriptor.clone();
         let config = match &self.content {
             Content::Image { config: Some(config), .. } => Some(config.media_type.clone()),
@@ -206,8 +264,9 @@ impl Parsed {
         if let Some(artifact_type) = self.artifact_type.clone().or(config) {
             descriptor.rest.insert("artifactType".into(), artifact_type.into());
         }
-        if let Some(annotations) = self.annotations.clone() {
-            descriptor.rest.insert("annotations".into(), annotations);
+        // Read only now, because most manifests are never listed.
+        if let Ok(Annotated { annotations: Some(annotations) }) = serde_json::from_slice(&manifest.bytes) {
+            descriptor.rest.insert("annotations".into(), annotations.into());
         }
         descriptor
     }
@@ -266,24 +325,84 @@ mod tests {
         assert!(Parsed::read(br#"{"manifests": [], "manifests": []}"#).is_err());
     }
 
-    /// Would break: sums of sizes, for whoever may push a manifest.
     #[test]
-    fn a_size_that_nothing_has_is_refused() {
-        let error = read(&json!({"layers": [{"mediaType": "x", "digest": Digest::of(b"x"), "size": i64::MAX}]})).unwrap_err();
-        assert!(error.contains("not plausible"), "{error}");
+    fn what_is_neither_an_index_nor_an_image_is_refused() {
+        for (text, problem) in [
+            ("", "not a manifest: EOF"),
+            ("null", "not a manifest: invalid type: null"),
+            ("[]", "not a manifest"),
+            ("{}", "neither an index nor an image"),
+            (r#"{"errors":[{"code":"UNKNOWN"}]}"#, "neither an index nor an image"),
+            (r#"{"schemaVersion":2,"layers":[]}"#, "an image without a config"),
+            (r#"{"manifests":{}}"#, "invalid type: map"),
+            (r#"{"manifests":[1]}"#, "invalid type: integer"),
+            (r#"{"config":"sha256:1","layers":[]}"#, "invalid type: string"),
+            (r#"{"config":{"mediaType":"x","size":1},"layers":[]}"#, "missing field `digest`"),
+            (r#"{"config":{"mediaType":"x","digest":"sha256:1","size":1}}"#, "sha256:1"),
+        ] {
+            let error = Parsed::read(text.as_bytes()).unwrap_err();
+            assert!(error.starts_with("not a manifest") && error.contains(problem), "{text}: {error}");
+        }
+        // An artifact manifest of 1.1's release candidates has neither.
+        assert!(read(&json!({"mediaType": OCI_ARTIFACT_MEDIA_TYPE, "artifactType": "x"})).is_ok());
+        assert!(read(&json!({"blobs": [blob("x")]})).is_ok());
     }
 
     #[test]
-    fn a_size_below_zero_is_refused() {
-        let error = read(&json!({"layers": [{"mediaType": "x", "digest": Digest::of(b"x"), "size": -1}]})).unwrap_err();
-        assert!(error.contains("-1"), "{error}");
+    fn a_descriptor_that_says_something_twice_or_what_nobody_knows_is_refused() {
+        let image = |descriptor: &str| Parsed::read(format!(r#"{{"config":{descriptor}}}"#).as_bytes()).unwrap_err();
+        let digest = Digest::of(b"x");
+        for (descriptor, problem) in [
+            (format!(r#"{{"digest":"{digest}","digest":"{digest}","size":1}}"#), "duplicate field `digest`"),
+            (format!(r#"{{"digest":"{digest}","size":1,"size":2}}"#), "duplicate field `size`"),
+            (format!(r#"{{"digest":"{digest}"}}"#), "missing field `size`"),
+            (format!(r#"{{"digest":"{digest}","size":"1"}}"#), "invalid type: string"),
+            (format!(r#"{{"digest":"{digest}","size":1.5}}"#), "invalid type: floating point"),
+            (format!(r#"{{"digest":"{digest}","size":-1}}"#), "-1"),
+            (format!(r#"{{"digest":"{digest}","size":-9223372036854775808}}"#), "-9223372036854775808"),
+            (format!(r#"{{"digest":"{digest}","size":9223372036854775807}}"#), "not plausible"),
+            (format!(r#"{{"digest":"{digest}","size":9223372036854775808}}"#), "not plausible"),
+            (format!(r#"{{"digest":"{digest}","size":99999999999999999999}}"#), "floating point"),
+            (r#"{"digest":"blake3:00","size":1}"#.into(), "blake3:00"),
+            (r#"{"digest":"sha256:../../x","size":1}"#.into(), "sha256:../../x"),
+            (format!(r#"{{"digest":"{}","size":1}}"#, digest.as_str().to_uppercase()), "SHA256"),
+        ] {
+            let error = image(&descriptor);
+            assert!(error.contains(problem) && error.len() < 500, "{descriptor}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_passed_over_however_deep_it_is_and_not_kept() {
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            let deep = open.repeat(1 << 18) + "1" + &close.repeat(1 << 18);
+            let image = format!(r#"{{"config":{},"annotations":{deep},"x":{deep}}}"#, blob("c"));
+            let parsed = Parsed::read(image.as_bytes()).unwrap();
+            // An annotation that is no text is not listed either.
+            assert!(!parsed.as_referrer(&Manifest::new("x", image)).rest.contains_key("annotations"));
+            assert!(Parsed::read(format!(r#"{{"config":{deep}}}"#).as_bytes()).is_err());
+            assert!(Parsed::read(open.repeat(1 << 18).as_bytes()).is_err());
+        }
+        let mut descriptor = blob("c");
+        descriptor["annotations"] = json!({"a": "b"});
+        descriptor["urls"] = json!(vec![0; 10_000]);
+        let image = read(&json!({"config": descriptor, "layers": [descriptor], "annotations": vec![0; 10_000]})).unwrap();
+        assert!(image.blobs().all(|blob| blob.rest.is_empty()), "{image:?}");
+        assert_eq!(image.blobs().count(), 2);
+        assert_eq!(image.without_layers().blobs().count(), 1);
     }
 
     #[test]
     fn foreign_layers_stay_where_they_are_and_an_index_may_hold_layers() {
-        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
-        let image = read(&json!({"config": blob("c"), "layers": [blob(foreign), blob("l")]})).unwrap();
-        assert_eq!(image.blobs().map(|b| b.media_type.as_str()).collect::<Vec<_>>(), ["c", "l"]);
+        for foreign in [
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+        ] {
+            let image = read(&json!({"config": blob("c"), "layers": [blob(foreign), blob("l")]})).unwrap();
+            assert_eq!(image.blobs().map(|b| b.media_type.as_str()).collect::<Vec<_>>(), ["c", "l"]);
+        }
         let cache =
             read(&json!({"manifests": [blob("application/vnd.buildkit.cacheconfig.v0"), blob(OCI_IMAGE_MEDIA_TYPE)]})).unwrap();
         assert_eq!(cache.blobs().count(), 1);
@@ -293,6 +412,7 @@ mod tests {
     #[test]
     fn schema_1_is_named() {
         assert_eq!(read(&json!({"schemaVersion": 1, "fsLayers": []})).unwrap().content, Content::Schema1);
+        assert_eq!(read(&json!({"schemaVersion": 1, "fsLayers": [], "signatures": []})).unwrap().content, Content::Schema1);
     }
 
     #[test]
@@ -300,6 +420,28 @@ mod tests {
         let value = json!({"mediaType": "x", "digest": Digest::of(b"x"), "size": 1, "platform": {"os": "linux"}, "new": [1]});
         let descriptor: Descriptor = serde_json::from_value(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(descriptor).unwrap(), value);
+    }
+
+    #[test]
+    fn a_referrer_is_listed_with_its_type_and_its_annotations() {
+        let listed = |value: Value| {
+            let manifest = Manifest::new(OCI_IMAGE_MEDIA_TYPE, value.to_string());
+            let listed = Parsed::read(&manifest.bytes).unwrap().as_referrer(&manifest);
+            assert_eq!((&listed.digest, listed.size), (&manifest.descriptor.digest, manifest.bytes.len() as u64));
+            Value::Object(listed.rest)
+        };
+        let image = json!({"config": blob("c"), "layers": []});
+        assert_eq!(listed(image.clone()), json!({"artifactType": "c"}));
+        let typed = |artifact_type: &str| {
+            let mut typed = image.clone();
+            typed["artifactType"] = json!(artifact_type);
+            typed["annotations"] = json!({"a": "b"});
+            typed
+        };
+        assert_eq!(listed(typed("t")), json!({"artifactType": "t", "annotations": {"a": "b"}}));
+        assert_eq!(listed(typed("")), json!({"artifactType": "c", "annotations": {"a": "b"}}));
+        assert_eq!(listed(json!({"manifests": [], "artifactType": "i"})), json!({"artifactType": "i"}));
+        assert_eq!(listed(json!({"manifests": []})), json!({}));
     }
 
     #[test]

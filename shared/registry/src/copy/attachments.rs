@@ -146,7 +146,7 @@ impl Copier {
         let mut failed = None;
         for referrer in found.referrers.iter().filter(|r| !there.iter().any(|t| t.digest == r.digest)) {
             let reference = Reference::Digest(referrer.digest.clone());
-            match Box::pin(self.bring(way, &reference, attached)).await {
+            match Box::pin(self.bring(way, &reference, Some(&found.subject), attached)).await {
                 Err(error) if error.is_passing() => return Err(error),
                 Err(error) => failed = failed.or(Some(error)),
                 Ok(()) => {}
@@ -173,7 +173,7 @@ impl Copier {
                     attached.left.push(tag.clone());
                     continue;
                 }
-                _ => Box::pin(self.bring(way, &reference, attached)).await?,
+                _ => Box::pin(self.bring(way, &reference, None, attached)).await?,
             }
         }
         Ok(())
@@ -192,10 +192,22 @@ impl Copier {
         Ok(matches!((layers(theirs), layers(ours)), (Some(theirs), Some(ours)) if ours.is_subset(&theirs)))
     }
 
-    /// Copies an attachment under the same name.
-    async fn bring(&self, way: &Way<'_>, reference: &Reference, attached: &mut Attached) -> Result<(), Error> {
+    /// Copies an attachment under the same name, if it refers to what it is said to refer to.
+    async fn bring(
+        &self,
+        way: &Way<'_>,
+        reference: &Reference,
+        subject: Option<&Digest>,
+        attached: &mut Attached,
+    ) -> Result<(), Error> {
+        let source = way.source;
         // A listing may name what has been deleted since.
-        let Some(resolved) = self.resolve(way.source, reference).await? else { return Ok(()) };
+        let Some(resolved) = self.resolve(source, reference).await? else { return Ok(()) };
+        // The target would not list it, and each copy would bring it again.
+        if subject.is_some_and(|subject| resolved.subject() != Some(subject)) {
+            tracing::debug!(registry = source.registry.name(), %reference, "left: it does not refer to what it is listed for");
+            return Ok(());
+        }
         attached.moved += self.content(way, &resolved).await?;
         attached.moved += self.publish(way, &resolved, reference).await?;
         attached.manifests += 1;

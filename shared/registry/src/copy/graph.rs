@@ -14,6 +14,8 @@ pub(super) const MAX_DEPTH: usize = 8;
 const MAX_MANIFESTS: usize = 2000;
 /// How many bytes they may have together: they are in memory until they are put.
 const MAX_BYTES: usize = 64 << 20;
+/// How many blobs they may need together.
+const MAX_BLOBS: usize = 100_000;
 
 /// A manifest that is to be put.
 #[derive(Debug, Clone)]
@@ -25,7 +27,9 @@ pub(super) struct Node {
 /// What the target lacks.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
+    /// Each once.
     blobs: Vec<Descriptor>,
+    named: HashSet<Digest>,
     nodes: Vec<Node>,
 }
 
@@ -64,8 +68,11 @@ impl Copier {
                 }
                 next.extend(node.parsed.children().cloned());
                 graph.need(&node.parsed);
+                if graph.blobs.len() > MAX_BLOBS {
+                    return Err(too_much(format!("more than {MAX_BLOBS} blobs")));
+                }
                 if !present {
-                    graph.nodes.push(node);
+                    graph.nodes.push(Node { parsed: node.parsed.without_layers(), ..node });
                 }
             }
             level = next;
@@ -124,13 +131,12 @@ fn is_index(descriptor: &Descriptor) -> bool {
 
 impl Graph {
     fn need(&mut self, parsed: &Parsed) {
-        self.blobs.extend(parsed.blobs().cloned());
+        self.blobs.extend(parsed.blobs().filter(|blob| self.named.insert(blob.digest.clone())).cloned());
     }
 
-    /// The blobs that are needed, each once, the greatest first: the last to end should be a small one.
+    /// The blobs that are needed, the greatest first: the last to end should be a small one.
     pub(super) fn blobs(&self) -> Vec<Descriptor> {
-        let mut seen = HashSet::new();
-        let mut blobs: Vec<Descriptor> = self.blobs.iter().filter(|blob| seen.insert(&blob.digest)).cloned().collect();
+        let mut blobs = self.blobs.clone();
         blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         blobs
     }

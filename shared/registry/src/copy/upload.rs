@@ -301,7 +301,10 @@ impl<'a> Transfer<'a> {
     }
 
     /// All of it with the request that ends the session.
-    async fn put(&mut self, session: &Session, content: Content) -> Result<(), Error> {
+    async fn put(&mut self, session: &Session, mut content: Content) -> Result<(), Error> {
+        if self.blob.size == 0 {
+            content.compare_empty().await?;
+        }
         let sent = Arc::new(AtomicU64::new(0));
         let body = stream_of(Arc::new(AsyncMutex::new(content)), self.blob.size, None, sent.clone());
         let put = self.target.registry.put_content(&session.upload, self.blob.size, body);

@@ -75,7 +75,7 @@ impl Registry {
             registry: self.clone(),
             repository: repository.clone(),
             digest: digest.clone(),
-            length: response.content_length().map(|length| length + offset),
+            length: response.content_length().map(|length| length.saturating_add(offset)),
             response,
             offset,
             rest: Bytes::new(),

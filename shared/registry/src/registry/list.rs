@@ -3,12 +3,17 @@
 use std::{
     fmt,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    marker::PhantomData,
+    str::FromStr,
 };
 
 use http::header::LINK;
 use reqwest::Response;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
 use transship_model::{Kind, Namespace, Repository, Tag};
 use url::Url;
 
@@ -21,8 +26,13 @@ const PAGE: usize = 1000;
 const HARBOR_PAGE: usize = 100;
 /// How large a page may be: 100 000 tags of the greatest length, as distribution 2.8 may send them.
 const MAX_PAGE: usize = 16 << 20;
+/// How many names are taken from a page: as many git commits as it has room for. A page of nothing but one-letter names would
+/// have ten times as many, each of which takes more in memory than it does there.
+const MAX_NAMES: usize = 400_000;
 /// How many pages a list may have.
 const MAX_PAGES: u64 = 10_000;
+/// How long the address of a page may be: it goes into messages, in which there is not room for everything.
+const MAX_TARGET: usize = 8 << 10;
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +120,7 @@ impl Registry {
         #[derive(Deserialize)]
         struct Answer {
             /// `null` where the last tag has been deleted.
-            tags: Option<Vec<Value>>,
+            tags: Option<Names<Tag>>,
         }
         let action = format!("GET tags of {repository}");
         let first = self.path(&format!("/v2/{repository}/tags/list"));
@@ -119,7 +129,7 @@ impl Registry {
         };
         let next = at.next(self, &action, &response)?;
         let Answer { tags } = self.json(&action, response).await?;
-        Ok(Page { items: self.named(&action, tags.unwrap_or_default()), next })
+        Ok(Page { items: self.items(&action, tags), next })
     }
 
     /// A page of the repositories in a namespace, in the registry's order. Names that are no repositories are left out.
@@ -144,7 +154,7 @@ impl Registry {
     async fn list_catalog(&self, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
         #[derive(Deserialize)]
         struct Answer {
-            repositories: Option<Vec<Value>>,
+            repositories: Option<Names<Repository>>,
         }
         let action = "GET catalog";
         let Some((response, at)) = self.page(action, self.path("/v2/_catalog"), PAGE, cursor, Scope::Catalog).await? else {
@@ -152,7 +162,7 @@ impl Registry {
         };
         let next = at.next(self, action, &response)?;
         let Answer { repositories } = self.json(action, response).await?;
-        Ok(Page { items: self.named(action, repositories.unwrap_or_default()), next })
+        Ok(Page { items: self.items(action, repositories), next })
     }
 
     async fn list_project(&self, project: &str, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
@@ -162,17 +172,16 @@ impl Registry {
         let Some((response, at)) = self.page(&action, first, HARBOR_PAGE, cursor, Scope::Harbor).await? else {
             return Ok(Page::empty());
         };
-        let answer: Vec<Value> = self.json(&action, response).await?;
+        let names: Names<Repository> = self.json(&action, response).await?;
         // Harbor counts pages: one that is not full is the last.
-        let next = if answer.len() < HARBOR_PAGE {
+        let next = if names.valid.len() + names.strange < HARBOR_PAGE {
             None
         } else {
             let page = at.position.as_ref().map_or(0, |position| position.page) + 2;
             let target = format!("/api/v2.0/projects/{project}/repositories?page={page}&page_size={HARBOR_PAGE}&sort=name");
             Some(at.followed_by(self, &action, target)?)
         };
-        let names = answer.into_iter().filter_map(|mut repository| repository.get_mut("name").map(Value::take)).collect();
-        Ok(Page { items: self.named(&action, names), next })
+        Ok(Page { items: self.items(&action, Some(names)), next })
     }
 
     /// Asks for a page; `None` if the list is not there.
@@ -207,19 +216,81 @@ impl Registry {
         Ok((response.status() != 404).then_some((response, at)))
     }
 
-    async fn json<T: serde::de::DeserializeOwned>(&self, action: &str, response: Response) -> Result<T, Error> {
-        let body = self.read(action, response, MAX_PAGE).await?;
-        serde_json::from_slice(&body).map_err(|_| self.failure(action, "the answer is not what the API promises").refused())
+    /// The page that follows, as `Link` says: distribution specification, "Content Discovery". It is one of the same list.
+    pub(super) fn next_page(&self, action: &str, response: &Response) -> Result<Option<Url>, Error> {
+        let Some(link) = next_link(response) else { return Ok(None) };
+        let here = response.url();
+        let next = here.join(&link).ok().filter(|next| next.origin() == here.origin() && next.path() == here.path());
+        next.map(Some).ok_or_else(|| {
+            self.failure(action, "the Link to the next page leads elsewhere")
+                .hint("a registry behind a proxy has to know its external URL")
+                .refused()
+        })
     }
 
-    /// The names that follow their grammar. One strange name must not stop a whole list.
-    fn named<T: std::str::FromStr>(&self, action: &str, names: Vec<Value>) -> Vec<T> {
-        let all = names.len();
-        let named: Vec<T> = names.iter().filter_map(Value::as_str).filter_map(|name| name.parse().ok()).collect();
-        if named.len() < all {
-            tracing::warn!(registry = self.name(), action, left_out = all - named.len(), "names that no registry may have");
+    async fn json<T: DeserializeOwned>(&self, action: &str, response: Response) -> Result<T, Error> {
+        let body = self.read(action, response, MAX_PAGE).await?;
+        serde_json::from_slice(&body).map_err(|error| match error.to_string() {
+            problem if problem.starts_with(TOO_MANY) => self.failure(action, problem).refused(),
+            _ => self.failure(action, "the answer is not what the API promises").refused(),
+        })
+    }
+
+    fn items<T>(&self, action: &str, names: Option<Names<T>>) -> Vec<T> {
+        let Some(Names { valid, strange }) = names else { return Vec::new() };
+        if strange > 0 {
+            tracing::warn!(registry = self.name(), action, left_out = strange, "names that no registry may have");
         }
-        named
+        valid
+    }
+}
+
+/// The names in a list that follow their grammar. One strange name must not stop a whole list. Harbor's are in objects.
+struct Names<T> {
+    valid: Vec<T>,
+    /// How many do not, or are none at all. They are not kept: a page of `0,0,0,…` would take sixteen times its size.
+    strange: usize,
+}
+
+const TOO_MANY: &str = "more names in one page than any registry sends";
+
+impl<'de, T: FromStr> Deserialize<'de> for Names<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+
+        impl<'de, T: FromStr> Visitor<'de> for List<T> {
+            type Value = Names<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of names")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Names<T>, A::Error> {
+                let mut names = Names { valid: Vec::new(), strange: 0 };
+                while let Some(item) = items.next_element::<&RawValue>()? {
+                    match name_of(item).and_then(|name| name.parse().ok()) {
+                        Some(_) if names.valid.len() == MAX_NAMES => return Err(A::Error::custom(TOO_MANY)),
+                        Some(name) => names.valid.push(name),
+                        None => names.strange += 1,
+                    }
+                }
+                Ok(names)
+            }
+        }
+
+        deserializer.deserialize_seq(List(PhantomData))
+    }
+}
+
+fn name_of(item: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let json = item.get();
+    match json.as_bytes().first() {
+        Some(b'{') => serde_json::from_str::<Named>(json).ok().map(|named| named.name),
+        _ => serde_json::from_str(json).ok(),
     }
 }
 
@@ -230,20 +301,16 @@ struct At {
 }
 
 impl At {
-    /// What `Link` says: distribution specification, "Content Discovery".
     fn next(&self, registry: &Registry, action: &str, response: &Response) -> Result<Option<Cursor>, Error> {
-        let Some(link) = next_link(response) else { return Ok(None) };
-        let url = response.url().join(&link).ok().filter(|url| url.origin() == response.url().origin());
-        let Some(url) = url.filter(|url| url.path() == response.url().path()) else {
-            return Err(registry
-                .failure(action, "the Link to the next page leads elsewhere")
-                .hint("a registry behind a proxy has to know its external URL")
-                .refused());
-        };
-        self.followed_by(registry, action, target_of(&url)).map(Some)
+        let next = registry.next_page(action, response)?;
+        next.map(|url| self.followed_by(registry, action, target_of(&url))).transpose()
     }
 
     fn followed_by(&self, registry: &Registry, action: &str, target: String) -> Result<Cursor, Error> {
+        if target.len() > MAX_TARGET {
+            let problem = format!("the Link to the next page has {} bytes, which is too long", target.len());
+            return Err(registry.failure(action, problem).refused());
+        }
         let position = Position::after(self.position.as_ref(), &self.current, target);
         let position = position.ok_or_else(|| registry.failure(action, "its pages lead in a circle").refused())?;
         if position.page > MAX_PAGES {
@@ -253,7 +320,7 @@ impl At {
     }
 }
 
-pub(super) fn next_link(response: &Response) -> Option<String> {
+fn next_link(response: &Response) -> Option<String> {
     response.headers().get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_of)
 }
 
@@ -293,6 +360,21 @@ mod tests {
         assert_eq!(next_of(r#"</a>; rel="prev""#), None);
         assert_eq!(next_of("nonsense"), None);
         assert_eq!(next_of("</a"), None);
+    }
+
+    #[test]
+    fn names_are_taken_and_everything_else_is_counted() {
+        let names = |json: &str| serde_json::from_str::<Names<Tag>>(json).map(|names| (names.valid.len(), names.strange));
+        assert_eq!(names(r#"["v1", "v\u0032", {"name": "v3", "x": [1]}]"#).unwrap(), (3, 0));
+        assert_eq!(
+            names(r#"["../x", "", 1, -1, 1e9, null, true, [["v1"]], {"x": "v1"}, {"name": 1}, "v1"]"#).unwrap(),
+            (1, 10)
+        );
+        assert_eq!(names(&format!(r#"["{}"]"#, "a".repeat(1 << 20))).unwrap(), (0, 1));
+        assert_eq!(names(&format!("[{}0]", "0,".repeat(1 << 20))).unwrap(), (0, (1 << 20) + 1));
+        assert!(names(r#"{"v1": 1}"#).is_err());
+        let many = format!(r#"[{}"a"]"#, r#""a","#.repeat(MAX_NAMES));
+        assert!(names(&many).unwrap_err().to_string().starts_with(TOO_MANY));
     }
 
     #[test]

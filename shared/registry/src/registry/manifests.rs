@@ -16,6 +16,8 @@ use crate::{
 };
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// How long a media type may be: RFC 6838, section 4.2, 127 characters on both sides of the slash.
+const MAX_MEDIA_TYPE: usize = 255;
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 /// What a registry answered to a manifest that it has stored.
@@ -114,8 +116,10 @@ impl Registry {
         manifest: &Manifest,
     ) -> Result<PutOutcome, Error> {
         let action = format!("PUT manifest {}", place(repository, reference));
-        let content_type = HeaderValue::from_str(&manifest.descriptor.media_type)
-            .map_err(|_| self.failure(&action, "its media type can't be sent in a header").refused())?;
+        let media_type = &manifest.descriptor.media_type;
+        let content_type = HeaderValue::from_str(media_type).ok().filter(|_| media_type.len() <= MAX_MEDIA_TYPE);
+        let content_type =
+            content_type.ok_or_else(|| self.failure(&action, "its media type can't be sent in a header").refused())?;
         let scope = Scope::Push(repository.clone());
         let call = Call::new(Method::PUT, &action, self.manifest_url(repository, reference), scope)
             .header(CONTENT_TYPE, content_type)

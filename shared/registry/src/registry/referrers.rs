@@ -1,6 +1,7 @@
 //! What refers to a manifest: by the referrers API, or by the tag that stands in for it.
 
 use std::{
+    collections::HashSet,
     sync::PoisonError,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use http::{HeaderValue, header::ACCEPT};
 use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE;
 use transship_model::{Digest, Reference, Repository};
 
-use super::{Registry, at, list::next_link, send::Call};
+use super::{Registry, at, send::Call};
 use crate::{
     auth::Scope,
     error::Error,
@@ -18,8 +19,9 @@ use crate::{
 
 /// How many pages of referrers are read.
 const MAX_PAGES: usize = 100;
+/// How many referrers a manifest may have: ten times as many as are copied with it.
+const MAX_REFERRERS: usize = 10_000;
 
-/// What is known about the API: 0 is nothing yet.
 /// For so long a registry is believed not to have the API: an answer may have been a proxy's, in the middle of an upgrade.
 const MISSING: Duration = Duration::from_secs(300);
 
@@ -44,10 +46,11 @@ impl Api {
 }
 
 impl Registry {
-    /// What refers to a manifest, by the referrers API or, where the registry has none, by the referrers tag.
+    /// What refers to a manifest, by the referrers API or, where the registry has none, by the referrers tag. Of the descriptors
+    /// media type, digest, size and artifact type are kept.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Refused`] if the pages lead in a circle or elsewhere, or there is no end of them; otherwise see [`Error`].
     pub async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         match self.referrers_by_api_alone(repository, subject).await? {
             Some(referrers) => Ok(referrers),
@@ -100,11 +103,16 @@ impl Registry {
         let action = format!("GET referrers of {}", at(repository, subject));
         let mut url = self.path(&format!("/v2/{repository}/referrers/{subject}"));
         let mut referrers = Vec::new();
-        for page in 0..MAX_PAGES {
-            // Not only the specification's 404: registries without the API answer whatever their router does with the path.
+        let mut seen = HashSet::new();
+        while seen.insert(url.clone()) {
+            if seen.len() > MAX_PAGES {
+                return Err(self.failure(action, format!("more than {MAX_PAGES} pages")).refused());
+            }
+            let is_first = seen.len() == 1;
             let call = Call::get(&action, url.clone(), Scope::Pull(repository.clone()))
                 .header(ACCEPT, HeaderValue::from_static(OCI_IMAGE_INDEX_MEDIA_TYPE))
-                .expecting(&[400, 404, 405, 406, 501]);
+                // Not only the specification's 404: registries without the API answer whatever their router does with the path.
+                .expecting(if is_first { &[400, 404, 405, 406, 501] } else { &[] });
             let response = self.send(&call).await?;
             if !response.status().is_success() {
                 // 404 may also mean that there is no such repository: that says nothing about the API.
@@ -113,12 +121,11 @@ impl Registry {
                 }
                 return Ok(None);
             }
-            let next = next_link(&response).and_then(|link| response.url().join(&link).ok());
-            let next = next.filter(|next| self.is_own(next) && *next != url);
+            let next = self.next_page(&action, &response)?;
             let body = self.read(&action, response, MAX_SIZE).await?;
             // A page for people, or a proxy's, is no index.
             let Ok(Parsed { content: Content::Index(found), .. }) = Parsed::read(&body) else {
-                if page == 0 {
+                if is_first {
                     self.learn_about_referrers(Api::MissingSince(Instant::now()));
                     return Ok(None);
                 }
@@ -126,12 +133,15 @@ impl Registry {
             };
             self.learn_about_referrers(Api::Present);
             referrers.extend(found);
+            if referrers.len() > MAX_REFERRERS {
+                return Err(self.failure(action, format!("more than {MAX_REFERRERS} referrers")).refused());
+            }
             match next {
                 Some(next) => url = next,
                 None => return Ok(Some(referrers)),
             }
         }
-        Err(self.failure(action, format!("more than {MAX_PAGES} pages")).refused())
+        Err(self.failure(action, "its pages lead in a circle").refused())
     }
 
     async fn knows_the_error(&self, action: &str, response: reqwest::Response) -> bool {

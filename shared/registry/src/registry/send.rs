@@ -34,6 +34,9 @@ const LONGEST_BUSY_PAUSE: Duration = Duration::from_secs(8);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
+/// How many logins are tried for one request: the one that worked before, the one that is asked for instead, a token for it
+/// that is at hand, a fresh one.
+const MAX_LOGINS: usize = 4;
 /// How much of an error's body is read.
 const MAX_ERROR: usize = 64 << 10;
 
@@ -114,10 +117,10 @@ impl Registry {
         }
     }
 
-    /// One try, which is up to three requests: without a login, with a stale token, with a fresh one.
+    /// One try, which mostly is up to three requests: without a login, with a stale token, with a fresh one.
     async fn attempt(&self, call: &Call) -> Result<Response, Error> {
         let mut authorization = self.authorization(&call.scope).await?;
-        loop {
+        for _ in 0..MAX_LOGINS {
             let response = self.follow(call, authorization.as_ref()).await?;
             if response.status() != StatusCode::UNAUTHORIZED || !self.is_own(response.url()) {
                 return self.judged(&call.action, response, call.expected).await;
@@ -126,6 +129,7 @@ impl Registry {
             let refusal = self.answer(&call.action, response).await;
             authorization = Some(self.0.auth.after_401(&headers, &call.scope, authorization, self, refusal).await?);
         }
+        Err(self.failure(&call.action, "the registry asks for one login after the other and takes none").refused())
     }
 
     /// What a request for this scope is to be sent with.
@@ -222,12 +226,17 @@ impl Registry {
 
     /// Lets an answer pass if it is a success or expected, and makes an error of it otherwise.
     pub(crate) async fn judged(&self, action: &str, response: Response, expected: &[u16]) -> Result<Response, Error> {
+        let signed = !self.is_own(response.url());
+        self.judged_as(action, response, expected, signed).await
+    }
+
+    /// The same, told whether it was a signed URL that was asked.
+    async fn judged_as(&self, action: &str, response: Response, expected: &[u16], signed: bool) -> Result<Response, Error> {
         let status = response.status();
         if status.is_success() || expected.contains(&status.as_u16()) {
             return Ok(response);
         }
         let after = wait_of(&response);
-        let own = self.is_own(response.url());
         let failure = self.answer(action, response).await;
         Err(match status.as_u16() {
             408 | 429 | 500 | 502..=504 => failure.retry(after),
@@ -235,7 +244,7 @@ impl Registry {
             509 | 520..=524 | 529 => failure.retry(after),
             401 => failure.hint(format!("check the credentials of {}", self.name())).refused(),
             // A signed URL that has expired on the way is answered so by object storage; the registry makes a new one.
-            403 if !own => failure.retry(None),
+            403 if signed => failure.retry(None),
             403 => failure.hint(format!("check what the credentials of {} may do", self.name())).refused(),
             _ => failure.refused(),
         })
@@ -245,12 +254,15 @@ impl Registry {
     pub(crate) async fn answer(&self, action: &str, mut response: Response) -> Failure {
         let status = response.status();
         let mut body = BytesMut::new();
-        while body.len() < MAX_ERROR {
-            match timeout(self.patience().stall, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR - body.len())]),
-                _ => break,
+        let read = async {
+            while body.len() < MAX_ERROR
+                && let Ok(Some(chunk)) = response.chunk().await
+            {
+                body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR - body.len())]);
             }
-        }
+        };
+        // What has come by then will do: nobody needs the words.
+        let _ = timeout(self.patience().stall, read).await;
         Failure::answer(self.name(), action, status, &body)
     }
 
@@ -284,7 +296,13 @@ impl Registry {
             }
             cause = error.source();
         }
+        // No header could be made of what the registry has given us, a token for one.
+        let unsendable = error.is_builder();
         let problem = network(error);
+        // As hyper words it.
+        if unsendable || problem.contains("message head is too large") {
+            return self.failure(action, problem).refused();
+        }
         // As rustls words what no second try mends.
         if problem.contains("invalid peer certificate") {
             return self
@@ -315,7 +333,7 @@ impl TokenService for Registry {
         loop {
             let sent = request(if post { client.post(realm.clone()) } else { client.get(realm.clone()) });
             let answered = match self.received(&action, sent, self.patience().stall).await {
-                Ok(response) => self.judged(&action, response, &[]).await,
+                Ok(response) => self.judged_as(&action, response, &[], false).await,
                 Err(error) => Err(error),
             };
             match answered {
@@ -409,15 +427,83 @@ mod tests {
 
     #[test]
     fn a_location_leads_to_https_or_stays_plain() {
-        let from = |from: &str, location| destination(&from.parse().unwrap(), location).map(String::from);
+        let from = |from: &str, location: &str| destination(&from.parse().unwrap(), location).map(String::from);
         assert_eq!(from("https://a/v2/x", "/v2/y?z").unwrap(), "https://a/v2/y?z");
         assert_eq!(from("https://a/v2/x", "https://b:1/y").unwrap(), "https://b:1/y");
         assert_eq!(from("http://a/v2/x", "https://b/").unwrap(), "https://b/");
         assert_eq!(from("http://a/v2/x", "http://b/").unwrap(), "http://b/");
         assert_eq!(from("https://a/v2/x", "http://a/y"), Err(Astray::Downgrade("http://a".into())));
-        assert_eq!(from("https://a/v2/x", "ftp://a/y"), Err(Astray::Scheme("ftp".into())));
+        for scheme in ["ftp", "file", "data", "javascript", "unix", "gopher"] {
+            assert_eq!(from("https://a/v2/x", &format!("{scheme}://a/y")), Err(Astray::Scheme(scheme.into())));
+        }
         assert_eq!(from("https://a/v2/x", "https://u:p@a/y"), Err(Astray::Credentials));
         assert_eq!(from("https://a/v2/x", "https://"), Err(Astray::NoUrl));
+    }
+
+    /// What a registry on the internet may not make us talk to, by address or by a name that stands for one.
+    #[tokio::test]
+    async fn a_public_registry_sends_us_to_public_addresses_only() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config = |endpoint: &str| crate::RegistryConfig {
+            name: "x".into(),
+            endpoint: endpoint.parse().unwrap(),
+            kind: transship_model::Kind::Oci,
+            credentials: crate::Login::Anonymous,
+            token_realm: None,
+            plain_http: true,
+        };
+        let http = crate::Http::new().unwrap();
+        let registry = |endpoint: &str| Registry::new(&http, config(endpoint)).unwrap();
+        let (public, private) = (registry("https://8.8.8.8"), registry("http://10.1.2.3"));
+        let reach = async |registry: &Registry, url: &str| {
+            let client = registry.client("GET x", &url.parse().unwrap()).await?;
+            let sent = timeout(Duration::from_millis(100), client.get(url).send()).await;
+            match sent {
+                Ok(Err(error)) if error.is_connect() => Err(registry.unreachable("GET x", error)),
+                _ => Ok(()),
+            }
+        };
+        for host in [
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "100.64.0.1",
+            "127.0.0.1",
+            "[::1]",
+            "[fc00::1]",
+            "[fd00::1]",
+            "[fe80::1]",
+            "169.254.1.1",
+        ]
+        .into_iter()
+        .chain([
+            "169.254.169.254",
+            "[fd00:ec2::254]",
+            "[::ffff:10.0.0.1]",
+            "[64:ff9b::a00:1]",
+            "0.0.0.0",
+            "0x7f.1",
+            "2130706433",
+            "localhost",
+        ]) {
+            let error = reach(&public, &format!("http://{host}:{port}/x")).await.unwrap_err();
+            assert!(
+                matches!(error, Error::Refused(_)) && error.to_string().contains("is a private, loopback or"),
+                "{host}: {error}"
+            );
+        }
+        for host in ["127.0.0.1", "localhost", "169.254.169.254"] {
+            let error = reach(&private, &format!("http://{host}:{port}/x")).await.unwrap_err();
+            assert!(matches!(error, Error::Refused(_)), "{host}: {error}");
+        }
+        // Nobody has come. Who may, does.
+        let came = || timeout(Duration::from_millis(100), listener.accept());
+        assert!(came().await.is_err());
+        let _ = reach(&registry("http://127.0.0.1:1"), &format!("http://localhost:{port}/x")).await;
+        assert!(came().await.is_ok());
+        assert!(private.client("GET x", &"http://10.9.9.9/x".parse().unwrap()).await.is_ok());
+        assert!(public.client("GET x", &"https://1.1.1.1/x".parse().unwrap()).await.is_ok());
     }
 
     #[test]

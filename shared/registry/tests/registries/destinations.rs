@@ -179,6 +179,38 @@ async fn acr_gets_chunks_with_a_length() {
     assert_eq!(refused(&proxy, &b, Kind::Acr, 25 * MIB).await, [0, 1, 0]);
 }
 
+/// As Azure's: a session whose chunk has broken is gone, and the answer is the one of a wrong upload.
+#[tokio::test(flavor = "multi_thread")]
+async fn acr_forgets_a_broken_session_and_gets_another_in_the_same_way() {
+    for kind in [Kind::Acr, Kind::Oci] {
+        let (a, b) = (Distribution::start(), Distribution::start());
+        let (patches, gone) = (AtomicUsize::new(0), Mutex::<Option<String>>::default());
+        let proxy = Peculiar::with(&b.url, move |seen| match (seen.method.as_str(), seen.length) {
+            // The registry behind has not forgotten it.
+            ("DELETE", _) => Deed::Pass,
+            _ if gone.lock().unwrap().as_deref() == Some(seen.session()) => refuse(404, "BLOB_UPLOAD_INVALID"),
+            ("PATCH", None) => refuse(411, "SIZE_INVALID"),
+            (_, Some(length)) if length > 20_000_000 => refuse(413, "SIZE_INVALID"),
+            ("PATCH", _) if patches.fetch_add(1, Ordering::SeqCst) == 1 => {
+                *gone.lock().unwrap() = Some(seen.session().to_owned());
+                Deed::Break(1_000_000)
+            }
+            _ => Deed::Pass,
+        })
+        .await;
+        let http = Http::new().unwrap();
+        let (source, target) = (endpoint("source", &a.url, "app"), target(&http, &proxy.url, kind));
+        carry(&source, &target, &b, "v1", &much(1, 21 * MIB)).await;
+        let chunks: Vec<_> = proxy.seen().into_iter().filter(|seen| seen.is("PATCH", UPLOADS) && seen.status < 300).collect();
+        assert!(chunks.iter().all(|seen| seen.length.is_some_and(|length| length <= 8 << 20)), "{kind}: {chunks:?}");
+        // What went wrong once was not the way in which it was sent.
+        proxy.forget();
+        carry(&source, &target, &b, "v2", &much(2, 21 * MIB)).await;
+        assert!(proxy.refusals().is_empty(), "{kind}: {:?}", proxy.refusals());
+        assert_eq!(proxy.count("PATCH", UPLOADS), 3, "{kind}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_least_chunk_is_honoured() {
     let b = Distribution::start();
@@ -203,42 +235,53 @@ async fn a_least_chunk_is_honoured() {
     assert_eq!(refused(&proxy, &b, Kind::Ghcr, 20 * MIB).await[0], 0);
 }
 
+/// Copies one layer after the other from one repository of a registry to another, and gives how many blobs were copied and
+/// mounted, and how many mounts were asked for, with each.
+async fn carry_within(proxy: &Peculiar, kind: Kind) -> Vec<(u32, u32, usize)> {
+    let registry = registry_with(&proxy.url, |config| (config.kind, config.credentials) = (kind, password()));
+    let (source, target) = (Endpoint::new(&registry, repo("team/app")), Endpoint::new(&registry, repo("mirror/app")));
+    let mut carried = Vec::new();
+    for seed in 1..=4 {
+        let (tag, config) = (format!("v{seed}"), format!(r#"{{"seed":{seed}}}"#));
+        push(&source, Some(&tag), (OCI_CONFIG, config.as_bytes()), &[(OCI_LAYER, &much(seed, MIB))], json!({})).await;
+        proxy.forget();
+        let by = reference(&tag);
+        let outcome = Copier::default().copy(&source, &by, &target, &by, OPTIONS, &()).await.unwrap();
+        let Outcome::Copied { moved, .. } = outcome else { panic!("{outcome:?}") };
+        carried.push((moved.blobs_copied, moved.blobs_mounted, proxy.count("POST", "mount=")));
+    }
+    carried
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mount_that_harbor_answers_with_401_becomes_an_upload() {
-    let b = Distribution::start();
-    let proxy = Peculiar::with(&b.url, |seen| match seen.target.contains("mount=") {
-        true => Deed::Answer(answer(401, &[("www-authenticate", "Basic realm=harbor")], "")),
-        false if seen.target.starts_with("/api/v2.0/projects") => Deed::Answer(answer(200, &[], "")),
-        false => Deed::Pass,
-    })
-    .await;
-    let harbor = registry_with(&proxy.url, |config| (config.kind, config.credentials) = (Kind::Harbor, password()));
-    let (source, target) = (Endpoint::new(&harbor, repo("team/app")), Endpoint::new(&harbor, repo("mirror/app")));
-    push_layer(&source, "v1", &much(1, MIB)).await;
-    let by = reference("v1");
-    let Outcome::Copied { moved, .. } = Copier::default().copy(&source, &by, &target, &by, OPTIONS, &()).await.unwrap() else {
-        panic!("not copied")
-    };
-    assert_eq!((moved.blobs_copied, moved.blobs_mounted), (2, 0));
-    assert!(proxy.refusals().iter().any(|seen| seen.target.contains("mount=")));
+async fn a_mount_that_harbor_answers_with_401_becomes_an_upload_and_is_soon_asked_for_no_more() {
+    for kind in [Kind::Harbor, Kind::Oci] {
+        let b = Distribution::start();
+        let proxy = Peculiar::with(&b.url, |seen| match seen.target.contains("mount=") {
+            true => Deed::Answer(answer(401, &[("www-authenticate", "Basic realm=harbor")], "")),
+            false if seen.target.starts_with("/api/v2.0/projects") => Deed::Answer(answer(200, &[], "")),
+            false => Deed::Pass,
+        })
+        .await;
+        let carried = carry_within(&proxy, kind).await;
+        assert!(carried.iter().all(|(copied, mounted, _)| (*copied, *mounted) == (2, 0)), "{kind}: {carried:?}");
+        assert!(carried[0].2 >= 2 && carried[3].2 == 0, "{kind}: {carried:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quay_is_always_told_where_to_mount_from() {
-    let b = Distribution::start();
-    let proxy = Peculiar::with(&b.url, |seen| match seen.target.contains("mount=") && !seen.target.contains("from=") {
-        true => refuse(400, "NAME_INVALID"),
-        false => Deed::Pass,
-    })
-    .await;
-    let quay = registry_with(&proxy.url, |config| config.kind = Kind::Quay);
-    let (source, target) = (Endpoint::new(&quay, repo("team/app")), Endpoint::new(&quay, repo("mirror/app")));
-    push_layer(&source, "v1", &much(1, MIB)).await;
-    let by = reference("v1");
-    let Outcome::Copied { moved, .. } = Copier::default().copy(&source, &by, &target, &by, OPTIONS, &()).await.unwrap() else {
-        panic!("not copied")
-    };
-    assert_eq!((moved.blobs_mounted, proxy.refusals().len()), (2, 0));
+    for kind in [Kind::Quay, Kind::Oci] {
+        let b = Distribution::start();
+        let proxy =
+            Peculiar::with(&b.url, |seen| match seen.target.contains("mount=") && !seen.target.contains("from=team%2Fapp") {
+                true => refuse(400, "NAME_INVALID"),
+                false => Deed::Pass,
+            })
+            .await;
+        assert_eq!(carry_within(&proxy, kind).await, [(0, 2, 2); 4], "{kind}");
+        assert!(proxy.refusals().is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,11 @@ impl Distribution {
         Self::with("auth:\n  htpasswd:\n    realm: test\n    path: htpasswd\n")
     }
 
+    /// That takes manifests whose layers have `urls`: without this setting it takes none.
+    pub(crate) fn with_foreign_layers() -> Self {
+        Self::with("validation:\n  manifests:\n    urls:\n      allow:\n        - .*\n")
+    }
+
     fn with(settings: &str) -> Self {
         let storage = tempfile::tempdir().unwrap();
         // The port may be taken between finding and using it: try again.
@@ -112,6 +117,7 @@ pub(crate) struct Asked {
     pub(crate) target: String,
     pub(crate) authorization: Option<String>,
     pub(crate) range: Option<String>,
+    pub(crate) cookie: Option<String>,
 }
 
 impl Fake {
@@ -174,6 +180,7 @@ impl From<&Request> for Asked {
             target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
             authorization: header("authorization"),
             range: header("range"),
+            cookie: header("cookie"),
         }
     }
 }

@@ -1,6 +1,12 @@
 //! Servers that lie, never end, lead in circles, or send us elsewhere. Whatever they do, nothing gets tagged.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -38,7 +44,10 @@ fn chunked(bytes: Vec<u8>) -> Response {
 
 /// Copies to a real registry, which must be left without a tag, and gives the error.
 async fn refused_copy(source: &Endpoint) -> Error {
-    let b = Distribution::start();
+    refused_by(source, &Distribution::start()).await
+}
+
+async fn refused_by(source: &Endpoint, b: &Distribution) -> Error {
     let target = endpoint("target", &b.url, "app");
     let (tag, progress) = (reference("v1"), Counter::default());
     let copier = Copier::default();
@@ -80,12 +89,183 @@ async fn a_layer_that_is_too_long_too_short_or_endless_is_refused() {
     assert!(refused_copy(&source).await.to_string().contains("more than the 100000 bytes"));
     let (_fake, source) = source_with(100_000, move |content| chunked(shorter(content))).await;
     assert!(refused_copy(&source).await.to_string().contains("it ends after 90000 bytes"));
-    let (_fake, source) = source_with(100_000, |_| {
-        let endless = stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[0; 8192])));
+    let served = Arc::<AtomicU64>::default();
+    let count = served.clone();
+    let (fake, source) = source_with(100_000, move |_| {
+        let count = count.clone();
+        let endless = stream::repeat_with(move || {
+            count.fetch_add(8192, Ordering::SeqCst);
+            Ok::<_, std::io::Error>(Bytes::from_static(&[0; 8192]))
+        });
         answer(200, &[], Body::from_stream(endless))
     })
     .await;
     assert!(refused_copy(&source).await.to_string().contains("more than the 100000 bytes"));
+    // Twice, and what sockets hold.
+    let layer = Digest::of(&noise(1, 100_000));
+    assert_eq!(fake.count("GET", layer.as_str()), 2);
+    assert!(served.load(Ordering::SeqCst) < 32 << 20, "{served:?}");
+}
+
+/// A source with one image, whose layer has a descriptor that is not true.
+async fn source_of(layer: Value, content: impl Fn() -> Response + Clone + Send + Sync + 'static) -> (Fake, Endpoint) {
+    let name = layer["digest"].as_str().unwrap().to_owned();
+    let image = manifest(OCI_MANIFEST, json!({"config": descriptor(OCI_CONFIG, b"{}"), "layers": [layer]}));
+    let fake = Fake::start(move |asked, _| match asked.target.as_str() {
+        "/v2/app/manifests/v1" => answer(200, &[("content-type", OCI_MANIFEST)], image.bytes.clone()),
+        target if target.ends_with(&name) => content(),
+        target if target.contains("/blobs/") => answer(200, &[], "{}"),
+        _ => answer(404, &[], ""),
+    })
+    .await;
+    let source = endpoint("source", &fake.url, "app");
+    (fake, source)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_size_that_is_not_the_layer_s_is_refused_and_the_source_is_named() {
+    let b = Distribution::start();
+    let content = noise(1, 1000);
+    let digest = Digest::of(&content);
+    for (size, plain, in_chunks) in [
+        (1_u64 << 43, "it has 1000 bytes, and its descriptor says 8796093022208", "it ends after 1000 bytes"),
+        (999, "it has 1000 bytes, and its descriptor says 999", "it has more than the 999 bytes"),
+        (0, "it has 1000 bytes, and its descriptor says 0", "it has more than the 0 bytes"),
+    ] {
+        let layer = json!({"mediaType": OCI_LAYER, "digest": digest, "size": size});
+        for (chunks, problem) in [(false, plain), (true, in_chunks)] {
+            let content = content.clone();
+            let serve = move || if chunks { chunked(content.clone()) } else { answer(200, &[], content.clone()) };
+            let (_fake, source) = source_of(layer.clone(), serve).await;
+            let error = refused_by(&source, &b).await.to_string();
+            assert!(error.starts_with("source: GET blob app@") && error.contains(problem), "{error}");
+        }
+    }
+    // Nothing is not what this digest is of.
+    let (_fake, source) =
+        source_of(json!({"mediaType": OCI_LAYER, "digest": digest, "size": 0}), || answer(200, &[], "")).await;
+    let error = refused_by(&source, &b).await.to_string();
+    assert_eq!(error, format!("source: GET blob app@{digest}: its content has another digest"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_manifest_is_refused_by_tag_and_below_an_index() {
+    let b = Distribution::start();
+    let (config, digest) = (descriptor(OCI_CONFIG, b"{}"), Digest::of(b"x"));
+    let layer = |size: &str| {
+        format!(r#"{{"config":{config},"layers":[{{"mediaType":"{OCI_LAYER}","digest":"{digest}","size":{size}}}]}}"#)
+    };
+    for (body, problem) in [
+        (String::new(), "EOF"),
+        ("<html>".into(), "expected value"),
+        ("{}".into(), "neither an index nor an image"),
+        ("[".repeat(100_000), "not a manifest"),
+        (format!(r#"{{"config":{config},"layers":[],"manifests":[]}}"#), "both an index and an image"),
+        (r#"{"schemaVersion":2,"layers":[]}"#.into(), "without a config"),
+        (format!(r#"{{"config":{config},"config":{config}}}"#), "duplicate field"),
+        (format!(r#"{{"config":{config},"layers":{{}}}}"#), "invalid type"),
+        (format!(r#"{{"config":"{}"}}"#, "a".repeat(1 << 20)), "invalid type: string"),
+        (layer("-1"), "-1"),
+        (layer("9223372036854775808"), "not plausible"),
+        (layer("1").replace("sha256:", "md5:"), "digest"),
+        (layer("1").replace(digest.hex(), "../../../../x"), "digest"),
+    ] {
+        for below in [false, true] {
+            let wrong = Manifest::new(OCI_MANIFEST, body.clone());
+            let index = manifest(OCI_INDEX, json!({"manifests": [as_value(&wrong.descriptor)]}));
+            let fake = Fake::start(move |asked, _| match asked.target.as_str() {
+                "/v2/app/manifests/v1" if below => answer(200, &[("content-type", OCI_INDEX)], index.bytes.clone()),
+                target if target.contains("/manifests/sha256:") || target.ends_with("/v1") => {
+                    answer(200, &[("content-type", OCI_MANIFEST)], wrong.bytes.clone())
+                }
+                _ => answer(404, &[], ""),
+            })
+            .await;
+            let error = refused_by(&endpoint("source", &fake.url, "app"), &b).await.to_string();
+            assert!(
+                error.starts_with("source: reading app") && error.contains(problem) && error.len() < 1000,
+                "{body:.80}: {error}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_verified_whatever_the_registry_says_of_it() {
+    let b = Distribution::start();
+    let image = manifest(OCI_MANIFEST, json!({"config": descriptor(OCI_CONFIG, b"{}"), "layers": []}));
+    let other = Digest::of(b"other");
+    let index =
+        manifest(OCI_INDEX, json!({"manifests": [{"mediaType": OCI_MANIFEST, "digest": other, "size": image.bytes.len()}]}));
+    for (tag, below) in
+        [(Some(Digest::of(b"a lie")), None), (None, None), (None, Some(other.clone())), (None, Some(Digest::of(&image.bytes)))]
+    {
+        let (image, index) = (image.bytes.clone(), index.bytes.clone());
+        let lie = tag.is_some();
+        let fake = Fake::start(move |asked, _| {
+            let with = |claim: &Option<Digest>, media_type, body: &Bytes| {
+                let headers =
+                    [("content-type", media_type), ("docker-content-digest", claim.as_ref().map_or("", Digest::as_str))];
+                answer(200, &headers[..if claim.is_some() { 2 } else { 1 }], body.clone())
+            };
+            match asked.target.as_str() {
+                "/v2/app/manifests/v1" => with(&tag, OCI_INDEX, &index),
+                target if target.contains("/manifests/sha256:") => with(&below, OCI_MANIFEST, &image),
+                _ => answer(404, &[], ""),
+            }
+        })
+        .await;
+        let error = refused_by(&endpoint("source", &fake.url, "app"), &b).await.to_string();
+        let place = if lie { "app:v1".to_owned() } else { format!("app@{other}") };
+        assert!(error.starts_with(&format!("source: GET manifest {place}: its content has not the digest")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_index_of_too_much_nothing_is_moved() {
+    let b = Distribution::start();
+    let listed = |count: usize, seed: usize| {
+        let one = |n: usize| {
+            format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{}","size":1}}"#, Digest::of(format!("{seed} {n}").as_bytes()))
+        };
+        (0..count).map(one).collect::<Vec<_>>().join(",")
+    };
+    let index = |count: usize| Manifest::new(OCI_INDEX, format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, listed(count, 0)));
+    for (index, problem) in
+        [(index(100_000), "the answer has more than 4194304 bytes"), (index(25_000), "more than 2000 manifests")]
+    {
+        let fake = Fake::start(move |asked, _| match asked.target.as_str() {
+            "/v2/app/manifests/v1" => answer(200, &[("content-type", OCI_INDEX)], index.bytes.clone()),
+            _ => answer(404, &[], ""),
+        })
+        .await;
+        let error = refused_by(&endpoint("source", &fake.url, "app"), &b).await;
+        assert!(error.to_string().contains(problem), "{error}");
+        assert!(fake.asked().len() < 5);
+    }
+    let config = descriptor(OCI_CONFIG, b"{}");
+    let images: Vec<Manifest> = (1..=5)
+        .map(|seed| {
+            Manifest::new(
+                OCI_MANIFEST,
+                format!(r#"{{"config":{config},"layers":[{}]}}"#, listed(22_000, seed).replace(OCI_MANIFEST, "")),
+            )
+        })
+        .collect();
+    let index =
+        manifest(OCI_INDEX, json!({"manifests": images.iter().map(|image| as_value(&image.descriptor)).collect::<Vec<_>>()}));
+    let fake = Fake::start(move |asked, _| {
+        let image = images.iter().find(|image| asked.target.ends_with(image.descriptor.digest.as_str()));
+        match (image, asked.target.as_str()) {
+            (Some(image), _) => answer(200, &[("content-type", OCI_MANIFEST)], image.bytes.clone()),
+            (None, "/v2/app/manifests/v1") => answer(200, &[("content-type", OCI_INDEX)], index.bytes.clone()),
+            _ => answer(404, &[], ""),
+        }
+    })
+    .await;
+    let error = refused_by(&endpoint("source", &fake.url, "app"), &b).await;
+    assert!(error.to_string().contains("more than 100000 blobs"), "{error}");
+    assert_eq!(fake.count("GET", "/blobs/"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

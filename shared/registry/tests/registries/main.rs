@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 mod all_tags;
+mod answers;
 mod client;
 mod copying;
 mod destinations;
+mod exact;
 mod fixture;
 mod hostile;
 mod limits;
