@@ -87,8 +87,10 @@ impl Copier {
                 return Err(source.failure("reading", &Reference::Digest(subject.clone()), problem).refused());
             }
             let mut next = Vec::new();
-            let mut looks = stream::iter(level).map(|subject| look(source, subject)).buffer_unordered(AT_ONCE);
-            while let Some(found) = looks.try_next().await? {
+            // All looks before anything is brought. One that nobody polled meanwhile would keep its place among the requests that
+            // the source is asked at a time, and what is brought might wait for that place.
+            let looks = stream::iter(level).map(|subject| look(source, subject)).buffer_unordered(AT_ONCE);
+            for found in looks.try_collect::<Vec<Found>>().await? {
                 next.extend(found.referrers.iter().map(|r| Subject { digest: r.digest.clone(), cosign: false }));
                 for attempt in [
                     self.bring_referrers(source, target, &found, &mut attached, progress).await,
@@ -102,7 +104,6 @@ impl Copier {
                     }
                 }
             }
-            drop(looks);
             level = next;
         }
         match failed {
