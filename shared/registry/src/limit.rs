@@ -18,7 +18,7 @@ use tokio::{
 /// The most requests at a time. More gain nothing over one connection each, and few registries would bear them.
 const MOST_AT_ONCE: f64 = 64.0;
 /// The least a second: slower than that, `Retry-After` is the way to say so.
-const LEAST_A_SECOND: f64 = 1.0;
+const LEAST_A_SECOND: f64 = 4.0;
 /// So many a second are as good as no limit.
 const MOST_A_SECOND: f64 = 500.0;
 /// What each success adds to the requests a second: a tenth more each second while as much is sent as may be.

@@ -91,6 +91,8 @@ impl Copier {
                 let problem = format!("more than {MANY} digests to look for referrers of");
                 return Err(source.failure("reading", &Reference::Digest(subject.clone()), problem).refused());
             }
+            // Collected before anything else is asked for: a look that nobody polled would keep its place among the requests that the
+            // source is asked at a time, and what is brought might wait for that place.
             let looks = stream::iter(level).map(|subject| look(way, subject)).buffered(AT_ONCE);
             let found: Vec<Found> = looks.try_collect().await?;
             let referrers = found.iter().flat_map(|found| &found.referrers);

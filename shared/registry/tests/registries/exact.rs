@@ -258,12 +258,14 @@ async fn a_manifest_of_one_byte_more_is_refused_by_tag_in_an_index_and_as_a_refe
     let large = of_size(LIMIT + 1, json!({"subject": as_value(&image.descriptor)}));
     let listing = manifest(OCI_INDEX, json!({"manifests": [as_value(&large.descriptor)]}));
     let (name, digest) = (image.descriptor.digest.clone(), large.descriptor.digest.clone());
+    let nothing = manifest(OCI_INDEX, json!({"manifests": []}));
     let source = Fake::start(move |asked, _| {
         let found = match asked.target.strip_prefix("/v2/team/app/").unwrap() {
             "manifests/large" => &large,
             "manifests/index" => &listing,
             "manifests/v1" => &image,
             path if path.starts_with("referrers/") && path.ends_with(name.as_str()) => &listing,
+            path if path.starts_with("referrers/") => &nothing,
             path if path.starts_with("manifests/") && path.ends_with(large.descriptor.digest.as_str()) => &large,
             path if path.starts_with("manifests/") && path.ends_with(name.as_str()) => &image,
             path if path.starts_with("blobs/") => return answer(200, &[], "{}"),

@@ -241,3 +241,33 @@ async fn what_ends_real_work_may_be_answered_late() {
         assert_eq!((world.before_b.count("POST", UPLOADS), world.before_b.count("PUT", UPLOADS)), (2, 2));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_asked_less_does_not_wait_for_what_waits_for_it() {
+    let (a, b) = (Distribution::start(), Distribution::start());
+    let source = endpoint("a", &a.url, "app");
+    let (index, children) = push_index(&source, "v1", &[1, 2]).await;
+    let signature = index.descriptor.digest.as_tag(".sig");
+    push_image(&source, Some(signature.as_str()), 3).await;
+    // Of the looks for what refers to the index and its children, one is told that it is too much, the index's is answered soon,
+    // and all others later.
+    let root = index.descriptor.digest.hex().to_owned();
+    let busy = children[0].descriptor.digest.as_tag(".att").to_string();
+    let is_busy = AtomicBool::new(true);
+    let proxy = Proxy::start(&a.url, move |request| {
+        if !request.path.contains("sha256-") {
+            return Action::Pass;
+        }
+        if request.path.ends_with(&busy) && is_busy.swap(false, Ordering::SeqCst) {
+            return Action::status(429, &[], "");
+        }
+        Action::Delay(Duration::from_millis(if request.path.contains(&root) { 300 } else { 2000 }))
+    })
+    .await;
+    let (source, target, tag) = (endpoint("a", proxy.url(), "app"), endpoint("b", &b.url, "app"), reference("v1"));
+    let (copier, options) = (Copier::default(), Options { overwrite: true, referrers: true });
+    let copy = copier.copy(&source, &tag, &target, &tag, options, &());
+    tokio::time::timeout(Duration::from_secs(60), copy).await.expect("it ends").unwrap();
+    let there = registry("b", &b.url).get_manifest(&repo("app"), &transship_model::Reference::Tag(signature)).await.unwrap();
+    assert!(there.is_some());
+}

@@ -222,7 +222,7 @@ async fn of_a_killed_process_s_upload_less_than_a_chunk_is_sent_again() {
 /// `TRANSSHIP_LARGE_MIB=1024` makes it a gibibyte.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_large_upload_that_is_reset_and_killed_less_than_a_chunk_is_sent_again_each_time() {
-    let mebibytes = std::env::var("TRANSSHIP_LARGE_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(256);
+    let mebibytes = std::env::var("TRANSSHIP_LARGE_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(128);
     let layer = Bytes::from(much(1, mebibytes * MIB));
     let (fake, source) = source_with_pauses(layer.clone(), Duration::ZERO).await;
     let (b, kept) = (Distribution::start(), Kept::default());
@@ -332,7 +332,7 @@ async fn a_chunk_that_was_taken_and_is_not_known_to_be_is_all_that_is_sent_again
         assert_eq!(uploaded(&ecr), (40 + 8) << 20);
         assert_eq!(
             ecr.count("POST", UPLOADS),
-            3,
+            2 + usize::from(is_killed),
             "one session for each of the two blobs, and one look at the config that is there"
         );
     }
