@@ -23,6 +23,9 @@ const MIB: usize = 1 << 20;
 pub(crate) const CHUNK: usize = 8 * MIB;
 /// What fits GHCR, which answers 416 to more.
 const SMALL_CHUNK: usize = 4 * MIB;
+/// What is streamed with the request that ends its upload, where a registry takes streams: a request less, and distribution does not store
+/// the digest's state and read it again. More than this is worth being gone on with when it breaks; ACR takes 20 MB at once.
+const IN_ONE: u64 = 16 << 20;
 /// The greatest chunk that is kept in memory because a registry asks for chunks of some size at least.
 const MAX_CHUNK: usize = 16 * MIB;
 /// The first streamed `PATCH` ends after so many bytes, and none that follows is shorter.
@@ -81,7 +84,7 @@ impl Strategy {
     /// The greatest blob that goes with the `PUT`.
     pub(crate) fn in_one(self) -> u64 {
         match self {
-            Self::Stream => SMALL_CHUNK as u64,
+            Self::Stream => IN_ONE,
             // A chunk would be the whole blob.
             Self::Chunks(size) => size as u64,
             Self::Whole => u64::MAX,
