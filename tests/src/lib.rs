@@ -31,6 +31,7 @@ mod proxy;
 mod registry;
 mod sink;
 mod skopeo;
+mod tls;
 mod transship;
 mod wait;
 
@@ -42,5 +43,6 @@ pub use install::program;
 pub use proxy::{Action, Exchange, Gate, Proxy, Request};
 pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
 pub use sink::{Delivery, Sink};
+pub use tls::{Authority, Certificate, TlsFront};
 pub use transship::{HOOK_SECRET, Transship, binary, config, instance, rule};
 pub use wait::{free_port, wait_until};

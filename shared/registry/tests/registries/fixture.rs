@@ -193,6 +193,7 @@ pub(crate) fn config(name: &str, url: &str) -> RegistryConfig {
         kind: Kind::Distribution,
         credentials: Login::Anonymous,
         token_realm: None,
+        ca: None,
         plain_http: false,
     }
 }

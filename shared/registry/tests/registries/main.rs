@@ -5,6 +5,7 @@
 mod client;
 mod copying;
 mod destinations;
+mod ecr;
 mod fixture;
 mod hostile;
 mod limits;
@@ -12,3 +13,5 @@ mod login;
 mod peculiar;
 mod resuming;
 mod stopping;
+mod tls;
+mod tokens;
