@@ -11,6 +11,7 @@ use std::{
 };
 
 use transship_model::{Credentials, Instance, InstanceName, Rule, RuleName, SecretRef, WebhookAuth};
+use transship_registry::Ecr;
 
 use self::yaml::{Node, Notes};
 
@@ -204,19 +205,30 @@ fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes:
     rules
 }
 
-/// What is wrong with the secrets that a configuration names: variables that are not set, files that can't be read. They are
-/// not needed to check a file, so this is asked for when the program starts.
-pub(crate) fn missing_secrets(config: &Config) -> Vec<String> {
+/// What a configuration needs around it and does not find: variables that are not set, files that can't be read. A file may be
+/// checked where they are not, so this is asked for when the program starts.
+pub(crate) fn missing(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
     for instance in &config.instances {
         let password = match &instance.credentials {
             Credentials::Password { password, .. } => Some(("credentials.password", password)),
-            Credentials::Anonymous | Credentials::DockerConfig => None,
+            Credentials::RefreshToken(token) => Some(("credentials.refresh_token", token)),
+            Credentials::Anonymous | Credentials::DockerConfig | Credentials::Ecr { .. } => None,
         };
         let webhook = match &instance.webhook {
             WebhookAuth::Secret(secret) => Some(("webhook_secret", secret)),
             WebhookAuth::Closed | WebhookAuth::Open => None,
         };
+        if matches!(instance.credentials, Credentials::Ecr { .. })
+            && Ecr::region_of(&instance.endpoint).is_none()
+            && !has_region()
+        {
+            missing.push(format!(
+                "instance '{}': credentials: the host of its endpoint names no region of AWS: set the environment variable \
+                 AWS_REGION, or use an endpoint like https://123456789012.dkr.ecr.eu-central-1.amazonaws.com",
+                instance.name
+            ));
+        }
         for (key, secret) in password.into_iter().chain(webhook) {
             if let Err(problem) = present(secret) {
                 missing.push(format!("instance '{}': {key}: {problem}", instance.name));
@@ -224,6 +236,11 @@ pub(crate) fn missing_secrets(config: &Config) -> Vec<String> {
         }
     }
     missing
+}
+
+/// Whether the environment names a region of AWS, as its SDK looks for one.
+fn has_region() -> bool {
+    ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().any(|name| std::env::var(name).is_ok_and(|region| !region.is_empty()))
 }
 
 /// Looks whether there is a secret, without reading a file: what is read from a pipe is gone.

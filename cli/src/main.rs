@@ -105,10 +105,19 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// How much AWS's SDK says at most.
+const SDK_LIMIT: &[&str] = &["aws_config=info", "aws_runtime=info", "aws_sigv4=info", "aws_smithy_runtime=info"];
+
 fn start_log(format: LogFormat, command: &Command) {
     // Commands that people wait for say what they have to say themselves.
     let default = if matches!(command, Command::Serve(_)) { "info" } else { "error" };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TRANSSHIP_LOG").unwrap_or_else(|_| default.into());
+    let mut filter = tracing_subscriber::EnvFilter::try_from_env("TRANSSHIP_LOG").unwrap_or_else(|_| default.into());
+    if filter.max_level_hint() == Some(tracing::level_filters::LevelFilter::TRACE) {
+        // At that level AWS's SDK writes down whole answers, passwords and all.
+        for limit in SDK_LIMIT.iter().filter_map(|limit| limit.parse().ok()) {
+            filter = filter.add_directive(limit);
+        }
+    }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

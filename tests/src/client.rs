@@ -90,6 +90,17 @@ impl Client {
         Self { url: url.into().trim_end_matches('/').to_owned(), login: None, http }
     }
 
+    /// The same client, that trusts an authority (PEM) and no other.
+    ///
+    /// # Panics
+    /// If that is no certificate.
+    #[must_use]
+    pub fn trusting(mut self, authority: &str) -> Self {
+        let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("a certificate");
+        self.http = reqwest::Client::builder().no_proxy().tls_certs_only([authority]).build().expect("an HTTP client");
+        self
+    }
+
     /// The same client, that logs in.
     #[must_use]
     pub fn with_login(mut self, user: &str, password: &str) -> Self {

@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{At, Bulk, Client, free_port, install};
+use crate::{At, Bulk, Certificate, Client, free_port, install};
 
 /// A user that a registry can be told to know; the hash is fixed, so that no tool has to make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub struct Builder {
     host: Option<String>,
     relative: bool,
     login: Option<Login>,
+    tls: Option<(Certificate, String)>,
     endpoints: Vec<(String, Vec<(String, String)>)>,
     bulk: Vec<Bulk>,
 }
@@ -79,6 +80,13 @@ impl Builder {
         self
     }
 
+    /// Speaks TLS with this certificate; `authority` (PEM) is who has signed it.
+    #[must_use]
+    pub fn tls(mut self, certificate: Certificate, authority: &str) -> Self {
+        self.tls = Some((certificate, authority.into()));
+        self
+    }
+
     /// Sends notifications to `url` with these headers: pushes, pulls and mounts, as a registry does that nobody has tuned.
     #[must_use]
     pub fn notify(mut self, url: impl Into<String>, headers: &[(&str, &str)]) -> Self {
@@ -105,7 +113,13 @@ impl Builder {
             fs::write(dir.path().join("htpasswd"), format!("{}:{}\n", login.user, login.bcrypt)).expect("the htpasswd file");
         }
         fs::write(dir.path().join("config.yml"), self.config(dir.path(), port)).expect("the registry's configuration");
-        let mut client = Client::new(format!("http://127.0.0.1:{port}"));
+        let mut client = match &self.tls {
+            Some((certificate, authority)) => {
+                certificate.write(dir.path());
+                Client::new(format!("https://127.0.0.1:{port}")).trusting(authority)
+            }
+            None => Client::new(format!("http://127.0.0.1:{port}")),
+        };
         if let Some(login) = self.login {
             client = client.with_login(login.user, login.password);
         }
@@ -125,6 +139,10 @@ impl Builder {
             self.relative
         );
         let mut add = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("writing to text");
+        if self.tls.is_some() {
+            let (certificate, key) = (dir.join("tls.pem"), dir.join("tls.key"));
+            add(format_args!("  tls: {{certificate: {certificate:?}, key: {key:?}}}\n"));
+        }
         if let Some(host) = &self.host {
             add(format_args!("  host: {host:?}\n"));
         }
@@ -209,14 +227,14 @@ impl DockerRegistry {
         command.env("GOGC", "800");
         command.stdout(log.try_clone().expect("a handle")).stderr(log);
         let process = self.process.insert(command.spawn().expect("docker-registry starts"));
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        let url = format!("{}/v2/", self.client.url());
         for _ in 0..400 {
             if let Some(status) = process.try_wait().expect("the registry's state") {
                 panic!("docker-registry on port {} ended with {status}:\n{}", self.port, self.log());
             }
-            if http.get(&url).send().await.is_ok() {
-                return;
+            // With a certificate that the fixture's own client does not trust it answers all the same.
+            match self.client.request(reqwest::Method::GET, "/v2/").send().await {
+                Err(error) if !format!("{error:?}").contains("InvalidCertificate") => {}
+                _ => return,
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }

@@ -17,7 +17,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         let config::Mistake { line, column, message } = warning;
         eprintln!("{}:{line}:{column}: warning: {message}", arguments.config.display());
     }
-    for missing in config::missing_secrets(&config) {
+    for missing in config::missing(&config) {
         eprintln!("{}: warning: {missing}", arguments.config.display());
     }
     let (instances, rules) = (config.instances.len() as u64, config.rules.len() as u64);

@@ -259,6 +259,7 @@ fn endpoint(http: &Http, text: &str) -> anyhow::Result<(Endpoint, Reference)> {
         kind: Kind::Oci,
         credentials: Login::DockerConfig,
         token_realm: None,
+        ca: None,
         plain_http,
     };
     Ok((Endpoint::new(&Registry::new(http, config)?, repository), reference))

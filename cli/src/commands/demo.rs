@@ -122,6 +122,7 @@ fn instance(name: &str, url: &str, region: &str) -> anyhow::Result<Instance> {
         // The demo listens on loopback, for seconds.
         webhook: WebhookAuth::Open,
         token_realm: None,
+        ca: None,
         plain_http: false,
     })
 }

@@ -30,7 +30,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{}: {warning}", arguments.config.display());
     }
-    let missing = config::missing_secrets(&config);
+    let missing = config::missing(&config);
     if !missing.is_empty() {
         bail!("{}: {}", arguments.config.display(), missing.join("; "));
     }

@@ -1,6 +1,9 @@
 //! An entry of `instances`.
 
+use std::path::Path;
+
 use transship_model::{Credentials, Instance, Kind, SecretRef, WebhookAuth, instance::is_loopback};
+use transship_registry::Authorities;
 use url::Url;
 
 use super::{
@@ -18,6 +21,7 @@ const KEYS: &[&str] = &[
     "webhook_secret",
     "webhook_auth",
     "token_realm",
+    "ca",
     "plain_http",
 ];
 
@@ -46,6 +50,22 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         Some(node) => realm(node, may_be_plain, notes).map(Some),
         None => Some(None),
     };
+    let ca = match keys.get("ca") {
+        Some(node) => authorities(node, notes).map(Some),
+        None => Some(None),
+    };
+    if let (Some(Credentials::Ecr { .. }), Some(endpoint), Some(at)) = (&credentials, &endpoint, keys.get("credentials"))
+        && endpoint.host_str() == Some("public.ecr.aws")
+    {
+        let message = "ECR's public registry takes no such passwords: leave the credentials out, which is enough to pull, or use \
+                       'docker-config'";
+        notes.mistake(at, message);
+    }
+    if let (Some(Some(_)), Some(endpoint), Some(at)) = (&ca, &endpoint, keys.get("ca"))
+        && endpoint.scheme() == "http"
+    {
+        notes.warning(at, "has no effect on the registry itself, because the endpoint begins with http://");
+    }
     if let (Some(true), Some(endpoint), Some(at)) = (plain_http, &endpoint, keys.get("plain_http"))
         && endpoint.scheme() == "https"
     {
@@ -60,6 +80,7 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         credentials: credentials?,
         webhook: webhook?,
         token_realm: token_realm?,
+        ca: ca?,
         plain_http: plain_http?,
     })
 }
@@ -76,20 +97,48 @@ fn kind(node: &Node<'_>, notes: &mut Notes) -> Option<Kind> {
     found
 }
 
-/// `docker-config`, or a user name and a password. What else may stand here may hold a password, so it is not shown.
+/// `docker-config`, `ecr`, or what else proves who we are. What stands here instead may hold a password, so it is not shown.
 fn credentials(node: &Node<'_>, notes: &mut Notes) -> Option<Credentials> {
     if let Some(text) = node.peek_text() {
-        if text == "docker-config" {
-            return Some(Credentials::DockerConfig);
+        match text {
+            "docker-config" => return Some(Credentials::DockerConfig),
+            "ecr" => return Some(Credentials::Ecr { role: None }),
+            _ => {}
         }
-        let wanted = "a mapping with the keys username and password, or 'docker-config',";
+        let wanted = "a mapping with the keys username and password, or refresh_token, or 'docker-config', or 'ecr',";
         node.is_not(wanted, notes);
         return None;
     }
-    let keys = node.mapping(&["username", "password"], notes)?;
+    let keys = node.mapping(&["username", "password", "refresh_token", "ecr"], notes)?;
+    let (token, ecr) = (keys.get("refresh_token"), keys.get("ecr"));
+    let ways = [token.is_some(), ecr.is_some(), keys.get("username").or(keys.get("password")).is_some()];
+    if ways.into_iter().filter(|given| *given).count() > 1 {
+        notes.mistake(node, "these are two ways to log in: keep username and password, or refresh_token, or ecr");
+        return None;
+    }
+    if let Some(token) = token {
+        return secret(token, notes).map(Credentials::RefreshToken);
+    }
+    if let Some(ecr) = ecr {
+        let role =
+            ecr.mapping(&["role"], notes)?.need("role", "without one, write 'credentials: ecr'", notes)?.parsed(notes)?;
+        return Some(Credentials::Ecr { role: Some(role) });
+    }
     let username = keys.need("username", "the user's name", notes).and_then(|node| username(node, notes));
     let password = keys.need("password", "env:NAME or file:PATH", notes).and_then(|node| secret(node, notes));
     Some(Credentials::Password { username: username?, password: password? })
+}
+
+/// The path of a file with certificates, which is read to see whether it is one. What stands here instead may be a key, so it is
+/// not shown.
+fn authorities(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
+    let path = node.peek_text().and_then(|text| text.strip_prefix("file:")).filter(|path| !path.is_empty());
+    let Some(path) = path else {
+        node.is_not("the place of a PEM file with the certificate of one authority or more, as file:PATH,", notes);
+        return None;
+    };
+    Authorities::read(Path::new(path)).map_err(|problem| notes.mistake(node, problem)).ok()?;
+    Some(path.to_owned())
 }
 
 fn username(node: &Node<'_>, notes: &mut Notes) -> Option<String> {

@@ -281,6 +281,103 @@ fn no_message_shows_a_secret() {
     assert_mistake("file:/run/secrets/build-hook", "'file:'", &["the path of a file"]);
 }
 
+/// An instance with these credentials, at this endpoint.
+fn with_credentials(endpoint: &str, credentials: &str) -> String {
+    format!("instances:\n  - {{ name: a, endpoint: 'https://{endpoint}', credentials: {credentials} }}\n")
+}
+
+#[test]
+fn there_are_several_ways_to_log_in() {
+    let ecr = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+    let credentials =
+        |endpoint: &str, text: &str| read(&with_credentials(endpoint, text)).expect(text).instances.remove(0).credentials;
+    assert_eq!(credentials(ecr, "ecr"), Credentials::Ecr { role: None });
+    let role = "arn:aws:iam::123456789012:role/mirror";
+    let with_role = Credentials::Ecr { role: Some(role.parse().unwrap()) };
+    assert_eq!(credentials(ecr, &format!("{{ ecr: {{ role: '{role}' }} }}")), with_role);
+    let token = SecretRef::Env("TOKEN".into());
+    assert_eq!(credentials("a.test", "{ refresh_token: env:TOKEN }"), Credentials::RefreshToken(token));
+
+    for (endpoint, text, parts) in [
+        (
+            ecr,
+            "{ ecr: { role: 'arn:aws:iam::1234:role/x' } }",
+            &[
+                "credentials.ecr.role: \"arn:aws:iam::1234:role/x\" is not the ARN of a role: like 'arn:aws:iam::123456789012:role/NAME'",
+            ][..],
+        ),
+        (ecr, "{ ecr: { role: 7 } }", &["credentials.ecr.role: this is a number"]),
+        (ecr, "{ ecr: {} }", &["the key 'role' is missing: without one, write 'credentials: ecr'"]),
+        (ecr, "{ ecr: { rol: x } }", &["there is no key 'rol' here: did you mean 'role'?"]),
+        (ecr, "{ ecr: true }", &["credentials.ecr: this is true or false, and a mapping"]),
+        (ecr, "{ ecr: { role: 'arn:aws:iam::123456789012:role/x' }, username: a }", &["two ways to log in"]),
+        (
+            "a.test",
+            "{ refresh_token: env:A, password: env:B }",
+            &["two ways to log in: keep username and password, or refresh_token"],
+        ),
+        ("a.test", "{ refresh_token: hunter2 }", &["credentials.refresh_token: secrets are not written into this file"]),
+        ("a.test", "{ refresh-token: env:A }", &["did you mean 'refresh_token'?"]),
+        ("a.test", "ECR", &["credentials: ", "'docker-config', or 'ecr'"]),
+        ("public.ecr.aws", "ecr", &["ECR's public registry takes no such passwords: leave the credentials out"]),
+    ] {
+        let all = mistakes(&with_credentials(endpoint, text));
+        for part in parts {
+            assert!(
+                all.iter().any(|mistake| mistake.starts_with("line 2: instances[0]") && mistake.contains(part)),
+                "{all:#?} have no {part:?}"
+            );
+            assert!(!all.concat().contains("hunter2"));
+        }
+    }
+}
+
+#[test]
+fn ecr_needs_a_region_from_somewhere() {
+    let missing_of = |endpoint| missing(&read(&with_credentials(endpoint, "ecr")).unwrap());
+    assert_eq!(missing_of("123456789012.dkr.ecr.eu-central-1.amazonaws.com"), Vec::<String>::new());
+    // Cargo's own tests run with what is around them.
+    if !has_region() {
+        let [told] = &missing_of("registry.example.com")[..] else { panic!("one thing is missing") };
+        assert!(told.starts_with("instance 'a': credentials: the host of its endpoint names no region of AWS: set"), "{told}");
+    }
+}
+
+const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBnTCCAUOgAwIBAgIUcU/UHGKU2BXl+C3hwVftUWM/dzowCgYIKoZIzj0EAwIw\n\
+IzEhMB8GA1UEAwwYdHJhbnNzaGlwIHRlc3QgYXV0aG9yaXR5MCAXDTI2MTEyMTE2\n\
+MzAyMVoYDzIxMjYxMDI4MTYzMDIxWjAjMSEwHwYDVQQDDBh0cmFuc3NoaXAgdGVz\n\
+dCBhdXRob3JpdHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATTyHbQXLWkweUE\n\
+PXXiDW1KCHv/aYKDDeIcKmNb5BotVRKB77uQTQ10gCbKVPAb6YiW1a6VNCjBIPyp\n\
+kdzMVka6o1MwUTAdBgNVHQ4EFgQUEevjwOL6sCJJfBFLzVLbNCmGoCowHwYDVR0j\n\
+BBgwFoAUEevjwOL6sCJJfBFLzVLbNCmGoCowDwYDVR0TAQH/BAUwAwEB/zAKBggq\n\
+hkjOPQQDAgNIADBFAiAlqPkhpQTGvwvy4au8fqsEHsOOvfOA4azIAE6ihOHRCQIh\n\
+AJ+ITxNikGy2B/E4lFeo4U16NXE6BEvYmwURCiXqhdKi\n\
+-----END CERTIFICATE-----\n\
+";
+
+#[test]
+fn an_authority_is_a_file_with_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem").display().to_string();
+    let with = |ca: &str| format!("instances:\n  - {{ name: a, endpoint: 'https://a.test', ca: '{ca}' }}\n");
+    let of_file = || with(&format!("file:{path}"));
+    let told = mistake(&of_file());
+    assert!(told.starts_with(&format!("line 2: instances[0].ca: the file {path} can't be read: No such file")), "{told}");
+    fs::write(&path, "-----BEGIN PRIVATE KEY-----\nhunter2=\n-----END PRIVATE KEY-----\n").unwrap();
+    let told = mistake(&of_file());
+    assert!(told.contains(&format!("{path}: no certificate is in it: one or more certificates are needed, as text")), "{told}");
+    assert!(!told.contains("hunter2"));
+    fs::write(&path, format!("a comment\n{AUTHORITY}{AUTHORITY}")).unwrap();
+    assert_eq!(read(&of_file()).unwrap().instances[0].ca.as_deref(), Some(&*path));
+    for wrong in ["env:CA", "-----BEGIN CERTIFICATE-----", "file:", "/etc/ca.pem"] {
+        assert!(mistake(&with(wrong)).contains("instances[0].ca: "), "{wrong}");
+        assert!(mistake(&with(wrong)).contains("as file:PATH"), "{wrong}");
+    }
+    let plain = of_file().replace("https://a.test", "http://127.0.0.1:5000");
+    assert!(read(&plain).unwrap().warnings[0].to_string().contains("instances[0].ca: has no effect"));
+}
+
 #[test]
 fn a_webhook_has_a_secret_or_is_open_or_is_pointed_out() {
     assert_mistake("webhook_auth: none", "webhook_auth: none, webhook_secret: env:X", &["webhook_secret is given as well"]);
@@ -449,15 +546,15 @@ fn secrets_that_are_not_there_are_named() {
         .replace("env:BUILD_PASSWORD", "env:TRANSSHIP_TEST_NEVER_SET")
         .replace("file:/run/secrets/build-hook", &format!("file:{}", file.display()));
     let config = read(&text).unwrap();
-    let missing = missing_secrets(&config);
-    let [password, hook] = &missing[..] else { panic!("{missing:?}") };
+    let told = missing(&config);
+    let [password, hook] = &told[..] else { panic!("{told:?}") };
     let problem = "the environment variable TRANSSHIP_TEST_NEVER_SET is not set";
     assert_eq!(*password, format!("instance 'build': credentials.password: {problem}"));
     assert_eq!(*hook, format!("instance 'build': webhook_secret: the file {} is empty", file.display()));
     fs::write(&file, "s").unwrap();
-    assert_eq!(missing_secrets(&config).len(), 1);
+    assert_eq!(missing(&config).len(), 1);
     fs::remove_file(&file).unwrap();
-    assert!(missing_secrets(&config)[1].contains("can't be read"));
+    assert!(missing(&config)[1].contains("can't be read"));
     let set = read(&text.replace("TRANSSHIP_TEST_NEVER_SET", "PATH").replace(&file.display().to_string(), "/")).unwrap();
-    assert_eq!(missing_secrets(&set), ["instance 'build': webhook_secret: / is a directory"]);
+    assert_eq!(missing(&set), ["instance 'build': webhook_secret: / is a directory"]);
 }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use transship_model::{Credentials, Instance, InstanceName, Place};
-use transship_registry::{Endpoint, Http, Login, Registry, RegistryConfig};
+use transship_registry::{Authorities, Ecr, Endpoint, Http, Login, Registry, RegistryConfig};
 use transship_state::{Secrets, Snapshot};
 
 use crate::trouble::Trouble;
@@ -29,12 +30,14 @@ pub(crate) struct Registries {
     /// Jobs for a registry that does not answer go back to the queue at once, so that they do not keep the workers from others.
     down: Mutex<HashMap<String, Down>>,
     secrets: Arc<dyn Secrets>,
+    /// The passwords of Amazon ECR, if an instance needs them.
+    ecr: Ecr,
     known: Mutex<HashMap<InstanceName, (Arc<Instance>, Registry)>>,
 }
 
 impl Registries {
     pub(crate) fn new(http: Http, secrets: Arc<dyn Secrets>) -> Self {
-        Self { http, down: Mutex::default(), secrets, known: Mutex::default() }
+        Self { http, down: Mutex::default(), secrets, ecr: Ecr::default(), known: Mutex::default() }
     }
 
     /// The repository of a place.
@@ -63,13 +66,19 @@ impl Registries {
             Credentials::Password { username, password } => {
                 Login::Password { username: username.clone(), password: self.secrets.read(password).await? }
             }
+            Credentials::RefreshToken(token) => Login::RefreshToken(self.secrets.read(token).await?),
+            Credentials::Ecr { role } => self.ecr.login(&instance.endpoint, role.as_ref()),
         };
+        let ca = instance.ca.as_ref().map(|path| Authorities::read(Path::new(path))).transpose();
+        // The file was good when the process started.
+        let ca = ca.map_err(|problem| Trouble::Refused(format!("the authorities of {name}: {problem}")))?;
         let config = RegistryConfig {
             name: name.to_string(),
             endpoint: instance.endpoint.clone(),
             kind: instance.kind,
             credentials,
             token_realm: instance.token_realm.clone(),
+            ca,
             plain_http: instance.plain_http,
         };
         let registry = Registry::new(&self.http, config)?;

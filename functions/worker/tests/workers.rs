@@ -177,7 +177,7 @@ async fn a_layer_that_many_images_share_is_sent_once_by_all_workers_together() {
     let world = World::new(a.url(), proxy.url()).await;
     let mut size = 0;
     for n in 0..IMAGES {
-        let image = Image::random(n).base(99, 1, 6 << 20).layers(1, 4 << 10).build();
+        let image = Image::random(n).base(99, 1, 20 << 20).layers(1, 4 << 10).build();
         size = size.max(image.size() as u64);
         image.push(&a.at(format!("team/app-{n}"), "v1")).await;
         world.told(&format!("team/app-{n}"), "v1").await;
@@ -272,7 +272,7 @@ async fn a_process_that_takes_the_place_of_a_killed_one_finds_its_leases_its_own
     })
     .await;
     let world = World::new(a.url(), proxy.url()).await;
-    Image::random(1).layers(1, 6 << 20).build().push(&a.at("team/app", "v1")).await;
+    Image::random(1).layers(1, 20 << 20).build().push(&a.at("team/app", "v1")).await;
     world.told("team/app", "v1").await;
     let (killed, other, next) = (world.worker("serve"), world.worker("other"), world.worker("serve"));
     tokio::select! {
@@ -281,7 +281,7 @@ async fn a_process_that_takes_the_place_of_a_killed_one_finds_its_leases_its_own
     }
     gate.open();
     // Its message comes back when its hold is over; here another push asks for the same.
-    Image::random(1).layers(1, 6 << 20).build().push(&a.at("team/copy", "v1")).await;
+    Image::random(1).layers(1, 20 << 20).build().push(&a.at("team/copy", "v1")).await;
     world.told("team/copy", "v1").await;
     assert_eq!(world.step(&other, None).await, None, "it should have been given back");
     let done = async || while world.step(&next, None).await.is_none() {};

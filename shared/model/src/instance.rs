@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use crate::InstanceName;
+use crate::{InstanceName, RoleArn};
 
 /// A registry that transship knows. It holds references to secrets, never secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Instance {
     /// A token service besides the ones that are trusted by themselves (the registry's own host and its parent domain).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_realm: Option<Url>,
+    /// The path of a file with the certificates (PEM) of authorities that its certificate may be signed by, besides the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// Talk plain http to a host that is not the loopback.
     #[serde(default)]
     pub plain_http: bool,
@@ -151,8 +154,16 @@ pub enum Credentials {
         /// Where the password is.
         password: SecretRef,
     },
+    /// With an OAuth 2.0 refresh token, which the registry's token service takes.
+    RefreshToken(SecretRef),
     /// With what `docker login` left in Docker's `config.json`, or with the credential helper that it names.
     DockerConfig,
+    /// With passwords that Amazon ECR gives to the AWS identity of the process.
+    Ecr {
+        /// A role that is assumed first, mostly one of another account.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<RoleArn>,
+    },
 }
 
 /// How an instance's notifications prove where they come from.

@@ -18,7 +18,8 @@ pub use instance::{Credentials, Instance, Kind, SecretRef, WebhookAuth};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
-    AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RuleId, RuleName, Tag, TaskId,
+    AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName, Tag,
+    TaskId,
 };
 pub use origin::{Origin, Precedence, Pushed, Trail, Verdict, Version, Written};
 pub use problem::Problem;

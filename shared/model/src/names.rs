@@ -139,9 +139,31 @@ name!(
     is_task_id
 );
 
+name!(
+    /// The name of a role in AWS: IAM User Guide, "IAM ARNs".
+    RoleArn,
+    "the ARN of a role",
+    "like 'arn:aws:iam::123456789012:role/NAME', with a path before the name if the role has one",
+    is_role_arn
+);
+
 fn is_short_name(s: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     s.len() <= 100 && s.bytes().next().is_some_and(alnum) && s.bytes().all(|b| alnum(b) || b"-._".contains(&b))
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`
+fn is_role_arn(s: &str) -> bool {
+    let [arn, partition, iam, region, account, role] = s.splitn(6, ':').collect::<Vec<_>>()[..] else { return false };
+    let word = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b));
+    arn == "arn"
+        && (partition == "aws" || partition.strip_prefix("aws-").is_some_and(word))
+        && iam == "iam"
+        && region.is_empty()
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && s.len() <= 600
+        && role.strip_prefix("role/").is_some_and(|name| name.split('/').all(word))
 }
 
 fn is_repository(s: &str) -> bool {
@@ -403,6 +425,25 @@ mod tests {
             assert!(bad.parse::<Repository>().is_err(), "{bad:?}");
         }
         assert!("a".repeat(256).parse::<Repository>().is_err());
+        for good in ["arn:aws:iam::123456789012:role/a", "arn:aws-cn:iam::123456789012:role/path/to/a_b-c+=,.@d"] {
+            assert!(good.parse::<RoleArn>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "mirror",
+            "arn:aws:iam::123456789012:role/",
+            "arn:aws:iam::123456789012:role/a//b",
+            "arn:aws:iam::12345678901:role/a",
+            "arn:aws:iam::12345678901x:role/a",
+            "arn:aws:iam:eu-west-1:123456789012:role/a",
+            "arn:aws:iam::123456789012:user/a",
+            "arn:aws:sts::123456789012:assumed-role/a/b",
+            "arn:aw:iam::123456789012:role/a",
+            "arn:aws:iam::123456789012:role/a b",
+            "arn:aws:iam::123456789012:role/a:b",
+        ] {
+            assert!(bad.parse::<RoleArn>().is_err(), "{bad:?}");
+        }
         assert!("_v1.0-rc".parse::<Tag>().is_ok());
         for bad in ["", ".a", "-a", "a/b", "a:b", "v1\n"] {
             assert!(bad.parse::<Tag>().is_err(), "{bad:?}");

@@ -4,24 +4,34 @@
 //! Tokens are kept until shortly before they expire, one for each scope, and many requests that need the same one wait for
 //! one fetch.
 
+mod credential;
+mod realm;
+mod token;
+
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
 };
 
-use docker_credential::{CredentialRetrievalError, DockerCredential};
+use async_trait::async_trait;
 use http::HeaderMap;
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use tokio::sync::Mutex as AsyncMutex;
 use transship_model::Repository;
-use url::{Host, Url};
+use url::Url;
 
+pub(crate) use self::token::{Services, TokenService};
+use self::{
+    credential::{Credential, Source},
+    realm::is_trusted,
+    token::{Asking, Realm},
+};
 use crate::{
     challenge::{Challenge, choose},
     error::{Error, Failure},
+    host::Host,
+    kept::Kept,
 };
 
 /// How to log in to a registry.
@@ -36,9 +46,50 @@ pub enum Login {
         /// The password.
         password: SecretString,
     },
+    /// With an OAuth 2.0 refresh token, which a token service takes. Where it gives another one in its place, that is used
+    /// for as long as the process lives.
+    RefreshToken(SecretString),
     /// With what `docker login` left in Docker's `config.json`, or with the credential helper that it names. Without an entry
     /// for the registry, not at all.
     DockerConfig,
+    /// With a password that somebody gives for a while, as [`crate::Ecr`] does.
+    Issued(Arc<dyn Issuer>),
+}
+
+/// Gives user name and password for a while: how clouds log in to their registries.
+#[async_trait]
+pub trait Issuer: fmt::Debug + Send + Sync {
+    /// What to log in with now. It is asked before each request, and keeps what it has as long as that is good; `refused` is a
+    /// password that the registry has not taken, so that another one is needed.
+    ///
+    /// # Errors
+    /// [`NotIssued`] says why there is none.
+    async fn issue(&self, refused: Option<&SecretString>) -> Result<Issued, NotIssued>;
+
+    /// What to look at when a registry refuses what was issued.
+    fn hint(&self) -> String;
+}
+
+/// What an [`Issuer`] gives.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The user.
+    pub username: String,
+    /// The password.
+    pub password: SecretString,
+    /// Whether it has been issued since it was asked for: there is no newer one to be had.
+    pub fresh: bool,
+}
+
+/// Why an [`Issuer`] gives nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotIssued {
+    /// What happened.
+    pub problem: String,
+    /// How to mend it, where that is known.
+    pub hint: Option<String>,
+    /// Whether it may go better later.
+    pub may_pass: bool,
 }
 
 /// What a request wants to do, which is what a token is good for.
@@ -82,7 +133,7 @@ impl Scope {
 /// What a request is sent with.
 #[derive(Debug, Clone)]
 pub(crate) enum Authorization {
-    Basic { username: String, password: SecretString },
+    Basic { username: String, password: SecretString, fresh: bool },
     Bearer { token: SecretString, scope: Scope, fresh: bool },
 }
 
@@ -90,17 +141,10 @@ impl Authorization {
     pub(crate) fn apply(&self, request: RequestBuilder) -> RequestBuilder {
         // reqwest marks both headers as sensitive, so that no log shows them.
         match self {
-            Self::Basic { username, password } => request.basic_auth(username, Some(password.expose_secret())),
+            Self::Basic { username, password, .. } => request.basic_auth(username, Some(password.expose_secret())),
             Self::Bearer { token, .. } => request.bearer_auth(token.expose_secret()),
         }
     }
-}
-
-/// A token service, found trustworthy.
-#[derive(Debug, Clone)]
-struct Realm {
-    url: Url,
-    service: Option<String>,
 }
 
 /// How the registry wants to be logged in to, once it has said so.
@@ -110,63 +154,33 @@ enum Scheme {
     Bearer(Realm),
 }
 
-#[derive(Debug, Clone)]
-enum Credential {
-    Password {
-        username: String,
-        password: SecretString,
-    },
-    /// OAuth 2.0 refresh token, as Docker's `config.json` may hold one.
-    Identity(SecretString),
-}
-
-struct Token {
-    value: SecretString,
-    expires: Instant,
-}
-
-type Slot = Arc<AsyncMutex<Option<Token>>>;
+type Slot = Arc<Kept<SecretString>>;
 
 /// How many scopes have a token at the same time before those that have expired are thrown out.
 const MANY_SCOPES: usize = 512;
-
-/// How long what Docker knows is good for. A credential helper is a process, and slow; what it answers may be good for hours (ECR:
-/// twelve), and a new `docker login` should not need a restart.
-const DOCKER_LIFE: Duration = Duration::from_secs(300);
-
-/// Fetches a token: the HTTP part, which is the registry client's.
-pub(crate) trait TokenService: Sync {
-    /// Sends the request with the client that may reach the realm, and reads the answer.
-    fn fetch(
-        &self,
-        realm: &Url,
-        request: impl Fn(RequestBuilder) -> RequestBuilder + Send + Sync,
-        post: bool,
-    ) -> impl Future<Output = Result<Vec<u8>, Error>> + Send;
-}
 
 /// The login of one registry.
 pub(crate) struct Auth {
     /// The registry's name, for messages.
     name: String,
     endpoint: Url,
-    login: Login,
+    source: Source,
     token_realm: Option<Url>,
+    host: Arc<Host>,
     scheme: Mutex<Option<Scheme>>,
     tokens: Mutex<HashMap<Scope, Slot>>,
-    docker: AsyncMutex<Option<(Option<Credential>, Instant)>>,
 }
 
 impl Auth {
-    pub(crate) fn new(name: String, endpoint: Url, login: Login, token_realm: Option<Url>) -> Self {
+    pub(crate) fn new(name: String, endpoint: Url, login: Login, token_realm: Option<Url>, host: Arc<Host>) -> Self {
         Self {
+            source: Source::new(name.clone(), &endpoint, login),
             name,
             endpoint,
-            login,
             token_realm,
+            host,
             scheme: Mutex::default(),
             tokens: Mutex::default(),
-            docker: AsyncMutex::default(),
         }
     }
 
@@ -177,11 +191,12 @@ impl Auth {
         service: &impl TokenService,
     ) -> Result<Option<Authorization>, Error> {
         let scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Boxed: what asks somebody is large, mostly not needed, and part of every request's future.
         match scheme {
-            _ if *scope == Scope::Harbor => self.basic().await,
+            _ if *scope == Scope::Harbor => Box::pin(self.basic(None)).await,
             None => Ok(None),
-            Some(Scheme::Basic) => self.basic().await,
-            Some(Scheme::Bearer(realm)) => self.bearer(&realm, scope, service).await.map(Some),
+            Some(Scheme::Basic) => Box::pin(self.basic(None)).await,
+            Some(Scheme::Bearer(realm)) => Box::pin(self.bearer(&realm, scope, service)).await.map(Some),
         }
     }
 
@@ -197,16 +212,23 @@ impl Auth {
         match (choose(headers), used) {
             // Refused with the very thing that it asked for: nothing better is to be had.
             (_, Some(Authorization::Bearer { fresh: true, .. }))
-            | (Some(Challenge::Basic) | None, Some(Authorization::Basic { .. })) => Err(self.denied(refusal)),
+            | (Some(Challenge::Basic) | None, Some(Authorization::Basic { fresh: true, .. })) => Err(self.denied(refusal)),
+            (Some(Challenge::Basic) | None, Some(Authorization::Basic { username, password, .. })) => {
+                let refused = Credential::Password { username, password };
+                let renewed = self.basic(Some(&refused)).await?;
+                renewed.ok_or_else(|| self.denied(refusal))
+            }
             (Some(Challenge::Basic), _) => {
                 self.remember(Scheme::Basic);
-                self.basic().await?.ok_or_else(|| self.denied(refusal))
+                self.basic(None).await?.ok_or_else(|| self.denied(refusal))
             }
             (Some(Challenge::Bearer { realm, service: name }), used) => {
                 let realm = Realm { url: self.trusted(&realm)?, service: name };
                 self.remember(Scheme::Bearer(realm.clone()));
-                if let Some(Authorization::Bearer { token, scope, .. }) = used {
-                    self.evict(&scope, &token).await;
+                if let Some(Authorization::Bearer { token, scope, .. }) = used
+                    && let Some(slot) = self.existing_slot(&scope)
+                {
+                    slot.evict(|known| known.expose_secret() == token.expose_secret()).await;
                 }
                 self.bearer(&realm, scope, service).await
             }
@@ -219,38 +241,28 @@ impl Auth {
     }
 
     fn denied(&self, refusal: Failure) -> Error {
-        let hint = match self.login {
-            Login::Anonymous => format!("{} has no credentials, and the registry asks for some", self.name),
-            Login::Password { .. } => format!("check the credentials of {} and what they may do", self.name),
-            Login::DockerConfig => format!("check what `docker login` knows about {}", self.name),
-        };
-        refusal.hint(hint).refused()
+        refusal.hint(self.source.hint()).refused()
     }
 
-    async fn basic(&self) -> Result<Option<Authorization>, Error> {
-        Ok(match self.credential().await? {
-            Some(Credential::Password { username, password }) => Some(Authorization::Basic { username, password }),
-            Some(Credential::Identity(_)) | None => None,
+    /// User name and password, if there are any that are not the refused ones.
+    async fn basic(&self, refused: Option<&Credential>) -> Result<Option<Authorization>, Error> {
+        let (credential, fresh) = self.source.credential(refused).await?;
+        let better = credential.filter(|credential| !refused.is_some_and(|refused| refused.is(credential)));
+        Ok(match better {
+            Some(Credential::Password { username, password }) => Some(Authorization::Basic { username, password, fresh }),
+            Some(Credential::Refresh(_)) | None => None,
         })
     }
 
     async fn bearer(&self, realm: &Realm, scope: &Scope, service: &impl TokenService) -> Result<Authorization, Error> {
         if let Some(wider) = scope.wider()
             && let Some(slot) = self.existing_slot(&wider)
-            && let Some(token) = current(&*slot.lock().await)
+            && let Some(token) = slot.current().await
         {
             return Ok(Authorization::Bearer { token, scope: wider, fresh: false });
         }
-        let slot = self.slot(scope);
-        // Held while fetching: whoever needs the same token waits here and finds it.
-        let mut slot = slot.lock().await;
-        if let Some(token) = current(&slot) {
-            return Ok(Authorization::Bearer { token, scope: scope.clone(), fresh: false });
-        }
-        let fetched = self.fetch(realm, scope, service).await?;
-        let token = fetched.value.clone();
-        *slot = Some(fetched);
-        Ok(Authorization::Bearer { token, scope: scope.clone(), fresh: true })
+        let (token, fresh) = self.slot(scope).get(|_| false, self.fetch(realm, scope, service)).await?;
+        Ok(Authorization::Bearer { token, scope: scope.clone(), fresh })
     }
 
     fn existing_slot(&self, scope: &Scope) -> Option<Slot> {
@@ -260,121 +272,31 @@ impl Auth {
     fn slot(&self, scope: &Scope) -> Slot {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() >= MANY_SCOPES {
-            // A slot that is locked is being filled.
-            tokens.retain(|_, slot| slot.try_lock().map_or(true, |token| current(&token).is_some()));
+            tokens.retain(|_, slot| slot.is_in_use());
         }
         tokens.entry(scope.clone()).or_default().clone()
     }
 
-    /// Forgets a token that was refused, unless somebody has replaced it in the meantime.
-    async fn evict(&self, scope: &Scope, refused: &SecretString) {
-        if let Some(slot) = self.existing_slot(scope) {
-            let mut slot = slot.lock().await;
-            if slot.as_ref().is_some_and(|token| token.value.expose_secret() == refused.expose_secret()) {
-                *slot = None;
-            }
-        }
-    }
-
-    async fn fetch(&self, realm: &Realm, scope: &Scope, service: &impl TokenService) -> Result<Token, Error> {
-        #[derive(Default, Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            /// OAuth's name for the same; some services send both.
-            access_token: Option<String>,
-            expires_in: Option<u64>,
-        }
-        let asked = Instant::now();
-        let scopes = scope.parameters();
-        let mut parameters: Vec<(&str, &str)> = realm.service.iter().map(|name| ("service", name.as_str())).collect();
-        let body = match self.credential().await? {
-            Some(Credential::Identity(identity)) => {
-                let scopes = scopes.join(" ");
-                parameters.push(("scope", &scopes));
-                parameters.extend([
-                    ("grant_type", "refresh_token"),
-                    ("client_id", "transship"),
-                    ("refresh_token", identity.expose_secret()),
-                ]);
-                service.fetch(&realm.url, |request| request.form(&parameters), true).await?
-            }
-            credential => {
-                parameters.extend(scopes.iter().map(|scope| ("scope", scope.as_str())));
-                let request = |request: RequestBuilder| {
-                    let request = request.query(&parameters);
-                    match &credential {
-                        Some(Credential::Password { username, password }) => {
-                            request.basic_auth(username, Some(password.expose_secret()))
-                        }
-                        _ => request,
-                    }
-                };
-                service.fetch(&realm.url, request, false).await?
-            }
+    async fn fetch(
+        &self,
+        realm: &Realm,
+        scope: &Scope,
+        service: &impl TokenService,
+    ) -> Result<(SecretString, std::time::Instant), Error> {
+        let asking =
+            Asking { name: &self.name, realm, scopes: scope.parameters(), services: self.host.token_services(), http: service };
+        let (credential, fresh) = self.source.credential(None).await?;
+        let refusal = match asking.ask(credential.as_ref()).await {
+            Err(Error::Refused(refusal)) if matches!(refusal.status(), Some(400 | 401)) => *refusal,
+            answer => return answer,
         };
-        let Answer { token, access_token, expires_in } = serde_json::from_slice(&body).unwrap_or_default();
-        let value = token.or(access_token).filter(|token| !token.is_empty()).map(SecretString::from).ok_or_else(|| {
-            Failure::new(&self.name, "getting a token", "the token service's answer holds no token").refused()
-        })?;
-        Ok(Token { value, expires: asked + usable(expires_in) })
-    }
-
-    async fn credential(&self) -> Result<Option<Credential>, Error> {
-        match &self.login {
-            Login::Anonymous => Ok(None),
-            Login::Password { username, password } => {
-                Ok(Some(Credential::Password { username: username.clone(), password: password.clone() }))
-            }
-            Login::DockerConfig => {
-                let mut known = self.docker.lock().await;
-                if let Some((credential, asked)) = &*known
-                    && asked.elapsed() < DOCKER_LIFE
-                {
-                    return Ok(credential.clone());
-                }
-                let credential = self.ask_docker().await?;
-                *known = Some((credential.clone(), Instant::now()));
-                Ok(credential)
-            }
+        if let Some(refused) = credential.filter(|_| !fresh)
+            && let (Some(renewed), _) = self.source.credential(Some(&refused)).await?
+            && !renewed.is(&refused)
+        {
+            return asking.ask(Some(&renewed)).await;
         }
-    }
-
-    async fn ask_docker(&self) -> Result<Option<Credential>, Error> {
-        let host = self.endpoint.host_str().unwrap_or_default().to_owned();
-        let servers = match (self.endpoint.port(), is_docker_hub(&host)) {
-            (_, true) => vec!["https://index.docker.io/v1/".to_owned(), "docker.io".to_owned()],
-            (Some(port), _) => vec![format!("{host}:{port}")],
-            (None, _) => vec![host],
-        };
-        let problem = |text: &str| Failure::new(&self.name, "reading Docker's credentials", text);
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut answer = Err(CredentialRetrievalError::NoCredentialConfigured);
-            for server in servers {
-                answer = docker_credential::get_credential(&server);
-                if answer.is_ok() {
-                    break;
-                }
-            }
-            answer
-        });
-        match asked.await.map_err(|_| problem("it was interrupted").retry(None))? {
-            Ok(DockerCredential::UsernamePassword(username, password)) => {
-                Ok(Some(Credential::Password { username, password: password.into() }))
-            }
-            Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credential::Identity(token.into()))),
-            // No file, or none that can be read, is what everybody has who never logged in.
-            Err(
-                CredentialRetrievalError::NoCredentialConfigured
-                | CredentialRetrievalError::ConfigNotFound
-                | CredentialRetrievalError::ConfigReadError,
-            ) => Ok(None),
-            // What a helper wrote may hold anything, so only its name is shown. It answers so, too, when it has no entry.
-            Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => Ok(None),
-            Err(CredentialRetrievalError::HelperFailure { helper, .. }) => {
-                Err(problem(&format!("the credential helper {helper} failed")).refused())
-            }
-            Err(error) => Err(problem(&error.to_string()).refused()),
-        }
+        Err(self.denied(refusal))
     }
 
     fn trusted(&self, realm: &str) -> Result<Url, Error> {
@@ -398,100 +320,5 @@ impl Auth {
         Err(problem(format!("the registry names a token realm elsewhere, {origin}"))
             .hint(format!("if credentials for {} may go there, set its token_realm to {origin}", self.name))
             .refused())
-    }
-}
-
-fn current(slot: &Option<Token>) -> Option<SecretString> {
-    slot.as_ref().filter(|token| token.expires > Instant::now()).map(|token| token.value.clone())
-}
-
-/// How long a token is used: the specification's 60 seconds where nothing is said, and less by a margin for the request that
-/// is on its way when it expires.
-fn usable(expires_in: Option<u64>) -> Duration {
-    let life = Duration::from_secs(expires_in.unwrap_or(60).clamp(1, 3600));
-    life - (life / 4).min(Duration::from_secs(10))
-}
-
-fn is_docker_hub(host: &str) -> bool {
-    matches!(host, "registry-1.docker.io" | "index.docker.io" | "docker.io")
-}
-
-/// Whether credentials of the registry may go to a token realm.
-fn is_trusted(realm: &Url, endpoint: &Url, named: Option<&Url>) -> bool {
-    let scheme_is_fine = match realm.scheme() {
-        "https" => true,
-        "http" => endpoint.scheme() == "http",
-        _ => false,
-    };
-    if !scheme_is_fine || !realm.username().is_empty() || realm.password().is_some() {
-        return false;
-    }
-    if named.is_some_and(|named| named.origin() == realm.origin()) {
-        return true;
-    }
-    match (realm.host(), endpoint.host()) {
-        (Some(Host::Domain(realm)), Some(Host::Domain(endpoint))) => {
-            realm == endpoint
-                || (is_docker_hub(endpoint) && realm == "auth.docker.io")
-                || parent(endpoint)
-                    .is_some_and(|parent| realm == parent || realm.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')))
-        }
-        (realm, endpoint) => realm == endpoint,
-    }
-}
-
-/// The domain that a registry's host lies in, where that has one owner as far as its form tells: not `com`, not `co.uk`.
-fn parent(host: &str) -> Option<&str> {
-    let (_, parent) = host.split_once('.')?;
-    let labels: Vec<&str> = parent.split('.').collect();
-    match labels.as_slice() {
-        [] | [_] => None,
-        // `co.uk`, `com.cn`, `gov.au`: registrars' second levels are short ones below a country's two letters.
-        [second, country] if country.len() == 2 && second.len() <= 3 => None,
-        _ => Some(parent),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_go_to_no_realm_by_mere_claim() {
-        let trusted = |realm: &str, endpoint: &str, named: Option<&str>| {
-            is_trusted(&realm.parse().unwrap(), &endpoint.parse().unwrap(), named.map(|n| n.parse().unwrap()).as_ref())
-        };
-        let registry = "https://registry.example.com";
-        assert!(trusted("https://registry.example.com/token", registry, None));
-        assert!(trusted("https://registry.example.com:5001/token", registry, None));
-        assert!(trusted("https://auth.example.com/token", registry, None));
-        assert!(trusted("https://example.com/jwt/auth", registry, None));
-        assert!(trusted("https://auth.docker.io/token", "https://registry-1.docker.io", None));
-        assert!(trusted("https://login.other.net/token", registry, Some("https://login.other.net")));
-        assert!(trusted("http://localhost:5001/token", "http://localhost:5000", None));
-        assert!(trusted("http://127.0.0.1:5001/token", "http://127.0.0.1:5000", None));
-
-        assert!(!trusted("https://evil.net/token", registry, None));
-        assert!(!trusted("https://evilexample.com/token", registry, None));
-        assert!(!trusted("https://registry.example.com.evil.net/", registry, None));
-        assert!(!trusted("http://registry.example.com/token", registry, None));
-        assert!(!trusted("http://auth.internal/token", registry, Some("http://auth.internal")));
-        assert!(!trusted("https://login.other.net:8443/token", registry, Some("https://login.other.net")));
-        assert!(!trusted("https://user:pass@registry.example.com/token", registry, None));
-        assert!(!trusted("https://evil.com/token", "https://example.com", None));
-        assert!(!trusted("https://evil.co.uk/token", "https://example.co.uk", None));
-        assert!(!trusted("https://auth.docker.io/token", registry, None));
-        assert!(!trusted("https://127.0.0.2/token", "https://127.0.0.1", None));
-        assert!(!trusted("https://1.0.0.1/token", "https://127.0.0.1", None));
-        assert!(!trusted("ftp://registry.example.com/token", registry, None));
-    }
-
-    #[test]
-    fn a_token_is_not_used_to_its_last_moment() {
-        assert_eq!(usable(None), Duration::from_secs(50));
-        assert_eq!(usable(Some(300)), Duration::from_secs(290));
-        assert_eq!(usable(Some(4)), Duration::from_secs(3));
-        assert!(usable(Some(0)) > Duration::ZERO);
-        assert!(usable(Some(u64::MAX)) <= Duration::from_secs(3600));
     }
 }

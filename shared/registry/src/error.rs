@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::Deserialize;
 
 /// Why something was not done. The variants say what to do next; the [`Failure`] inside says what happened and where.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// It may go better later: the network, a 5xx, 408 or 429. A few short tries have been made already.
     #[error("{failure}")]
@@ -102,7 +102,7 @@ impl Error {
 }
 
 /// What happened: which registry, which request, what it answered, and how to mend it where that is known.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     registry: String,
     action: String,
@@ -229,6 +229,14 @@ impl Envelope {
         struct Raw {
             #[serde(default)]
             errors: Vec<RawError>,
+            /// What token services answer: RFC 6749, section 5.2.
+            #[serde(default)]
+            error: serde_json::Value,
+            #[serde(default)]
+            error_description: serde_json::Value,
+            /// And Docker Hub's.
+            #[serde(default)]
+            details: serde_json::Value,
         }
         #[derive(Deserialize)]
         struct RawError {
@@ -239,18 +247,22 @@ impl Envelope {
             #[serde(default)]
             detail: serde_json::Value,
         }
-        let Ok(Raw { errors }) = serde_json::from_slice::<Raw>(body) else {
+        let Ok(Raw { errors, error, error_description, details }) = serde_json::from_slice::<Raw>(body) else {
             // Plain text is worth showing, an HTML page of a proxy is not.
             let text = std::str::from_utf8(body).ok().filter(|text| !text.trim_start().starts_with('<')).unwrap_or_default();
             return Self { codes: Vec::new(), text: sanitised(text) };
         };
-        let text = errors.first().map_or_else(String::new, |error| {
-            let message = error.message.as_deref().unwrap_or_default();
-            match &error.detail {
-                serde_json::Value::String(detail) if !detail.is_empty() => format!("{message}: {detail}"),
-                _ => message.into(),
-            }
-        });
+        let oauth: Vec<_> = [&error, &error_description, &details].into_iter().filter_map(serde_json::Value::as_str).collect();
+        let text = errors.first().map_or_else(
+            || oauth.join(": "),
+            |error| {
+                let message = error.message.as_deref().unwrap_or_default();
+                match &error.detail {
+                    serde_json::Value::String(detail) if !detail.is_empty() => format!("{message}: {detail}"),
+                    _ => message.into(),
+                }
+            },
+        );
         let codes = errors.into_iter().take(16).map(|error| sanitised(&error.code)).filter(|code| !code.is_empty()).collect();
         Self { codes, text: sanitised(&text) }
     }
@@ -307,6 +319,9 @@ mod tests {
         assert!(failure.has_code("PROJECTPOLICYVIOLATION"));
         let long = Failure::answer("x", "y", http::StatusCode::BAD_GATEWAY, "a".repeat(5000).as_bytes());
         assert!(long.to_string().len() < 400);
+        let oauth = br#"{"error":"invalid_grant","error_description":"the token has expired"}"#;
+        let oauth = Failure::answer("x", "y", http::StatusCode::BAD_REQUEST, oauth);
+        assert_eq!(oauth.to_string(), "x: y: 400 Bad Request: invalid_grant: the token has expired");
         let html = Failure::answer("x", "y", http::StatusCode::BAD_GATEWAY, b"<html><body>sorry</body></html>");
         assert_eq!(html.to_string(), "x: y: 502 Bad Gateway");
     }

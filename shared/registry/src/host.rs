@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::{limit::Limit, registry::Strategy};
+use crate::{auth::Services, limit::Limit, registry::Strategy};
 
 /// A registry's host: one for each origin, kept by [`crate::Http`] as long as it lives.
 #[derive(Debug, Default)]
@@ -11,11 +11,17 @@ pub(crate) struct Host {
     strategy: Mutex<Option<Strategy>>,
     /// How much is asked of it.
     limit: Limit,
+    /// What its token services have been found to be like.
+    services: Services,
 }
 
 impl Host {
     pub(crate) fn limit(&self) -> &Limit {
         &self.limit
+    }
+
+    pub(crate) fn token_services(&self) -> &Services {
+        &self.services
     }
 
     pub(crate) fn strategy(&self) -> Option<Strategy> {

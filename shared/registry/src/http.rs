@@ -8,9 +8,11 @@ use std::{
 };
 
 use reqwest::{Client, ClientBuilder, redirect};
+use transship_model::Digest;
 
 use crate::{
     address::{Guard, Reach, proxies},
+    authorities::Authorities,
     error::{Error, Failure, network},
     host::Host,
 };
@@ -50,11 +52,19 @@ struct Inner {
     patience: Patience,
     /// For hosts that the operator has named.
     named: Client,
-    /// For hosts that a registry has named, one for each reach; built when first needed, because a TLS client costs some
-    /// milliseconds and most processes never meet a redirect.
-    elsewhere: Mutex<HashMap<Reach, Client>>,
+    /// All others, built when first needed, because a TLS client costs some milliseconds and most processes never meet a redirect.
+    others: Mutex<HashMap<Purpose, Client>>,
     /// What has been found out about registries' hosts. Only endpoints that an operator has named get in: there are not many.
     hosts: Mutex<HashMap<Arc<str>, Arc<Host>>>,
+}
+
+/// What a client is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Purpose {
+    /// The authorities that are trusted besides the system's.
+    ca: Option<Digest>,
+    /// How far a registry may send us, for hosts that a registry has named.
+    reach: Option<Reach>,
 }
 
 impl Http {
@@ -71,15 +81,24 @@ impl Http {
     /// # Errors
     /// As there.
     pub fn with_patience(patience: Patience) -> Result<Self, Error> {
-        Ok(Self(Arc::new(Inner { patience, named: build(builder())?, elsewhere: Mutex::default(), hosts: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { patience, named: build(builder())?, others: Mutex::default(), hosts: Mutex::default() })))
     }
 
     pub(crate) fn patience(&self) -> Patience {
         self.0.patience
     }
 
-    pub(crate) fn named(&self) -> &Client {
-        &self.0.named
+    /// For hosts that the operator has named.
+    pub(crate) fn named(&self, ca: Option<&Authorities>) -> Result<Client, Error> {
+        match ca {
+            None => Ok(self.0.named.clone()),
+            Some(_) => self.other(ca, None),
+        }
+    }
+
+    /// For hosts that a registry has named.
+    pub(crate) fn elsewhere(&self, reach: Reach, ca: Option<&Authorities>) -> Result<Client, Error> {
+        self.other(ca, Some(reach))
     }
 
     /// What the process knows about a host, by its origin.
@@ -87,13 +106,21 @@ impl Http {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner).entry(origin.clone()).or_default().clone()
     }
 
-    pub(crate) fn elsewhere(&self, reach: Reach) -> Result<Client, Error> {
-        let mut clients = self.0.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&reach) {
+    fn other(&self, ca: Option<&Authorities>, reach: Option<Reach>) -> Result<Client, Error> {
+        let purpose = Purpose { ca: ca.map(|ca| ca.digest().clone()), reach };
+        let mut clients = self.0.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&purpose) {
             return Ok(client.clone());
         }
-        let client = build(builder().dns_resolver(Guard { reach, proxies: proxies() }))?;
-        clients.insert(reach, client.clone());
+        let mut builder = builder();
+        if let Some(ca) = ca {
+            builder = builder.tls_certs_merge(ca.certificates());
+        }
+        if let Some(reach) = reach {
+            builder = builder.dns_resolver(Guard { reach, proxies: proxies() });
+        }
+        let client = build(builder)?;
+        clients.insert(purpose, client.clone());
         Ok(client)
     }
 }

@@ -7,23 +7,28 @@
 
 mod address;
 mod auth;
+mod authorities;
 mod challenge;
 mod copy;
 mod digest;
+mod ecr;
 mod error;
 mod host;
 mod http;
+mod kept;
 mod limit;
 mod manifest;
 mod reference;
 mod registry;
 
 pub use self::{
-    auth::Login,
+    auth::{Issued, Issuer, Login, NotIssued},
+    authorities::{Authorities, InvalidAuthorities},
     copy::{
         Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Lease, Leases, Limits, Moved, Options, Outcome, Progress,
         Resolved, Tagged, Way,
     },
+    ecr::Ecr,
     error::{Error, Failure},
     http::{Http, Patience},
     manifest::{Descriptor, Manifest},

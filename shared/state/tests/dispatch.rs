@@ -119,6 +119,7 @@ fn instance(name: &str) -> Instance {
         credentials: Credentials::Anonymous,
         webhook: WebhookAuth::Open,
         token_realm: None,
+        ca: None,
         plain_http: false,
     }
 }

@@ -64,9 +64,9 @@ async fn stages_within_one_registry_follow_each_other_and_mount_their_layers() {
         assert_eq!(resource["bytes_moved"], 0, "{resource}");
         assert_eq!(resource["bytes_saved"], image.size(), "{resource}");
     }
-    let uploaded = |exchange: &Exchange| exchange.request.is("PATCH", "/blobs/") || exchange.request.is("GET", "/blobs/");
+    let moved = |exchange: &Exchange| exchange.request.path.contains("/blobs/") && exchange.uploaded + exchange.downloaded > 0;
     assert!(
-        !world.front("a").exchanges().iter().any(|e| uploaded(e) && !e.request.path.contains("/mark")),
+        !world.front("a").exchanges().iter().any(|e| moved(e) && !e.request.path.contains("/mark")),
         "no byte of a layer moves"
     );
 }

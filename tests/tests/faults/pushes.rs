@@ -96,12 +96,12 @@ fn any_artifact(random: &mut Rng) -> Artifact {
     }
 }
 
-/// Of one request, or of several: an upload of more than 4 MiB is sent in parts.
+/// Of one request, or of several: an upload of more than 16 MiB is sent in parts.
 fn any_size(random: &mut Rng) -> usize {
     match random.u8(0..20) {
         0..=9 => random.usize(0..8 << 10),
         10..=15 => random.usize(8 << 10..1 << 20),
         16..=17 => random.usize(1 << 20..6 << 20),
-        _ => random.usize(8 << 20..14 << 20),
+        _ => random.usize(16 << 20..20 << 20),
     }
 }

@@ -39,7 +39,7 @@ pub(crate) use self::{
     upload::{Part, Told},
 };
 use crate::{
-    Http, Login,
+    Authorities, Http, Login,
     address::Reach,
     auth::{Auth, Scope},
     error::{Error, Failure},
@@ -60,6 +60,9 @@ pub struct RegistryConfig {
     pub credentials: Login,
     /// A token service besides those that are trusted by themselves.
     pub token_realm: Option<Url>,
+    /// Authorities that may have signed its certificate, that of its token service and of hosts that it redirects to, besides
+    /// the system's.
+    pub ca: Option<Authorities>,
     /// Talk plain http to a host that is not the loopback.
     pub plain_http: bool,
 }
@@ -72,6 +75,7 @@ impl fmt::Debug for RegistryConfig {
             .field("endpoint", &self.endpoint.origin().ascii_serialization())
             .field("kind", &self.kind)
             .field("credentials", &self.credentials)
+            .field("ca", &self.ca)
             .field("plain_http", &self.plain_http)
             .finish_non_exhaustive()
     }
@@ -88,6 +92,9 @@ struct Inner {
     origin: Arc<str>,
     kind: Kind,
     http: Http,
+    /// For its own host, and others that the operator has named.
+    client: reqwest::Client,
+    ca: Option<Authorities>,
     /// What is known about its host, by all clients of it.
     host: Arc<Host>,
     auth: Auth,
@@ -114,9 +121,9 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Refused`] if the endpoint is no http or https URL, holds credentials, or wants plain http without
-    /// [`RegistryConfig::plain_http`] to a host that is not the loopback.
+    /// [`RegistryConfig::plain_http`] to a host that is not the loopback; and if there can be no client with its authorities.
     pub fn new(http: &Http, config: RegistryConfig) -> Result<Self, Error> {
-        let RegistryConfig { name, endpoint, kind, credentials, token_realm, plain_http } = config;
+        let RegistryConfig { name, endpoint, kind, credentials, token_realm, ca, plain_http } = config;
         let refused = |problem: &str| Failure::new(&name, "reading its settings", problem).refused();
         match endpoint.scheme() {
             "https" => {}
@@ -133,9 +140,12 @@ impl Registry {
             return Err(refused("the endpoint has to be scheme, host and port, without a path"));
         }
         let origin: Arc<str> = endpoint.origin().ascii_serialization().into();
+        let host = http.host(&origin);
         Ok(Self(Arc::new(Inner {
-            host: http.host(&origin),
-            auth: Auth::new(name.clone(), endpoint.clone(), credentials, token_realm.clone()),
+            auth: Auth::new(name.clone(), endpoint.clone(), credentials, token_realm.clone(), host.clone()),
+            host,
+            client: http.named(ca.as_ref())?,
+            ca,
             name,
             origin,
             endpoint,

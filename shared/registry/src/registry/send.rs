@@ -127,7 +127,7 @@ impl Registry {
             }
             let headers = response.headers().clone();
             let refusal = self.answer(&call.action, response).await;
-            authorization = Some(self.0.auth.after_401(&headers, &call.scope, authorization, self, refusal).await?);
+            authorization = Some(Box::pin(self.0.auth.after_401(&headers, &call.scope, authorization, self, refusal)).await?);
         }
         Err(self.failure(&call.action, "the registry asks for one login after the other and takes none").refused())
     }
@@ -193,7 +193,7 @@ impl Registry {
     /// The client for a URL: one that goes anywhere for the registry's own, one that watches its step for all others.
     pub(crate) async fn client(&self, action: &str, url: &Url) -> Result<reqwest::Client, Error> {
         if self.is_own(url) {
-            return Ok(self.0.http.named().clone());
+            return Ok(self.0.client.clone());
         }
         let reach = *self.0.reach.get_or_init(|| Reach::of_endpoint(&self.0.endpoint)).await;
         // Addresses that are written out never meet the resolver.
@@ -207,7 +207,7 @@ impl Registry {
         {
             return Err(self.failure(action, Forbidden(address.to_string()).to_string()).refused());
         }
-        self.0.http.elsewhere(reach)
+        self.0.http.elsewhere(reach, self.0.ca.as_ref())
     }
 
     /// Where an answer sends us, if it does: relative or absolute, never from https to http, never to another scheme.
@@ -305,10 +305,8 @@ impl Registry {
         }
         // As rustls words what no second try mends.
         if problem.contains("invalid peer certificate") {
-            return self
-                .failure(action, problem)
-                .hint("the registry's certificate is not trusted here: install its authority's in the system")
-                .refused();
+            let hint = certificate_hint(&problem, self.name());
+            return self.failure(action, problem).hint(hint).refused();
         }
         self.failure(action, problem).retry(None)
     }
@@ -319,25 +317,27 @@ impl Registry {
 }
 
 impl TokenService for Registry {
-    async fn fetch(
+    async fn ask(
         &self,
         realm: &Url,
+        method: Method,
         request: impl Fn(RequestBuilder) -> RequestBuilder + Send + Sync,
-        post: bool,
-    ) -> Result<Vec<u8>, Error> {
+        expected: &'static [u16],
+    ) -> Result<Option<Vec<u8>>, Error> {
         let action = format!("getting a token from {}", realm.origin().ascii_serialization());
         let named = self.0.token_realm.as_ref().is_some_and(|named| named.origin() == realm.origin());
         // A realm that the operator has named may be anywhere, like the endpoint.
-        let client = if named { self.0.http.named().clone() } else { self.client(&action, realm).await? };
+        let client = if named { self.0.client.clone() } else { self.client(&action, realm).await? };
         let mut tried = 1;
         loop {
-            let sent = request(if post { client.post(realm.clone()) } else { client.get(realm.clone()) });
+            let sent = request(client.request(method.clone(), realm.clone()));
             let answered = match self.received(&action, sent, self.patience().stall).await {
-                Ok(response) => self.judged_as(&action, response, &[], false).await,
+                Ok(response) => self.judged_as(&action, response, expected, false).await,
                 Err(error) => Err(error),
             };
             match answered {
-                Ok(response) => return Ok(self.read(&action, response, 1 << 20).await?.to_vec()),
+                Ok(response) if expected.contains(&response.status().as_u16()) => return Ok(None),
+                Ok(response) => return Ok(Some(self.read(&action, response, 1 << 20).await?.to_vec())),
                 Err(error) => match pause(&error, tried) {
                     Some(pause) => sleep(pause).await,
                     None => return Err(error),
@@ -373,6 +373,24 @@ fn destination(from: &Url, location: &str) -> Result<Url, Astray> {
         return Err(Astray::Credentials);
     }
     Ok(url)
+}
+
+/// What to do about a certificate that rustls has found wanting.
+fn certificate_hint(problem: &str, name: &str) -> String {
+    if problem.contains("not valid for name") || problem.contains("NotValidForName") {
+        return format!("use a host name for {name} that its certificate is for");
+    }
+    if problem.contains("expired") || problem.contains("not valid yet") {
+        return "have it renewed, or set the clock of this machine".into();
+    }
+    if problem.contains("CaUsedAsEndEntity") {
+        return "it is an authority's own: make one for the server that is none, as openssl req -x509 -addext \
+                basicConstraints=critical,CA:FALSE does"
+            .into();
+    }
+    format!(
+        "the authority that signed it is not trusted here: name that authority's certificate as the ca of {name}, or install it in the system"
+    )
 }
 
 /// How long to wait before the next try, if there is to be one.
@@ -452,6 +470,7 @@ mod tests {
             credentials: crate::Login::Anonymous,
             token_realm: None,
             plain_http: true,
+            ca: None,
         };
         let http = crate::Http::new().unwrap();
         let registry = |endpoint: &str| Registry::new(&http, config(endpoint)).unwrap();

@@ -228,7 +228,7 @@ impl Registry {
             let headers = response.headers().clone();
             let refusal = self.answer(action, response).await;
             // The login has ended on the way: with a fresh one, if there is one to be had, the upload goes on.
-            self.0.auth.after_401(&headers, &scope, authorization, self, refusal).await?;
+            Box::pin(self.0.auth.after_401(&headers, &scope, authorization, self, refusal)).await?;
             return Err(self.failure(action, "the login has expired").retry(None));
         }
         self.judged(action, response, &[]).await.map_err(Error::of_upload)

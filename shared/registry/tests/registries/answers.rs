@@ -350,7 +350,7 @@ async fn a_registry_that_always_asks_for_another_login_is_left() {
 
 /// A source with an image of a layer of 5 MB, which is sent in a `PATCH`.
 async fn source() -> (Fake, Endpoint) {
-    let content = noise(1, 5_000_000);
+    let content = noise(1, 20_000_000);
     let value = json!({"config": descriptor(OCI_CONFIG, b"{}"), "layers": [descriptor(OCI_LAYER, &content)]});
     let (image, name) = (manifest(OCI_MANIFEST, value), Digest::of(&content));
     let fake = Fake::start(move |asked, _| match asked.target.as_str() {

@@ -150,7 +150,7 @@ async fn ghcr_gets_small_chunks() {
         _ => Deed::Pass,
     })
     .await;
-    assert_eq!(refused(&proxy, &b, Kind::Ghcr, 10 * MIB).await, [0, 2, 0]);
+    assert_eq!(refused(&proxy, &b, Kind::Ghcr, 20 * MIB).await, [0, 2, 0]);
     assert_eq!(proxy.count("PATCH", UPLOADS), 3);
 }
 

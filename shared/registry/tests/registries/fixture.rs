@@ -2,7 +2,7 @@
 //! servers that answer whatever a test wants.
 
 use std::{
-    net::TcpListener,
+    net::SocketAddr,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -45,9 +45,9 @@ impl Distribution {
 
     fn with(settings: &str) -> Self {
         let storage = tempfile::tempdir().unwrap();
-        // The port may be taken between finding and using it: try again.
+        // Nobody else in this process gets the port, and no outgoing connection; another process may: try again.
         for _ in 0..5 {
-            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let address = SocketAddr::from(([127, 0, 0, 1], transship_tests::free_port()));
             let config = storage.path().join("config.yml");
             let root = storage.path().join("data");
             let text = format!(
@@ -200,6 +200,7 @@ pub(crate) fn config(name: &str, url: &str) -> RegistryConfig {
         kind: Kind::Distribution,
         credentials: Login::Anonymous,
         token_realm: None,
+        ca: None,
         plain_http: false,
     }
 }

@@ -422,7 +422,7 @@ async fn an_upload_elsewhere_goes_there_without_credentials() {
         _ => answer(404, &[], ""),
     })
     .await;
-    let (_source, source) = source_with(5_000_000, |content| answer(200, &[], content)).await;
+    let (_source, source) = source_with(20_000_000, |content| answer(200, &[], content)).await;
     let target = Endpoint::new(&registry_with(&fake.url, |config| config.credentials = password()), repo("app"));
     let tag = reference("v1");
     Copier::default().copy(&source, &tag, &target, &tag, OPTIONS, &()).await.unwrap();
@@ -443,7 +443,7 @@ async fn a_target_that_breaks_off_is_tried_again_and_then_left() {
         _ => answer(404, &[], ""),
     })
     .await;
-    let (_source, source) = source_with(5_000_000, |content| answer(200, &[], content)).await;
+    let (_source, source) = source_with(20_000_000, |content| answer(200, &[], content)).await;
     let (target, tag) = (endpoint("target", &fake.url, "app"), reference("v1"));
     let error = Copier::default().copy(&source, &tag, &target, &tag, OPTIONS, &()).await.unwrap_err();
     assert!(error.is_retry() && error.to_string().starts_with("target: PATCH upload of blob app@sha256:"), "{error}");

@@ -37,7 +37,7 @@ fn breaking(nth: usize, deed: impl Fn() -> Deed + Send + Sync + 'static) -> impl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_breaks_is_no_error() {
-    let layer = much(1, 10 * MIB);
+    let layer = much(1, 20 * MIB);
     let (_a, source) = source_of(&layer).await;
     let tag = reference("v1");
     for deed in [|| Deed::Break(1 << 20), || Deed::LoseAnswer, || refuse(500, "UNKNOWN"), || refuse(404, "BLOB_UPLOAD_INVALID")]

@@ -85,7 +85,7 @@ fn first(is: impl Fn(&Request) -> bool + Send + Sync + 'static, action: Action) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_stalls_in_a_body_is_asked_for_the_rest() {
-    let world = World::with(much(1, 6 * MIB)).await;
+    let world = World::with(much(1, 20 * MIB)).await;
     let name = Digest::of(&world.layer).to_string();
     world.before_a.on(first(move |request| request.is("GET", &name), Action::HoldBody(3_000_000, Gate::new())));
     world.copy(Kind::Distribution, patience()).await;
@@ -111,7 +111,7 @@ async fn a_source_that_breaks_again_and_again_but_gets_on_is_read_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_restarted_is_waited_for_and_the_upload_goes_on() {
-    let world = World::with(much(1, 6 * MIB)).await;
+    let world = World::with(much(1, 20 * MIB)).await;
     let name = Digest::of(&world.layer).to_string();
     let (reads, restarting) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
     let is_down = restarting.clone();
@@ -155,7 +155,7 @@ async fn a_target_that_stalls_in_an_upload_is_sent_it_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_never_comes_is_asked_for_again() {
-    let world = World::with(much(1, 6 * MIB)).await;
+    let world = World::with(much(1, 20 * MIB)).await;
     let held: Arc<Mutex<HashSet<String>>> = Arc::default();
     for proxy in [&world.before_a, &world.before_b] {
         let (held, own) = (held.clone(), proxy.host().to_owned());
@@ -220,7 +220,7 @@ async fn what_is_slow_but_steady_may_take_as_long_as_it_takes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_real_work_may_be_answered_late() {
     for kind in [Kind::Distribution, Kind::Google] {
-        let world = World::with(much(1, 6 * MIB)).await;
+        let world = World::with(much(1, 20 * MIB)).await;
         world.before_b.on(|request| {
             if !request.is("PUT", UPLOADS) {
                 return Action::Pass;

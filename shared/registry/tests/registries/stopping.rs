@@ -158,7 +158,7 @@ async fn an_upload_that_the_target_has_forgotten_starts_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_is_damaged_costs_no_more_than_the_bytes() {
-    let layer = much(1, 12 * MIB);
+    let layer = much(1, 20 * MIB);
     let (_fake, source) = slow_source(&layer).await;
     let (b, kept) = (Distribution::start(), Kept::default());
     done(process(&source, &b.url, Kind::Distribution, &kept, Some(Duration::from_millis(400))).await);
