@@ -381,6 +381,7 @@ async fn help_names_what_each_command_takes() {
                 "--overwrite",
                 "--all-tags",
                 "--no-referrers",
+                "--ca <FILE>",
                 "HOST[:PORT]/REPOSITORY[:TAG|@DIGEST]",
                 "http://",
                 "docker login",

@@ -216,6 +216,26 @@ async fn proxies_of_the_environment_are_used_but_for_what_is_excepted() {
 }
 
 #[tokio::test]
+async fn copy_trusts_the_authority_that_is_named_and_says_how_to_name_one() {
+    let authority = Authority::new("ours");
+    let secure = DockerRegistry::builder().tls(authority.sign(&["127.0.0.1"]), &authority.pem()).start().await;
+    let (plain, transship) = (DockerRegistry::start().await, Transship::reserve());
+    Image::random(1).build().push(&plain.at("app", "v1")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, authority.pem()).unwrap();
+    let (source, target) = (plain.at("app", "v1").to_string(), format!("https://{}/app:v1", secure.host()));
+
+    let refused = transship.run(&["copy", &source, &target]).await;
+    assert!(refused.status.code() == Some(1) && said(&refused).contains("--ca"), "{}", said(&refused));
+    let copied = transship.run(&["copy", "--ca", ca.to_str().unwrap(), &source, &target]).await;
+    assert!(copied.status.success(), "{}", said(&copied));
+    assert_same(&plain.at("app", "v1"), &secure.at("app", "v1")).await;
+    let missing = transship.run(&["copy", "--ca", "none.pem", &source, &target]).await;
+    assert!(missing.status.code() == Some(1) && said(&missing).contains("none.pem can't be read"), "{}", said(&missing));
+}
+
+#[tokio::test]
 async fn serve_logs_in_to_ecr_with_the_environment_s_identity_and_trusts_the_authority_that_is_named() {
     let asked = Arc::new(Mutex::new(0));
     let count = asked.clone();

@@ -1,12 +1,16 @@
 //! `transship copy`: one artifact by hand, or all that a repository has, without rules and without a server.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use transship_model::{Digest, Kind, Reference, Tag};
 use transship_registry::{
-    Attached, Copier, Endpoint, Http, Login, Moved, Options, Outcome, Registry, RegistryConfig, Tagged, parse_reference,
+    Attached, Authorities, Copier, Endpoint, Http, Login, Moved, Options, Outcome, Registry, RegistryConfig, Tagged,
+    parse_reference,
 };
 
 use crate::{
@@ -34,6 +38,9 @@ pub(crate) struct Arguments {
     /// Leave signatures, SBOMs and whatever else refers to the artifact behind
     #[arg(long)]
     no_referrers: bool,
+    /// Trust the authorities whose certificates are in this PEM file, besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     #[command(flatten)]
     waiting: Waiting,
     /// How the answer is printed
@@ -49,8 +56,11 @@ impl Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let http = Http::with_patience(arguments.waiting.patience())?;
-    let (source, from) = endpoint(&http, &arguments.source).with_context(|| format!("the source {}", arguments.source))?;
-    let (target, to) = endpoint(&http, &arguments.target).with_context(|| format!("the target {}", arguments.target))?;
+    let ca = arguments.ca.as_deref().map(Authorities::read).transpose()?;
+    let (source, from) =
+        endpoint(&http, ca.as_ref(), &arguments.source).with_context(|| format!("the source {}", arguments.source))?;
+    let (target, to) =
+        endpoint(&http, ca.as_ref(), &arguments.target).with_context(|| format!("the target {}", arguments.target))?;
     if arguments.all_tags {
         if let Some(text) = [&arguments.source, &arguments.target].into_iter().find(|text| names_one(text)) {
             bail!("--all-tags copies repositories, and {text} is one tag or digest: leave that out");
@@ -243,7 +253,7 @@ impl AllReport {
 }
 
 /// The registry, repository and reference that a text names. Credentials are those of `docker login`.
-fn endpoint(http: &Http, text: &str) -> anyhow::Result<(Endpoint, Reference)> {
+fn endpoint(http: &Http, ca: Option<&Authorities>, text: &str) -> anyhow::Result<(Endpoint, Reference)> {
     let (url, repository, reference) = parse_reference(text)?;
     let name = url.host_str().map_or_else(
         || url.to_string(),
@@ -259,7 +269,7 @@ fn endpoint(http: &Http, text: &str) -> anyhow::Result<(Endpoint, Reference)> {
         kind: Kind::Oci,
         credentials: Login::DockerConfig,
         token_realm: None,
-        ca: None,
+        ca: ca.cloned(),
         plain_http,
     };
     Ok((Endpoint::new(&Registry::new(http, config)?, repository), reference))

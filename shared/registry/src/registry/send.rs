@@ -389,7 +389,8 @@ fn certificate_hint(problem: &str, name: &str) -> String {
             .into();
     }
     format!(
-        "the authority that signed it is not trusted here: name that authority's certificate as the ca of {name}, or install it in the system"
+        "the authority that signed it is not trusted here: name that authority's certificate as the ca of {name} (copy: --ca), or install it \
+         in the system"
     )
 }
 
