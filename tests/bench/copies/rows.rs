@@ -174,6 +174,12 @@ async fn against_skopeo(figures: &mut Figures, what: &str, work: &Work, source: 
     let tools = [(Tool::Transship("v0"), 5), (Tool::Skopeo("v0"), 5)];
     let [ours, theirs] = compared(tools, work, source, None).await;
     add(figures, what, &ours, "skopeo copy", &theirs, 0.35);
+    let taken = work.taken.as_secs_f64();
+    let ratio = taken / theirs.wall();
+    figures.note(
+        "    a client that has it in memory",
+        format!("{taken:.3} s: ratio {ratio:.3}, what docker-registry takes by itself"),
+    );
 }
 
 /// Five small layers, far away.

@@ -1,6 +1,9 @@
 //! What is copied, and whether it has arrived.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt as _, stream};
 use reqwest::Method;
@@ -20,13 +23,15 @@ pub(crate) struct Work {
     pub(crate) tags: Vec<(String, Digest)>,
     /// Bytes in all blobs, each counted once.
     pub(crate) size: u64,
+    /// How long the source took to take the blobs from memory, four at a time: nobody who has to read them somewhere can be faster.
+    pub(crate) taken: Duration,
 }
 
 impl Work {
     /// One layer of 1 GiB; also its digest.
     pub(crate) async fn large(source: &Client) -> (Self, Digest) {
         let (layer, manifest) = large::push(source, REPOSITORY).await;
-        (Self { tags: vec![("v1".into(), manifest)], size: large::SIZE as u64 }, layer)
+        (Self { tags: vec![("v1".into(), manifest)], size: large::SIZE as u64, taken: Duration::ZERO }, layer)
     }
 
     /// 60 layers of 4 MiB.
@@ -50,13 +55,15 @@ impl Work {
     }
 
     async fn push(source: &Client, tags: u64, build: impl Fn(u64) -> Artifact) -> Self {
-        let (mut work, mut pushed) = (Self { tags: Vec::new(), size: 0 }, HashSet::new());
+        let (mut work, mut pushed) = (Self { tags: Vec::new(), size: 0, taken: Duration::ZERO }, HashSet::new());
         for i in 0..tags {
             let artifact = build(i);
             let new: Vec<_> = artifact.blobs().iter().filter(|(digest, _)| pushed.insert((*digest).clone())).collect();
             work.size += new.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
             let blobs = stream::iter(new).map(|(_, bytes)| source.push_blob(REPOSITORY, bytes.clone()));
+            let began = Instant::now();
             blobs.buffer_unordered(4).for_each(|_| async {}).await;
+            work.taken += began.elapsed();
             let tag = format!("v{i}");
             for manifest in artifact.manifests() {
                 let root = manifest.digest == *artifact.digest();
