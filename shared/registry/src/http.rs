@@ -17,6 +17,8 @@ use crate::{
     host::Host,
 };
 
+/// How often a connection that waits for an answer is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -65,6 +67,16 @@ struct Purpose {
     ca: Option<Digest>,
     /// How far a registry may send us, for hosts that a registry has named.
     reach: Option<Reach>,
+    protocol: Protocol,
+}
+
+/// How requests are sent over TLS. Without TLS it is always HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Protocol {
+    /// HTTP/1.1, for blobs: over HTTP/2, in frames of 16 KiB, they cost twice the CPU, and one slow stream can hold up the others.
+    Http1,
+    /// HTTP/2 where the host has it, for all else: many small requests share one connection, which is set up once.
+    Any,
 }
 
 impl Http {
@@ -81,24 +93,34 @@ impl Http {
     /// # Errors
     /// As there.
     pub fn with_patience(patience: Patience) -> Result<Self, Error> {
-        Ok(Self(Arc::new(Inner { patience, named: build(builder())?, others: Mutex::default(), hosts: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            patience,
+            named: build(builder(Protocol::Http1))?,
+            others: Mutex::default(),
+            hosts: Mutex::default(),
+        })))
     }
 
     pub(crate) fn patience(&self) -> Patience {
         self.0.patience
     }
 
-    /// For hosts that the operator has named.
-    pub(crate) fn named(&self, ca: Option<&Authorities>) -> Result<Client, Error> {
+    /// For blobs of hosts that the operator has named.
+    pub(crate) fn for_blobs(&self, ca: Option<&Authorities>) -> Result<Client, Error> {
         match ca {
             None => Ok(self.0.named.clone()),
-            Some(_) => self.other(ca, None),
+            Some(_) => self.other(ca, None, Protocol::Http1),
         }
+    }
+
+    /// For all else of hosts that the operator has named, over TLS.
+    pub(crate) fn for_messages(&self, ca: Option<&Authorities>) -> Result<Client, Error> {
+        self.other(ca, None, Protocol::Any)
     }
 
     /// For hosts that a registry has named.
     pub(crate) fn elsewhere(&self, reach: Reach, ca: Option<&Authorities>) -> Result<Client, Error> {
-        self.other(ca, Some(reach))
+        self.other(ca, Some(reach), Protocol::Http1)
     }
 
     /// What the process knows about a host, by its origin.
@@ -106,13 +128,13 @@ impl Http {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner).entry(origin.clone()).or_default().clone()
     }
 
-    fn other(&self, ca: Option<&Authorities>, reach: Option<Reach>) -> Result<Client, Error> {
-        let purpose = Purpose { ca: ca.map(|ca| ca.digest().clone()), reach };
+    fn other(&self, ca: Option<&Authorities>, reach: Option<Reach>, protocol: Protocol) -> Result<Client, Error> {
+        let purpose = Purpose { ca: ca.map(|ca| ca.digest().clone()), reach, protocol };
         let mut clients = self.0.others.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&purpose) {
             return Ok(client.clone());
         }
-        let mut builder = builder();
+        let mut builder = builder(protocol);
         if let Some(ca) = ca {
             builder = builder.tls_certs_merge(ca.certificates());
         }
@@ -131,17 +153,20 @@ impl fmt::Debug for Http {
     }
 }
 
-fn builder() -> ClientBuilder {
-    Client::builder()
+fn builder(protocol: Protocol) -> ClientBuilder {
+    let builder = match protocol {
+        Protocol::Http1 => Client::builder().http1_only(),
+        // One connection has all the requests: a dead one has to be noticed before each of them has waited for itself.
+        Protocol::Any => Client::builder().http2_keep_alive_interval(KEEP_ALIVE).http2_keep_alive_timeout(CONNECT),
+    };
+    builder
         .user_agent(concat!("transship/", env!("CARGO_PKG_VERSION")))
-        // Blobs over HTTP/2 cost twice the CPU and have flow control that one slow stream can hold up.
-        .http1_only()
         // Redirects are followed by `Registry`, which knows what may follow them.
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
         .connect_timeout(CONNECT)
-        .tcp_keepalive(Duration::from_secs(30))
+        .tcp_keepalive(KEEP_ALIVE)
 }
 
 fn build(builder: ClientBuilder) -> Result<Client, Error> {

@@ -95,7 +95,7 @@ impl Registry {
 
     async fn open_blob(&self, repository: &Repository, digest: &Digest, offset: u64) -> Result<Response, Error> {
         let action = format!("GET blob {}", at(repository, digest));
-        let mut call = Call::get(&action, self.blob_url(repository, digest), Scope::Pull(repository.clone()));
+        let mut call = Call::get(&action, self.blob_url(repository, digest), Scope::Pull(repository.clone())).of_blob();
         if offset > 0 {
             let range = HeaderValue::try_from(format!("bytes={offset}-"));
             call = call.header(RANGE, range.map_err(|_| self.failure(action, "no Range can be made").refused())?);

@@ -92,8 +92,10 @@ struct Inner {
     origin: Arc<str>,
     kind: Kind,
     http: Http,
-    /// For its own host, and others that the operator has named.
+    /// For blobs of its own host, and for others that the operator has named.
     client: reqwest::Client,
+    /// For all else of its own host.
+    messages: reqwest::Client,
     ca: Option<Authorities>,
     /// What is known about its host, by all clients of it.
     host: Arc<Host>,
@@ -144,7 +146,8 @@ impl Registry {
         Ok(Self(Arc::new(Inner {
             auth: Auth::new(name.clone(), endpoint.clone(), credentials, token_realm.clone(), host.clone()),
             host,
-            client: http.named(ca.as_ref())?,
+            messages: if endpoint.scheme() == "https" { http.for_messages(ca.as_ref())? } else { http.for_blobs(ca.as_ref())? },
+            client: http.for_blobs(ca.as_ref())?,
             ca,
             name,
             origin,

@@ -53,6 +53,8 @@ pub(crate) struct Call {
     pub(crate) expected: &'static [u16],
     /// Whether its answer is the end of real work, which takes its time.
     pub(crate) is_work: bool,
+    /// Whether its answer is a blob.
+    pub(crate) is_blob: bool,
 }
 
 impl Call {
@@ -66,6 +68,7 @@ impl Call {
             body: Bytes::new(),
             expected: &[],
             is_work: false,
+            is_blob: false,
         }
     }
 
@@ -85,6 +88,11 @@ impl Call {
     pub(crate) fn body(mut self, body: Bytes) -> Self {
         self.body = body;
         self
+    }
+
+    /// A call that is answered with a blob.
+    pub(crate) fn of_blob(self) -> Self {
+        Self { is_blob: true, ..self }
     }
 
     /// Statuses that are an answer rather than an error.
@@ -147,7 +155,10 @@ impl Registry {
                 authorization = None;
             }
             let permit = if self.is_own(&url) { Some(self.enter(&call.action).await?) } else { None };
-            let client = self.client(&call.action, &url).await?;
+            let client = match call.is_blob || !self.is_own(&url) {
+                true => self.client(&call.action, &url).await?,
+                false => self.0.messages.clone(),
+            };
             let mut request = client.request(call.method.clone(), url).headers(call.headers.clone()).body(call.body.clone());
             if let Some(authorization) = authorization {
                 request = authorization.apply(request);

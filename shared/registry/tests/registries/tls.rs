@@ -2,7 +2,7 @@
 
 use transship_model::Digest;
 use transship_registry::{Authorities, Copier, Endpoint, Error, Options, Outcome};
-use transship_tests::{ALICE, Authority, Certificate, DockerRegistry, TlsFront};
+use transship_tests::{ALICE, Authority, Certificate, DockerRegistry, Image, Link, TlsFront, Wan};
 
 use crate::fixture::*;
 
@@ -40,6 +40,33 @@ async fn a_registry_of_one_s_own_authority_is_trusted_where_that_is_named() {
 
     let wrong = registry_with(registry.url(), |config| config.ca = trusting(&Authority::new("another").pem()));
     assert!(wrong.ping().await.unwrap_err().to_string().contains("UnknownIssuer"));
+}
+
+/// Would break: a handshake for each of the many small requests that are under way at a time, or blobs that go in frames.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_share_a_connection_and_blobs_have_their_own() {
+    let authority = Authority::new("ours");
+    let (a, b) =
+        (DockerRegistry::start().await, DockerRegistry::builder().tls(authority.sign(HERE), &authority.pem()).start().await);
+    for n in 0..30 {
+        Image::random(n).layers(1, 1000).build().push(&a.at("app", format!("v{n}"))).await;
+    }
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        let wan = Wan::start(&format!("http://{}", b.host()), Link::default()).await;
+        let url = wan.url().replace("http:", "https:");
+        let target = Endpoint::new(&registry_with(&url, |config| config.ca = trusting(&authority.pem())), repo("app"));
+        let options = Options { overwrite: false, referrers: true };
+        let mut failed = Vec::new();
+        let tell =
+            |(tag, outcome): transship_registry::Tagged| failed.extend(outcome.err().map(|error| format!("{tag}: {error}")));
+        Copier::default().copy_all(&endpoint("a", a.url(), "app"), &target, options, &(), tell).await.unwrap();
+        assert!(failed.is_empty(), "{failed:?}");
+        connections.push(wan.connections());
+    }
+    // Sixteen blobs are sent at a time.
+    assert!((2..=17).contains(&connections[0]), "{connections:?}");
+    assert_eq!(connections[1], 1, "where no blob is sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
