@@ -157,6 +157,18 @@ impl World {
     }
 }
 
+/// A proxy that holds the parts of large uploads until the gate is open.
+async fn holding_parts(registry: &DockerRegistry) -> (Proxy, Gate) {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let proxy = Proxy::start(registry.url(), move |request| match request.is("PATCH", "/blobs/uploads/") {
+        true => Action::Hold(held.clone()),
+        false => Action::Pass,
+    })
+    .await;
+    (proxy, gate)
+}
+
 fn uploaded(proxy: &Proxy) -> u64 {
     proxy.exchanges().iter().map(|exchange| exchange.uploaded).sum()
 }
@@ -166,14 +178,8 @@ fn uploaded(proxy: &Proxy) -> u64 {
 async fn a_layer_that_many_images_share_is_sent_once_by_all_workers_together() {
     const IMAGES: u64 = 8;
     let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
-    let gate = Gate::new();
-    let held = gate.clone();
     // Whoever sends the base layer takes long enough for all to want it.
-    let proxy = Proxy::start(b.url(), move |request| match request.is("PATCH", "/blobs/uploads/") {
-        true => Action::Hold(held.clone()),
-        false => Action::Pass,
-    })
-    .await;
+    let (proxy, gate) = holding_parts(&b).await;
     let world = World::new(a.url(), proxy.url()).await;
     let mut size = 0;
     for n in 0..IMAGES {
@@ -264,13 +270,7 @@ async fn a_full_run_that_finds_nothing_to_do_looks_once_at_each_side_of_a_tag() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_takes_the_place_of_a_killed_one_finds_its_leases_its_own() {
     let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
-    let gate = Gate::new();
-    let held = gate.clone();
-    let proxy = Proxy::start(b.url(), move |request| match request.is("PATCH", "/blobs/uploads/") {
-        true => Action::Hold(held.clone()),
-        false => Action::Pass,
-    })
-    .await;
+    let (proxy, gate) = holding_parts(&b).await;
     let world = World::new(a.url(), proxy.url()).await;
     Image::random(1).layers(1, 20 << 20).build().push(&a.at("team/app", "v1")).await;
     world.told("team/app", "v1").await;

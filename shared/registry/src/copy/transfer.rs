@@ -127,39 +127,44 @@ impl Copier {
             return Ok(if there? { Found::Present } else { Found::Nowhere(None, opened) });
         };
         let here = elsewhere.is_none();
+        let begun_or = |start: Option<UploadStart>| match start {
+            Some(UploadStart::Begun(begun)) => Some(Box::new(begun)),
+            _ => None,
+        };
         if trusted || sure {
             let (start, opened) = join!(self.mount(way, blob, from), opened);
-            return Ok(match start? {
-                Some(UploadStart::Mounted) if here => Found::Present,
-                Some(UploadStart::Mounted) => Found::Mounted,
-                Some(UploadStart::Begun(begun)) => Found::Nowhere(Some(Box::new(begun)), opened),
-                None if sure || !look.await? => Found::Nowhere(None, opened),
-                None => Found::Present,
+            let start = start?;
+            return Ok(match &start {
+                Some(UploadStart::Mounted) if !here => Found::Mounted,
+                Some(UploadStart::Mounted) if trusted => Found::Present,
+                Some(UploadStart::Begun(_)) => Found::Nowhere(begun_or(start), opened),
+                None if sure => Found::Nowhere(None, opened),
+                // Said by one that has not been seen to tell the truth, or not said.
+                said => {
+                    let there = look.await?;
+                    if said.is_some() {
+                        registry.learn_about_own_mounts(there, true);
+                    }
+                    if there { Found::Present } else { Found::Nowhere(None, opened) }
+                }
             });
         }
         let (there, start, opened) = join!(look, self.mount(way, blob, from), opened);
-        Ok(match (there?, start?) {
-            // The look may have come after it.
-            (_, Some(UploadStart::Mounted)) if !here => Found::Mounted,
-            (there, Some(UploadStart::Begun(begun))) => {
-                if there && here {
-                    registry.learn_about_own_mounts(false);
-                }
-                match there {
-                    true => {
-                        self.abandon(way, Some(begun));
-                        Found::Present
-                    }
-                    false => Found::Nowhere(Some(Box::new(begun)), opened),
-                }
-            }
-            (there, start) => {
-                if there && start.is_some() {
-                    registry.learn_about_own_mounts(true);
-                }
-                if there || start.is_some() { Found::Present } else { Found::Nowhere(None, opened) }
-            }
-        })
+        let (there, start) = (there?, start?);
+        let is_mounted = matches!(start, Some(UploadStart::Mounted));
+        if here && start.is_some() {
+            registry.learn_about_own_mounts(there, is_mounted);
+        }
+        // The look may have come after the mount.
+        if is_mounted && !here {
+            return Ok(Found::Mounted);
+        }
+        let begun = begun_or(start);
+        if !there {
+            return Ok(Found::Nowhere(begun, opened));
+        }
+        self.abandon(way, begun.map(|begun| *begun));
+        Ok(Found::Present)
     }
 
     /// Another repository of the target's registry that has the blob.
@@ -182,7 +187,7 @@ impl Copier {
             return None;
         }
         match (elsewhere, registry.mounts_its_own()) {
-            (Some(from), _) => Some((from, registry.mounts())),
+            (Some(from), _) => Some((from, registry.mounts() && blob.size <= SMALL)),
             // An upload of something large may have begun long ago, and another would be in its way.
             (None, known) if blob.size <= SMALL && known != Some(false) => Some((&way.target.repository, known.is_some())),
             (None, _) => None,
