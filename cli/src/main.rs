@@ -114,7 +114,11 @@ const SDK_LIMIT: &[&str] = &["aws_config=info", "aws_runtime=info", "aws_sigv4=i
 
 fn start_log(format: LogFormat, command: &Command) {
     // Commands that people wait for say what they have to say themselves.
-    let default = if matches!(command, Command::Serve(_)) { "info" } else { "error" };
+    let default = if matches!(command, Command::Serve(_)) {
+        "info,rustls_platform_verifier=off"
+    } else {
+        "error,rustls_platform_verifier=off"
+    };
     let mut filter = tracing_subscriber::EnvFilter::try_from_env("TRANSSHIP_LOG").unwrap_or_else(|_| default.into());
     if filter.max_level_hint() == Some(tracing::level_filters::LevelFilter::TRACE) {
         // At that level AWS's SDK writes down whole answers, passwords and all.

@@ -131,4 +131,8 @@ impl transship_registry::Progress for Meter {
     fn lost(&self, bytes: u64) {
         self.done.fetch_sub(bytes, Ordering::Relaxed);
     }
+
+    fn unsaved(&self, bytes: u64) {
+        self.lost(bytes);
+    }
 }

@@ -244,6 +244,8 @@ async fn copy_all_tags_says_what_became_of_each() {
         let refused = transship.run(&["copy", "--all-tags", &source, &target]).await;
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     }
+    let nothing = transship.run(&["copy", "--all-tags", &format!("{}/team/none", one.host()), &target]).await;
+    assert_one_line(&nothing, &["team/none", "no such repository"]);
     let refused = transship.run(&["copy", "--all-tags", &format!("{source}:v1"), &target]).await;
     assert_one_line(&refused, &["--all-tags copies repositories", "team/app:v1", "leave that out"]);
 }
@@ -260,6 +262,7 @@ async fn copy_refuses_what_is_not_there_or_no_reference() {
         (format!("{host}/Team/App:v1"), target.clone(), &["the source", "Team/App"]),
         (format!("{host}/team/app:bad tag"), target.clone(), &["the source", "bad tag"]),
         (String::new(), target.clone(), &["the source"]),
+        (format!("docker://{host}/team/app:v1"), target.clone(), &["without docker://"]),
         (format!("ftp://{host}/team/app"), target.clone(), &["the source", "http:// and https://"]),
         (format!("{host}/team/app@sha256:12"), target.clone(), &["the source", "sha256:12"]),
         (target.clone(), format!("{host}/"), &["the target", "is not a reference"]),

@@ -55,7 +55,12 @@ impl Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let http = Http::with_patience(arguments.waiting.patience())?;
+    let http = Http::with_patience(arguments.waiting.patience().with_trouble())?;
+    for text in [&arguments.source, &arguments.target] {
+        if let Some(rest) = text.strip_prefix("docker://") {
+            bail!("{text}: write {rest}, without docker://");
+        }
+    }
     let ca = arguments.ca.as_deref().map(Authorities::read).transpose()?;
     let (source, from) =
         endpoint(&http, ca.as_ref(), &arguments.source).with_context(|| format!("the source {}", arguments.source))?;
@@ -67,6 +72,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         return all(&source, &target, &arguments).await;
     }
+    if !names_one(&arguments.target) && names_tag_and_digest(&arguments.source) {
+        bail!("{} has a tag and a digest: say in the target under which tag it is to be found there", arguments.source);
+    }
     let to = if names_one(&arguments.target) { to } else { from.clone() };
     one(&source, &from, &target, &to, &arguments).await
 }
@@ -74,6 +82,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// Whether a text names a tag or a digest, and not a repository only.
 fn names_one(text: &str) -> bool {
     text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
+}
+
+fn names_tag_and_digest(text: &str) -> bool {
+    text.rsplit('/').next().and_then(|last| last.split_once('@')).is_some_and(|(name, _)| name.contains(':'))
 }
 
 async fn one(
@@ -136,6 +148,9 @@ struct Report {
     bytes_moved: u64,
     bytes_saved: u64,
     attachments: u32,
+    /// Signatures of the target that differ from the source's and were not to be replaced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<Tag>,
     seconds: f64,
 }
 
@@ -148,7 +163,7 @@ impl Report {
         };
         let bytes_moved = moved.bytes_moved + attached.moved.bytes_moved;
         let bytes_saved = moved.bytes_saved + attached.moved.bytes_saved;
-        Self { outcome, digest, bytes_moved, bytes_saved, attachments: attached.manifests, seconds }
+        Self { outcome, digest, bytes_moved, bytes_saved, attachments: attached.manifests, left: attached.left, seconds }
     }
 
     fn sentence(&self) -> String {
@@ -156,7 +171,14 @@ impl Report {
         let (moved, saved) = (output::bytes(self.bytes_moved), output::bytes(self.bytes_saved));
         let time = output::seconds(self.seconds);
         let attachments = output::count(self.attachments.into(), "attachment");
-        format!("{outcome} {digest} in {time}: {moved} moved, {saved} saved, {attachments}")
+        let left = match self.left.len() {
+            0 => String::new(),
+            n => format!(
+                "; {} of the target's left as they are: --overwrite replaces them",
+                output::count(n as u64, "signature")
+            ),
+        };
+        format!("{outcome} {digest} in {time}: {moved} moved, {saved} saved, {attachments}{left}")
     }
 }
 
@@ -164,7 +186,7 @@ impl Report {
 #[derive(Debug, Serialize)]
 struct TagReport {
     tag: Tag,
-    /// As [`Report::outcome`], or `failed`.
+    /// As [`Report::outcome`], or `failed`, or `skipped` for what no current registry takes.
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
@@ -184,7 +206,8 @@ impl TagReport {
             }
             Err(error) => Self {
                 tag,
-                outcome: "failed",
+                // Nothing is wrong with it, and no current registry takes it.
+                outcome: if matches!(error, transship_registry::Error::Schema1(_)) { "skipped" } else { "failed" },
                 digest: None,
                 bytes_moved: 0,
                 bytes_saved: 0,
@@ -212,6 +235,7 @@ struct AllReport {
     copied: usize,
     unchanged: usize,
     exists: usize,
+    skipped: usize,
     failed: usize,
     bytes_moved: u64,
     bytes_saved: u64,
@@ -227,6 +251,7 @@ impl AllReport {
             copied: count("copied"),
             unchanged: count("unchanged"),
             exists: count("exists"),
+            skipped: count("skipped"),
             failed: count("failed"),
             bytes_moved: tags.iter().map(|tag| tag.bytes_moved).sum(),
             bytes_saved: tags.iter().map(|tag| tag.bytes_saved).sum(),
@@ -237,18 +262,16 @@ impl AllReport {
     }
 
     fn sentence(&self) -> String {
-        let Self { copied, unchanged, exists, failed, .. } = self;
+        let Self { copied, unchanged, exists, skipped, failed, .. } = self;
         let (moved, saved) = (output::bytes(self.bytes_moved), output::bytes(self.bytes_saved));
         let time = output::seconds(self.seconds);
         let tags = output::count(self.tags.len() as u64, "tag");
         let attachments = output::count(self.attachments.into(), "attachment");
-        let left = match (exists, failed) {
-            (0, 0) => String::new(),
-            (0, failed) => format!(", {failed} failed"),
-            (exists, 0) => format!(", {exists} left as they are"),
-            (exists, failed) => format!(", {exists} left as they are, {failed} failed"),
-        };
-        format!("{tags} in {time}: {copied} copied, {unchanged} unchanged{left}; {moved} moved, {saved} saved, {attachments}")
+        let besides = [(exists, "left as they are"), (skipped, "skipped"), (failed, "failed")];
+        let besides: String = besides.iter().filter(|(n, _)| **n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
+        format!(
+            "{tags} in {time}: {copied} copied, {unchanged} unchanged{besides}; {moved} moved, {saved} saved, {attachments}"
+        )
     }
 }
 

@@ -110,7 +110,12 @@ impl Worker {
                 Outcome::Failed { reason: trouble.to_string() }
             }
         };
-        tracing::info!(task, source = %job.source, target = %job.target, %outcome, "a copy ended");
+        match &outcome {
+            Outcome::Failed { .. } => {
+                tracing::warn!(task, source = %job.source, target = %job.target, %outcome, "a copy ended");
+            }
+            _ => tracing::info!(task, source = %job.source, target = %job.target, %outcome, "a copy ended"),
+        }
         // At the same time, because each waits for the disk. If only the second were done, the job would come again as a new one.
         let told = self.tell(&job.task, Happening::Ended { route, progress: report.progress(), outcome });
         tokio::try_join!(told, self.attempts.end(&task, &what))?;

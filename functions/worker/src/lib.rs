@@ -38,7 +38,7 @@ const MAX_UNFINISHED: u32 = 5;
 /// For so long an error that may pass is tried again.
 const ERROR_BUDGET: Duration = Duration::from_secs(24 * 3600);
 /// The longest wait between two attempts, unless a registry asks for more.
-const MAX_BACKOFF: Duration = Duration::from_secs(300);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// The longest hold that every queue understands.
 const MAX_WAIT: Duration = Duration::from_secs(11 * 3600);
 

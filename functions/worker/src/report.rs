@@ -92,6 +92,10 @@ impl Watch for Report {
     fn lost(&self, bytes: u64) {
         self.moved.fetch_sub(bytes, Ordering::Relaxed);
     }
+
+    fn unsaved(&self, bytes: u64) {
+        self.saved.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Worker {

@@ -71,9 +71,11 @@ impl Error {
     }
 
     /// Whether the registry answered that a manifest names something that it does not have. Distribution uses the first
-    /// code for an index's children too; others use one of the other two.
+    /// code for an index's children too; others use one of the other two, and Quay says that the manifest is invalid.
     pub(crate) fn is_content_unknown(&self) -> bool {
-        ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"].iter().any(|code| self.failure().has_code(code))
+        ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "MANIFEST_INVALID"]
+            .iter()
+            .any(|code| self.failure().has_code(code))
     }
 
     /// Whether the content was not what its digest or size says: worth fetching once more, and no more than once.

@@ -30,19 +30,27 @@ pub struct Patience {
     /// How long an answer may take that is the end of real work: a registry on object storage hashes or moves the whole blob
     /// before it answers the last PUT, and walks many objects to list tags.
     pub work: Duration,
+    /// For how long a registry that does not answer, or answers 5xx, is asked again; three times at least. Where a queue brings the work
+    /// again, that is enough.
+    pub trouble: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { stall: Duration::from_secs(30), work: Duration::from_secs(300) }
+        Self { stall: Duration::from_secs(30), work: Duration::from_secs(300), trouble: Duration::ZERO }
     }
 }
 
 impl Patience {
     /// With a peer that shows no progress for so long.
     pub fn with_stalls_of(stall: Duration) -> Self {
-        let Self { work, .. } = Self::default();
-        Self { stall, work: work.max(stall) }
+        let Self { work, trouble, .. } = Self::default();
+        Self { stall, work: work.max(stall), trouble }
+    }
+
+    /// With a registry in trouble for as long as it may stall: for copies by hand, which nobody begins again.
+    pub fn with_trouble(self) -> Self {
+        Self { trouble: self.stall, ..self }
     }
 }
 

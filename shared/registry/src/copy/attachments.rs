@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::try_join;
 use transship_model::{Digest, Reference, Tag};
 
-use super::{Copier, Endpoint, Moved, Way, bounds::Turn};
+use super::{Copier, Endpoint, Moved, Way, bounds::Answer};
 use crate::{
     Descriptor, Error, Manifest,
     auth::Scope,
@@ -75,7 +75,7 @@ impl Copier {
     pub(super) async fn survey(&self, way: &Way<'_>, subject: &Digest) -> Result<Vec<Found>, Error> {
         let source = way.source;
         let mut all = Vec::new();
-        if way.listed.is_some_and(|tags| !tags.iter().any(|tag| tag.subject().is_some())) {
+        if way.listed.is_some_and(|listed| !listed.attachments) {
             // All that there can be is what its API lists, if it has one.
             if source.registry.lacks_referrers_api(&source.repository, subject).await? {
                 return Ok(all);
@@ -107,17 +107,8 @@ impl Copier {
         let mut attached = Attached::default();
         let mut failed = None;
         for found in found {
-            for attempt in [
-                self.bring_referrers(way, &found, &mut attached).await,
-                self.bring_cosign_tags(way, &found, overwrite, &mut attached).await,
-            ] {
-                match attempt {
-                    // What asks for patience asks it for everything that follows.
-                    Err(error) if error.is_passing() => return Err(error),
-                    Err(error) => failed = failed.or(Some(error)),
-                    Ok(()) => {}
-                }
-            }
+            failed = failed.or(self.bring_referrers(way, &found, &mut attached).await?);
+            failed = failed.or(self.bring_cosign_tags(way, &found, overwrite, &mut attached).await?);
         }
         match failed {
             Some(error) => Err(error),
@@ -138,11 +129,12 @@ impl Copier {
         Ok(self.memory.children(subject).unwrap_or_default())
     }
 
-    /// Brings the referrers that the target does not list.
-    async fn bring_referrers(&self, way: &Way<'_>, found: &Found, attached: &mut Attached) -> Result<(), Error> {
+    /// Brings the referrers that the target does not list. One that can't be brought is the answer, and keeps no other; what asks for
+    /// patience asks it for everything that follows, and is the error.
+    async fn bring_referrers(&self, way: &Way<'_>, found: &Found, attached: &mut Attached) -> Result<Option<Error>, Error> {
         let target = way.target;
         if found.referrers.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let there = target.registry.referrers(&target.repository, &found.subject).await?;
         let mut failed = None;
@@ -154,31 +146,44 @@ impl Copier {
                 Ok(()) => {}
             }
         }
-        failed.map_or(Ok(()), Err)
+        Ok(failed)
     }
 
+    /// Brings cosign's tags, likewise.
     async fn bring_cosign_tags(
         &self,
         way: &Way<'_>,
         found: &Found,
         overwrite: bool,
         attached: &mut Attached,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Error>, Error> {
         let Way { source, target, .. } = *way;
+        let mut failed = None;
         for (tag, theirs) in &found.tags {
             let reference = Reference::Tag(tag.clone());
-            let ours = target.registry.head_manifest_as(target.push(), &target.repository, &reference).await?;
-            match ours {
-                Some(ours) if ours.digest == theirs.digest => continue,
-                Some(_) if !overwrite && !self.is_outgrown(source, target, &reference).await? => {
+            let attempt = async {
+                let ours = target.registry.head_manifest_as(target.push(), &target.repository, &reference).await?;
+                match ours {
+                    Some(ours) if ours.digest == theirs.digest => Ok(true),
+                    Some(_) if !overwrite && !self.is_outgrown(source, target, &reference).await? => Ok(false),
+                    _ => match Box::pin(self.bring(way, &reference, None, attached)).await {
+                        // Where the registry's tags can't be moved, neither can this one.
+                        Err(Error::Immutable(_)) => Ok(false),
+                        other => other.map(|()| true),
+                    },
+                }
+            };
+            match attempt.await {
+                Ok(true) => {}
+                Ok(false) => {
                     tracing::info!(registry = target.registry.name(), %tag, "left: it has signatures that the source does not have");
                     attached.left.push(tag.clone());
-                    continue;
                 }
-                _ => Box::pin(self.bring(way, &reference, None, attached)).await?,
+                Err(error) if error.is_passing() => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(())
+        Ok(failed)
     }
 
     /// Whether every signature of the target's tag is in the source's: cosign appends layers, so nothing would be lost.
@@ -204,7 +209,12 @@ impl Copier {
     ) -> Result<(), Error> {
         let source = way.source;
         // A listing may name what has been deleted since.
-        let Some(resolved) = self.resolve(source, reference).await? else { return Ok(()) };
+        let resolved = match self.read(source, reference).await {
+            Ok(Some(resolved)) => resolved,
+            // Of no use to anybody who looks for referrers.
+            Ok(None) | Err(Error::Schema1(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         // The target would not list it, and each copy would bring it again.
         if subject.is_some_and(|subject| resolved.subject() != Some(subject)) {
             tracing::debug!(registry = source.registry.name(), %reference, "left: it does not refer to what it is listed for");
@@ -229,10 +239,14 @@ impl Copier {
         // Read and written by one at a time, in this process and in all: registries have no means against a lost update.
         let what = format!("{}:{tag}", target.repository);
         let _turn = self.memory.turn(&target.registry, &what).await;
-        let Turn::Ours(held) = way.bounds.lease(target, &what).await else {
+        let Answer::Ours(held) = way.bounds.lease(target, &what).await else {
             return Err(Error::Busy(Box::new(target.failure("updating", &tag, "another process is at work on it"))));
         };
-        held.during(Self::list(target, &tag, referrer), |_| false).await
+        match held.during(Self::list(target, &tag, referrer), |_| false).await {
+            // It is not the artifact's own tag that can't be moved.
+            Err(Error::Immutable(failure)) => Err(Error::Refused(failure)),
+            other => other,
+        }
     }
 
     async fn list(target: &Endpoint, tag: &Reference, referrer: Descriptor) -> Result<(), Error> {
@@ -261,7 +275,7 @@ impl Copier {
 async fn look(way: &Way<'_>, subject: Subject) -> Result<Found, Error> {
     let Way { source, listed, .. } = *way;
     let Subject { digest, cosign } = subject;
-    let may_be_there = |tag: &Tag| listed.is_none_or(|tags| tags.contains(tag));
+    let may_be_there = |tag: &Tag| listed.is_none_or(|listed| listed.tags.contains(tag));
     let tag = |suffix: &'static str| {
         let tag = digest.as_tag(suffix);
         async move {

@@ -11,7 +11,7 @@ use super::{Checkpoints, Endpoint};
 /// What comes of asking for a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lease {
-    /// It is ours for [`Leases::TERM`] from now on, or is again.
+    /// It is ours for a minute from now on, or is again.
     Taken,
     /// Another process has it.
     Busy,
@@ -23,18 +23,14 @@ pub enum Lease {
 /// a copy to be right, only for bytes not to be sent twice; an implementation that fails says so in its log and lets everybody go on.
 #[async_trait]
 pub trait Leases: Send + Sync {
-    /// Takes the lease of something at the target's registry, or renews our own.
+    /// Takes the lease of something at the target's registry for a minute, or renews our own. A process that dies keeps it no longer.
     async fn take(&self, target: &Endpoint, what: &str) -> Lease;
     /// Gives it back. If the thing has been `brought`, it is noted for a while that the target's repository has it.
     async fn give_back(&self, target: &Endpoint, what: &str, brought: bool);
 }
 
-impl dyn Leases + '_ {
-    /// For so long a lease is held unless it is renewed: a process that dies keeps it no longer.
-    pub const TERM: Duration = Duration::from_secs(60);
-    /// How often one is renewed.
-    const RENEWED: Duration = Duration::from_secs(20);
-}
+/// How often a lease is renewed, well before it ends by itself.
+const RENEWED: Duration = Duration::from_secs(20);
 
 /// How long something may take, where it is kept how far it has come, and who else is at work. By default, for ever, nowhere and nobody.
 #[derive(Clone, Copy)]
@@ -106,24 +102,24 @@ impl<'a> Bounds<'a> {
     }
 
     /// Asks all other processes for a turn. Where there are none, everybody has one.
-    pub(super) async fn lease(&self, target: &'a Endpoint, what: &'a str) -> Turn<'a> {
-        let Some(leases) = self.leases else { return Turn::Ours(Held { leases: None, target, what }) };
+    pub(super) async fn lease(&self, target: &'a Endpoint, what: &'a str) -> Answer<'a> {
+        let Some(leases) = self.leases else { return Answer::Ours(Held { leases: None, target, what }) };
         match leases.take(target, what).await {
-            Lease::Taken => Turn::Ours(Held { leases: Some(leases), target, what }),
-            Lease::Brought(repository) => Turn::Brought(repository),
-            Lease::Busy => Turn::Busy,
+            Lease::Taken => Answer::Ours(Held { leases: Some(leases), target, what }),
+            Lease::Brought(repository) => Answer::Brought(repository),
+            Lease::Busy => Answer::Busy,
         }
     }
 }
 
 /// What comes of asking all other processes for a turn.
-pub(super) enum Turn<'a> {
+pub(super) enum Answer<'a> {
     Ours(Held<'a>),
     Brought(Repository),
     Busy,
 }
 
-/// A lease that is ours. Dropped, it ends by itself after [`Leases::TERM`].
+/// A lease that is ours. Dropped, it ends by itself after a minute.
 pub(super) struct Held<'a> {
     leases: Option<&'a dyn Leases>,
     target: &'a Endpoint,
@@ -136,7 +132,7 @@ impl Held<'_> {
         let Self { leases: Some(leases), target, what } = self else { return work.await };
         let renew = async {
             loop {
-                sleep(<dyn Leases>::RENEWED).await;
+                sleep(RENEWED).await;
                 // Should somebody else have it by now, some bytes go twice, and nothing is lost.
                 leases.take(target, what).await;
             }

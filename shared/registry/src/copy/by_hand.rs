@@ -1,15 +1,18 @@
 //! Copies by hand: one artifact, or all that a repository has. Nobody else is expected to be at work on the same tags, so that source and
 //! target are looked at once.
 
-use std::collections::HashSet;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use tokio::try_join;
+use tokio::{time::Instant, try_join};
 use transship_model::{Digest, Reference, Tag};
 
-use super::{Attached, Copier, Endpoint, Moved, Progress, Resolved, Way};
-use crate::Error;
+use super::{Attached, Copier, Endpoint, Listed, Moved, Progress, Resolved, Way};
+use crate::{Error, Failure};
 
+/// A look at the target that is older than this is taken again before a tag is set that is not to be overwritten. One that is not is as good as
+/// the last one could be: registries have no compare-and-set.
+const FRESH: Duration = Duration::from_secs(2);
 /// How many tags are copied at the same time.
 const TAGS_AT_ONCE: usize = 32;
 /// How many tags a repository may have: their names are in memory together.
@@ -74,11 +77,12 @@ impl Copier {
             target.registry.ensure_namespace(&target.repository).await?;
             target.registry.head_manifest_as(target.push(), &target.repository, to).await
         };
+        let looked = Instant::now();
         let (resolved, there) = try_join!(self.wanted(source, from), there)?;
         match there {
             Some(there) if there.digest == *resolved.digest() => self.unchanged(&way, there.digest, options).await,
             Some(there) if !options.overwrite => Ok(Outcome::Exists { digest: there.digest }),
-            _ => self.bring_whole(&way, &resolved, to, options).await,
+            _ => self.bring_whole(&way, &resolved, to, options, looked).await,
         }
     }
 
@@ -101,13 +105,20 @@ impl Copier {
             target.registry.ensure_namespace(&target.repository).await?;
             tags(target).await
         };
+        let looked = Instant::now();
         let (listed, there) = try_join!(tags(source), there)?;
-        let way = Way { empty: there.is_empty(), listed: Some(&listed), ..Way::new(source, target, progress) };
-        let wanted = listed.iter().filter(|tag| tag.subject().is_none());
+        if listed.tags.is_empty() {
+            let action = format!("listing tags of {}", source.repository);
+            return Err(
+                Failure::new(source.registry.name(), action, "there are none, or there is no such repository").refused()
+            );
+        }
+        let way = Way { empty: there.tags.is_empty(), listed: Some(&listed), ..Way::new(source, target, progress) };
+        let wanted = listed.tags.iter().filter(|tag| tag.subject().is_none());
         let mut copies = stream::iter(wanted)
             .map(|tag| {
-                let is_there = there.contains(tag);
-                Box::pin(async move { (tag.clone(), self.copy_tag(&way, tag, is_there, options).await) })
+                let is_there = there.tags.contains(tag);
+                Box::pin(async move { (tag.clone(), self.copy_tag(&way, tag, is_there, options, looked).await) })
             })
             .buffer_unordered(TAGS_AT_ONCE);
         while let Some(tagged) = copies.next().await {
@@ -116,10 +127,18 @@ impl Copier {
         Ok(())
     }
 
-    async fn copy_tag(&self, way: &Way<'_>, tag: &Tag, is_there: bool, options: Options) -> Result<Outcome, Error> {
+    async fn copy_tag(
+        &self,
+        way: &Way<'_>,
+        tag: &Tag,
+        is_there: bool,
+        options: Options,
+        mut looked: Instant,
+    ) -> Result<Outcome, Error> {
         let Way { source, target, .. } = *way;
         let tag = Reference::Tag(tag.clone());
         if is_there {
+            looked = Instant::now();
             let (ours, theirs) = try_join!(
                 target.registry.head_manifest_as(target.push(), &target.repository, &tag),
                 source.registry.head_manifest(&source.repository, &tag)
@@ -133,7 +152,7 @@ impl Copier {
             }
         }
         let resolved = self.wanted(source, &tag).await?;
-        self.bring_whole(way, &resolved, &tag, options).await
+        self.bring_whole(way, &resolved, &tag, options, looked).await
     }
 
     async fn wanted(&self, source: &Endpoint, from: &Reference) -> Result<Resolved, Error> {
@@ -154,6 +173,7 @@ impl Copier {
         resolved: &Resolved,
         to: &Reference,
         options: Options,
+        looked: Instant,
     ) -> Result<Outcome, Error> {
         let digest = resolved.digest().clone();
         let survey = async { if options.referrers { self.survey(way, &digest).await } else { Ok(Vec::new()) } };
@@ -163,6 +183,13 @@ impl Copier {
         // What the survey has to complain of keeps nothing from being copied.
         let (mut moved, found) = try_join!(self.content(way, resolved), async { Ok(survey.await) })?;
         drop(turn);
+        if !options.overwrite
+            && looked.elapsed() > FRESH
+            && let Some(there) = way.target.registry.head_manifest_as(way.target.push(), &way.target.repository, to).await?
+            && there.digest != digest
+        {
+            return Ok(Outcome::Exists { digest: there.digest });
+        }
         moved += self.publish(way, resolved, to).await?;
         let attached = self.attach(way, found?, options.overwrite).await?;
         Ok(Outcome::Copied { digest, moved, attached })
@@ -170,18 +197,18 @@ impl Copier {
 }
 
 /// All tags of a repository; none if there is no such repository.
-async fn tags(of: &Endpoint) -> Result<HashSet<Tag>, Error> {
-    let (mut tags, mut cursor) = (HashSet::new(), None);
+async fn tags(of: &Endpoint) -> Result<Listed, Error> {
+    let (mut listed, mut cursor) = (Listed::default(), None);
     loop {
         let page = of.registry.list_tags(&of.repository, cursor.as_ref()).await?;
-        tags.extend(page.items);
-        if tags.len() > MANY_TAGS {
+        listed.extend(page.items);
+        if listed.tags.len() > MANY_TAGS {
             let action = format!("listing tags of {}", of.repository);
-            return Err(crate::Failure::new(of.registry.name(), action, format!("more than {MANY_TAGS} tags")).refused());
+            return Err(Failure::new(of.registry.name(), action, format!("more than {MANY_TAGS} tags")).refused());
         }
         match page.next {
             Some(next) => cursor = Some(next),
-            None => return Ok(tags),
+            None => return Ok(listed),
         }
     }
 }

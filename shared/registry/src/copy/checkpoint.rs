@@ -20,17 +20,25 @@ pub struct Checkpoint {
     state: String,
     #[serde(default)]
     misleading: bool,
+    #[serde(default)]
+    chunk_min: u64,
 }
 
 impl Checkpoint {
     pub(super) fn new(upload: &Upload, mark: &Mark, misleading: bool) -> Self {
-        Self { location: upload.location().clone(), offset: mark.offset, state: mark.hasher.save(), misleading }
+        Self {
+            location: upload.location().clone(),
+            offset: mark.offset,
+            state: mark.hasher.save(),
+            misleading,
+            chunk_min: upload.chunk_min(),
+        }
     }
 
     /// The upload and the place in it; `None` if this is not about such a blob, or is damaged.
     pub(super) fn restore(self, target: &Endpoint, blob: &Descriptor) -> Option<(Upload, Mark, bool)> {
         let hasher = Hasher::restore(&blob.digest, &self.state)?;
-        let upload = Upload::at(self.location, target.repository.clone(), blob.digest.clone());
+        let upload = Upload::at(self.location, target.repository.clone(), blob.digest.clone(), self.chunk_min);
         (self.offset <= blob.size).then_some((upload, Mark { offset: self.offset, hasher }, self.misleading))
     }
 

@@ -92,7 +92,9 @@ impl Copier {
         let reference = Reference::Digest(child.digest.clone());
         let there = match empty {
             // Only what this very copy has brought can be there.
-            true => self.memory.has(target, &child.digest).then(|| child.clone()),
+            true => self.memory.has(target, &child).then(|| child.clone()),
+            // Whatever it says, it is put.
+            false if belief == Belief::None => None,
             false => target.registry.head_manifest_as(target.push(), &target.repository, &reference).await?,
         };
         let present = belief == Belief::Memory && there.is_some();

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use transship_model::{Digest, Repository};
 
 use super::Endpoint;
-use crate::{Registry, manifest::Parsed};
+use crate::{Descriptor, Registry, manifest::Parsed};
 
 /// Whether what is remembered about a target counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,8 @@ const MANY: usize = 20_000;
 /// How many repositories are remembered for one blob: more do not make a mount more likely.
 const REPOSITORIES: usize = 4;
 
-/// A repository that has been seen to have something, and when.
-type Seen = (Repository, Instant);
+/// A repository that has been seen to have something of this size, and when.
+type Seen = (Repository, u64, Instant);
 /// A blob at a registry, which is known by its origin.
 type Key = (Arc<str>, Digest);
 
@@ -84,28 +84,31 @@ pub(super) struct Turn(#[expect(dead_code, reason = "held, never read")] OwnedMu
 
 impl Memory {
     /// Whether the target is believed to have a blob.
-    pub(super) fn has(&self, target: &Endpoint, digest: &Digest) -> bool {
+    pub(super) fn has(&self, target: &Endpoint, blob: &Descriptor) -> bool {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = places.get(&(target.registry.origin().clone(), digest.clone()));
-        found.is_some_and(|places| places.iter().any(|(r, seen)| *r == target.repository && seen.elapsed() < BELIEVED))
+        let found = places.get(&(target.registry.origin().clone(), blob.digest.clone()));
+        let is_it = |(repository, size, seen): &Seen| {
+            *repository == target.repository && *size == blob.size && seen.elapsed() < BELIEVED
+        };
+        found.is_some_and(|places| places.iter().any(is_it))
     }
 
     /// The repositories of a registry in which a blob has been seen, however long ago.
     pub(super) fn repositories(&self, registry: &Registry, digest: &Digest) -> Vec<Repository> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let found = places.get(&(registry.origin().clone(), digest.clone()));
-        found.map(|places| places.iter().rev().map(|(repository, _)| repository.clone()).collect()).unwrap_or_default()
+        found.map(|places| places.iter().rev().map(|(repository, ..)| repository.clone()).collect()).unwrap_or_default()
     }
 
     /// The target has been seen to have a blob.
-    pub(super) fn saw(&self, target: &Endpoint, digest: &Digest) {
-        let key = (target.registry.origin().clone(), digest.clone());
+    pub(super) fn saw(&self, target: &Endpoint, blob: &Descriptor) {
+        let key = (target.registry.origin().clone(), blob.digest.clone());
         let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = (target.repository.clone(), Instant::now());
+        let seen = (target.repository.clone(), blob.size, Instant::now());
         match known.get(&key) {
             None => known.insert(key, vec![seen]),
             Some(places) => {
-                places.retain(|(repository, _)| *repository != target.repository);
+                places.retain(|(repository, ..)| *repository != target.repository);
                 if places.len() == REPOSITORIES {
                     places.remove(0);
                 }

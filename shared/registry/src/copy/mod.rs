@@ -139,6 +139,8 @@ pub trait Progress: Send + Sync {
     fn saved(&self, _bytes: u64) {}
     /// So much of what has been transferred counts no more: the blob starts again.
     fn lost(&self, _bytes: u64) {}
+    /// So much of what did not have to be transferred has to be after all.
+    fn unsaved(&self, _bytes: u64) {}
 }
 
 /// Nobody wants to know.
@@ -155,10 +157,26 @@ pub struct Way<'a> {
     pub bounds: Bounds<'a>,
     /// Who is told.
     pub progress: &'a dyn Progress,
-    /// Whether the target's repository is known to hold nothing: then it is not asked what it has.
+    /// Whether the target's repository has no tags: then it is taken to hold nothing, and asked no more than is needed to find out if it
+    /// does.
     empty: bool,
     /// The source's tags, where they have been listed: what is not among them is not asked for.
-    listed: Option<&'a HashSet<Tag>>,
+    listed: Option<&'a Listed>,
+}
+
+/// All tags of a repository.
+#[derive(Debug, Default)]
+struct Listed {
+    tags: HashSet<Tag>,
+    /// Whether signatures or the like are among them.
+    attachments: bool,
+}
+
+impl Listed {
+    fn extend(&mut self, tags: Vec<Tag>) {
+        self.attachments |= tags.iter().any(|tag| tag.subject().is_some());
+        self.tags.extend(tags);
+    }
 }
 
 impl<'a> Way<'a> {
@@ -169,7 +187,7 @@ impl<'a> Way<'a> {
 
     /// The same where the source's tags are known to hold no signature or the like.
     pub fn without_attachment_tags(self) -> Self {
-        static NONE: LazyLock<HashSet<Tag>> = LazyLock::new(HashSet::new);
+        static NONE: LazyLock<Listed> = LazyLock::new(Listed::default);
         Self { listed: Some(&NONE), ..self }
     }
 
@@ -212,6 +230,8 @@ pub struct Copier {
     memory: Memory,
     /// One for each blob in transfer.
     blobs: Arc<Semaphore>,
+    /// One for each small blob that the source has been asked for before anybody knew whether it is needed.
+    opened: Arc<Semaphore>,
     /// One for each KiB in flight.
     kibibytes: Arc<Semaphore>,
     limits: Limits,
@@ -229,6 +249,7 @@ impl Copier {
         Self {
             memory: Memory::default(),
             blobs: Arc::new(Semaphore::new(limits.blobs.max(1))),
+            opened: Arc::new(Semaphore::new(limits.blobs.max(1))),
             kibibytes: Arc::new(Semaphore::new((limits.bytes_in_flight >> 10).max(1))),
             limits,
         }
@@ -260,12 +281,13 @@ impl Copier {
     ///
     /// # Errors
     /// [`Error::Refused`] if the source lacks something or has it with another digest or size, and for a blob that the target takes
-    /// in one request only, and that does not get there in most of the time. [`Error::Interrupted`] says how far it has come when
+    /// in one request only, and that did not get there although it had most of the time. [`Error::Interrupted`] says how far it has come when
     /// the time was over, at most [`Bounds::ENDING`] later. [`Error::Busy`] if another process is at work on what is left.
     /// Otherwise see [`Error`].
     pub async fn content(&self, way: &Way<'_>, resolved: &Resolved) -> Result<Moved, Error> {
         match self.walk(way, resolved, Belief::Memory).await {
-            Err(error) if error.is_content_unknown() && self.forget(way.target, &error) => {
+            Err(error) if misses_content(way.target, &error) => {
+                self.forget(way.target, &error);
                 self.walk(way, resolved, Belief::None).await
             }
             other => other,
@@ -286,7 +308,8 @@ impl Copier {
         let manifest = resolved.manifest();
         let mut moved = Moved { manifests: 1, ..Moved::default() };
         match self.put(way, reference, &manifest, &resolved.parsed).await {
-            Err(error) if error.is_content_unknown() && self.forget(target, &error) => {
+            Err(error) if misses_content(target, &error) => {
+                self.forget(target, &error);
                 moved += self.walk(way, resolved, Belief::None).await?;
                 self.put(way, reference, &manifest, &resolved.parsed).await?;
             }
@@ -330,7 +353,7 @@ impl Copier {
                 .map(|node| async move {
                     let reference = Reference::Digest(node.manifest.descriptor.digest.clone());
                     self.put(way, &reference, &node.manifest, &node.parsed).await?;
-                    self.memory.saw(target, &node.manifest.descriptor.digest);
+                    self.memory.saw(target, &node.manifest.descriptor);
                     Ok(())
                 })
                 .buffer_unordered(MANIFESTS_AT_ONCE)
@@ -352,10 +375,9 @@ impl Copier {
         }
     }
 
-    fn forget(&self, target: &Endpoint, error: &Error) -> bool {
+    fn forget(&self, target: &Endpoint, error: &Error) {
         tracing::info!(registry = target.registry.name(), %error, "checking everything at the target");
         self.memory.forget(&target.registry);
-        true
     }
 
     /// An image, a chart or something else: what the manifest's config says, and an index is what its first child is that is
@@ -402,6 +424,11 @@ impl Bring {
         }
         Ok(())
     }
+}
+
+/// Whether it is the target that misses something: the source says the same of what it lacks.
+fn misses_content(target: &Endpoint, error: &Error) -> bool {
+    error.is_content_unknown() && error.failure().registry() == target.registry.name()
 }
 
 /// Understands a manifest of the source.

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use tokio::{join, sync::SemaphorePermit};
+use tokio::{
+    join,
+    sync::{OwnedSemaphorePermit, SemaphorePermit},
+};
 use transship_model::{Reference, Repository};
 
-use super::{Copier, Limits, Moved, Way, bounds::Turn, memory::Belief, upload::Transfer};
+use super::{Copier, Limits, Moved, Way, bounds::Answer, memory::Belief, upload::Transfer};
 use crate::{
     Descriptor, Error,
     registry::{Blob, Upload, UploadStart, at},
 };
 
-/// From this size on a blob is worth asking all other processes for a turn, which costs two writes of the table. In one process the least
+/// From this size on a blob is worth asking all other processes for a turn, which costs two writes of the table. In one process even the smallest
 /// blob is in flight once.
 const LEASED: u64 = 1 << 20;
 /// Up to this size a blob is asked for at the source while the target is asked whether it has it: it saves a round trip, and where
@@ -22,13 +25,18 @@ const SMALL: u64 = 4 << 20;
 
 /// Where a blob that the target may have was found.
 enum Found {
+    /// In its place a short time ago: it is not asked for again, and not believed for longer because of that.
+    Remembered,
     /// In its place.
     Present,
     /// In another repository, and it is in its place now.
     Mounted,
     /// Nowhere. Asking to mount it may have begun an upload, and the source may have begun to send it.
-    Nowhere(Option<Box<Upload>>, Option<Box<Blob>>),
+    Nowhere(Option<Box<Upload>>, Option<Opened>),
 }
+
+/// A blob that the source has begun to send, and its place among those.
+type Opened = (Box<Blob>, OwnedSemaphorePermit);
 
 impl Copier {
     /// Brings a blob to the target, whichever way costs least.
@@ -51,28 +59,29 @@ impl Copier {
         let _turn = bounds.wait(self.memory.turn(registry, &what)).await.ok_or_else(interrupted)?;
 
         let (mut begun, opened) = match self.find(way, blob, belief).await? {
+            Found::Remembered => return Ok(Self::saved(way, blob)),
             Found::Present => return Ok(self.present(way, blob)),
             Found::Mounted => return Ok(self.mounted(way, blob)),
-            Found::Nowhere(begun, opened) => (begun.map(|begun| *begun), opened.map(|opened| *opened)),
+            Found::Nowhere(begun, opened) => (begun.map(|begun| *begun), opened),
         };
         let lease = if blob.size < LEASED { None } else { Some(bounds.lease(target, &what).await) };
         let held = match lease {
             None => None,
-            Some(Turn::Ours(held)) => Some(held),
-            Some(Turn::Busy) => {
+            Some(Answer::Ours(held)) => Some(held),
+            Some(Answer::Busy) => {
                 self.abandon(way, begun);
                 let problem = "another process is bringing it";
                 return Err(Error::Busy(Box::new(target.failure("bringing", &Reference::Digest(digest.clone()), problem))));
             }
             // Since we looked. Should it not be mounted from there, it is uploaded once for each repository.
-            Some(Turn::Brought(from)) if from == target.repository => {
-                if registry.has_blob_as(target.push(), &from, digest).await? {
+            Some(Answer::Brought(from)) if from == target.repository => {
+                if registry.has_this_blob(target.push(), &from, blob).await? {
                     self.abandon(way, begun);
                     return Ok(self.present(way, blob));
                 }
                 None
             }
-            Some(Turn::Brought(from)) => {
+            Some(Answer::Brought(from)) => {
                 match self.mount(way, blob, &from).await? {
                     Some(UploadStart::Mounted) => {
                         self.abandon(way, begun);
@@ -87,6 +96,8 @@ impl Copier {
         let bring = async {
             let transfer = Transfer::new(way.source, target, blob, &bounds, way.progress);
             let permits = bounds.wait(self.permits(way, blob)).await.ok_or_else(interrupted)?;
+            // Its place is kept until all of it is there.
+            let (opened, _place) = opened.map(|(opened, place)| (*opened, place)).unzip();
             let saved = Box::pin(transfer.run(begun, opened)).await?;
             drop(permits);
             Ok(saved)
@@ -95,7 +106,7 @@ impl Copier {
             Some(held) => held.during(bring, Result::is_ok).await?,
             None => bring.await?,
         };
-        self.memory.saw(target, digest);
+        self.memory.saw(target, blob);
         Ok(Moved { blobs_copied: 1, bytes_moved: blob.size - saved, bytes_saved: saved, ..Moved::default() })
     }
 
@@ -105,15 +116,17 @@ impl Copier {
     async fn find(&self, way: &Way<'_>, blob: &Descriptor, belief: Belief) -> Result<Found, Error> {
         let Way { source, target, .. } = *way;
         let (registry, repository, digest) = (&target.registry, &target.repository, &blob.digest);
-        if belief == Belief::Memory && self.memory.has(target, digest) {
-            return Ok(Found::Present);
+        if belief == Belief::Memory && self.memory.has(target, blob) {
+            return Ok(Found::Remembered);
         }
-        let look = registry.has_blob_as(target.push(), repository, digest);
+        let look = registry.has_this_blob(target.push(), repository, blob);
         let elsewhere = self.elsewhere(way, blob);
         let opened = async {
             match elsewhere {
                 None if blob.size <= PREFETCHED => {
-                    source.registry.get_blob(&source.repository, digest).await.ok().map(Box::new)
+                    let place = self.opened.clone().try_acquire_owned().ok()?;
+                    let blob = source.registry.get_blob(&source.repository, digest).await.ok()?;
+                    Some((Box::new(blob), place))
                 }
                 // It is likely not to be needed.
                 _ => None,
@@ -136,10 +149,9 @@ impl Copier {
             let start = start?;
             return Ok(match &start {
                 Some(UploadStart::Mounted) if !here => Found::Mounted,
-                Some(UploadStart::Mounted) if trusted => Found::Present,
                 Some(UploadStart::Begun(_)) => Found::Nowhere(begun_or(start), opened),
                 None if sure => Found::Nowhere(None, opened),
-                // Said by one that has not been seen to tell the truth, or not said.
+                // That it is there is not all: of another size it is not this blob.
                 said => {
                     let there = look.await?;
                     if said.is_some() {
@@ -150,7 +162,14 @@ impl Copier {
             });
         }
         let (there, start, opened) = join!(look, self.mount(way, blob, from), opened);
-        let (there, start) = (there?, start?);
+        let (there, start) = match (there, start) {
+            (Ok(there), Ok(start)) => (there, start),
+            (Err(error), Ok(start)) => {
+                self.abandon(way, begun_or(start).map(|begun| *begun));
+                return Err(error);
+            }
+            (_, Err(error)) => return Err(error),
+        };
         let is_mounted = matches!(start, Some(UploadStart::Mounted));
         if here && start.is_some() {
             registry.learn_about_own_mounts(there, is_mounted);
@@ -214,13 +233,17 @@ impl Copier {
     }
 
     fn present(&self, way: &Way<'_>, blob: &Descriptor) -> Moved {
-        self.memory.saw(way.target, &blob.digest);
+        self.memory.saw(way.target, blob);
+        Self::saved(way, blob)
+    }
+
+    fn saved(way: &Way<'_>, blob: &Descriptor) -> Moved {
         way.progress.saved(blob.size);
         Moved { blobs_present: 1, bytes_saved: blob.size, ..Moved::default() }
     }
 
     fn mounted(&self, way: &Way<'_>, blob: &Descriptor) -> Moved {
-        self.memory.saw(way.target, &blob.digest);
+        self.memory.saw(way.target, blob);
         way.progress.saved(blob.size);
         Moved { blobs_mounted: 1, bytes_saved: blob.size, ..Moved::default() }
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Descriptor, Error, Failure,
-    registry::{Blob, CHUNK, PART, Part, Registry, Strategy, Told, Upload, at, part_after, pause},
+    registry::{Blob, CHUNK, PART, Part, Registry, Strategy, Told, Upload, at, part_after},
 };
 
 /// How often progress is told.
@@ -39,6 +39,8 @@ pub(super) struct Transfer<'a> {
     found: u64,
     /// Whether there is a checkpoint of it.
     kept: bool,
+    /// How much of it the target had acknowledged then.
+    reached: u64,
     /// What the source has begun to send.
     opened: Option<Blob>,
 }
@@ -93,7 +95,7 @@ impl<'a> Transfer<'a> {
         bounds: &'a Bounds<'a>,
         progress: &'a dyn Progress,
     ) -> Self {
-        Self { source, target, blob, bounds, progress, told: 0, found: 0, kept: false, opened: None }
+        Self { source, target, blob, bounds, progress, told: 0, found: 0, kept: false, reached: 0, opened: None }
     }
 
     /// Brings the blob to the target. A broken upload goes on where the target has it, or starts again if it has forgotten it: a few
@@ -105,7 +107,7 @@ impl<'a> Transfer<'a> {
         self.opened = opened;
         let mut strategy = self.registry().strategy();
         let mut session = self.load(begun, strategy).await;
-        let (mut tried, mut mismatched, mut furthest) = (1, false, 0);
+        let (mut tried, mut mismatched, mut furthest, mut troubled) = (1, false, 0, None);
         loop {
             let began = Instant::now();
             let bounds = self.bounds;
@@ -118,7 +120,7 @@ impl<'a> Transfer<'a> {
                 Some(Err(error @ Error::Interrupted { .. })) => return Err(error),
                 Some(Err(error)) => error,
                 None if strategy == Strategy::Whole && bounds.gave_most_since(began) => return Err(self.never()),
-                None => return Err(self.interrupted(session.as_ref())),
+                None => return Err(self.interrupted()),
             };
             let reached = session.as_ref().map_or(0, |session| session.acknowledged.offset);
             let resumed = session.as_ref().is_some_and(|session| session.resumed);
@@ -139,9 +141,9 @@ impl<'a> Transfer<'a> {
                 continue;
             } else {
                 if reached > furthest {
-                    (furthest, tried) = (reached, 1);
+                    (furthest, tried, troubled) = (reached, 1, None);
                 }
-                let Some(pause) = pause(&error, tried) else {
+                let Some(pause) = self.registry().pause(&error, tried, *troubled.get_or_insert_with(Instant::now)) else {
                     // What has a checkpoint is worth coming back to, if that is of use.
                     if !(self.kept && error.is_retry()) {
                         self.give_up(session.take()).await;
@@ -149,7 +151,7 @@ impl<'a> Transfer<'a> {
                     return Err(error);
                 };
                 if bounds.are_over_after(pause) {
-                    return Err(self.interrupted(session.as_ref()));
+                    return Err(self.interrupted());
                 }
                 tried += 1;
                 if let Some(session) = &mut session {
@@ -174,13 +176,14 @@ impl<'a> Transfer<'a> {
             self.registry().abandon_upload(begun.upload).await;
         }
         let offset = acknowledged.offset;
+        self.reached = offset;
         Some(Session { acknowledged, offset, loaded: true, broken: true, misleading, ..self.session(upload) })
     }
 
     /// Keeps how far an upload has come.
     async fn keep(&mut self, session: &Session) {
         if let Some(checkpoints) = self.bounds.checkpoints() {
-            self.kept = true;
+            (self.kept, self.reached) = (true, session.acknowledged.offset);
             let checkpoint = Checkpoint::new(&session.upload, &session.acknowledged, session.misleading);
             checkpoints.save(self.target, &self.blob.digest, &checkpoint).await;
         }
@@ -193,8 +196,8 @@ impl<'a> Transfer<'a> {
     }
 
     /// The time is over.
-    fn interrupted(&self, session: Option<&Session>) -> Error {
-        let (done, size) = (session.filter(|_| self.kept).map_or(0, |session| session.acknowledged.offset), self.blob.size);
+    fn interrupted(&self) -> Error {
+        let (done, size) = (if self.kept { self.reached } else { 0 }, self.blob.size);
         self.failure(format!("the time was over after {done} of {size} bytes")).interrupted(done, size)
     }
 
@@ -248,8 +251,9 @@ impl<'a> Transfer<'a> {
 
     /// Leaves a session, of which nothing counts any more.
     async fn give_up(&mut self, session: Option<Session>) {
-        self.tell(0);
-        self.found = 0;
+        self.tell(self.found);
+        self.progress.unsaved(self.found);
+        (self.told, self.found, self.reached) = (0, 0, 0);
         self.clear().await;
         if let Some(session) = session {
             self.registry().abandon_upload(session.upload).await;
@@ -318,7 +322,7 @@ impl<'a> Transfer<'a> {
         let mut part = PART;
         while session.acknowledged.offset < size {
             if self.bounds.are_over_after(Duration::ZERO) {
-                return Err(self.interrupted(Some(session)));
+                return Err(self.interrupted());
             }
             // A part without a length ends when it has to; where it needs one, short ones end soon enough.
             let until = self.bounds.deadline().filter(|_| self.registry().takes_open_ends(&session.upload));
@@ -356,7 +360,7 @@ impl<'a> Transfer<'a> {
         let mut next = bounds.wait(content.fill(size)).await;
         loop {
             let Some(bytes) = next.filter(|_| !bounds.are_over_after(Duration::ZERO)) else {
-                return Err(self.interrupted(Some(session)));
+                return Err(self.interrupted());
             };
             let bytes = bytes?;
             if bytes.is_empty() {

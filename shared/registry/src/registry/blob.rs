@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{
     HeaderValue,
-    header::{CONTENT_RANGE, RANGE},
+    header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE},
 };
 use reqwest::Response;
 use tokio::time::{Instant, sleep, timeout};
@@ -14,6 +14,7 @@ use url::Url;
 
 use super::{Registry, at, send::Call};
 use crate::{
+    Descriptor,
     auth::Scope,
     digest::verify,
     error::{Error, Failure},
@@ -57,6 +58,16 @@ impl Registry {
         let action = format!("HEAD blob {}", at(repository, digest));
         let call = Call::head(action, self.blob_url(repository, digest), scope).expecting(&[404]);
         Ok(self.send(&call).await?.status() != 404)
+    }
+
+    /// As [`Registry::has_blob`], with the token for writing: whether it has the blob with the size that its descriptor says. One that was cut
+    /// short by a broken disk, or that a descriptor lies about, is not the blob.
+    pub(crate) async fn has_this_blob(&self, scope: Scope, repository: &Repository, blob: &Descriptor) -> Result<bool, Error> {
+        let action = format!("HEAD blob {}", at(repository, &blob.digest));
+        let call = Call::head(action, self.blob_url(repository, &blob.digest), scope).expecting(&[404]);
+        let response = self.send(&call).await?;
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(response.status() != 404 && length.is_none_or(|length: u64| length == blob.size))
     }
 
     /// Begins to read a blob.

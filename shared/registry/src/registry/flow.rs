@@ -81,7 +81,7 @@ impl Flow {
 
     /// Ends when the target has shown no progress for too long.
     pub(super) async fn stalled(&self) -> Duration {
-        let Patience { stall, work } = self.patience;
+        let Patience { stall, work, .. } = self.patience;
         loop {
             let patience = match self.waits_for.load(Ordering::Relaxed) {
                 TARGET => Some(stall),

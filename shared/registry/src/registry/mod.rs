@@ -34,7 +34,6 @@ pub use self::{
     upload::{Upload, UploadStart},
 };
 pub(crate) use self::{
-    send::pause,
     strategy::{CHUNK, PART, Strategy, part_after},
     upload::{Part, Told},
 };

@@ -8,7 +8,7 @@ use http::{
     header::{LOCATION, RETRY_AFTER},
 };
 use reqwest::{RequestBuilder, Response};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use url::{Host, Url};
 
 use super::Registry;
@@ -30,6 +30,8 @@ const BUSY_TRIES: u32 = 8;
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// The longest such wait.
 const LONGEST_BUSY_PAUSE: Duration = Duration::from_secs(8);
+/// The wait before each further try where there is patience for a registry in trouble.
+const IN_TROUBLE: Duration = Duration::from_secs(1);
 /// The longest wait that a registry is believed to need.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How many redirects are followed.
@@ -109,16 +111,25 @@ impl Call {
 }
 
 impl Registry {
+    /// How long to wait before the next try, if there is to be one, of what was begun then.
+    pub(crate) fn pause(&self, error: &Error, tried: u32, began: Instant) -> Option<Duration> {
+        pause(error, tried).or_else(|| {
+            let left = self.patience().trouble.saturating_sub(began.elapsed());
+            let wait = error.retry_after().unwrap_or(IN_TROUBLE);
+            (error.is_retry() && wait < left).then_some(wait)
+        })
+    }
+
     /// Sends a request and hands back its answer, which is a success or one of the expected statuses.
     pub(crate) async fn send(&self, call: &Call) -> Result<Response, Error> {
-        let mut tried = 1;
+        let (mut tried, began) = (1, Instant::now());
         loop {
             // On the heap: much is waited for on the way, by callers that wait for several such at once.
             let error = match Box::pin(self.attempt(call)).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            let Some(pause) = pause(&error, tried) else { return Err(error) };
+            let Some(pause) = self.pause(&error, tried, began) else { return Err(error) };
             tracing::debug!(registry = self.name(), %error, tried, "trying again");
             sleep(pause).await;
             tried += 1;
@@ -163,7 +174,7 @@ impl Registry {
             if let Some(authorization) = authorization {
                 request = authorization.apply(request);
             }
-            let Patience { stall, work } = self.patience();
+            let Patience { stall, work, .. } = self.patience();
             let response = self.received(&call.action, request, if call.is_work { work } else { stall }).await?;
             if let Some(permit) = permit {
                 self.answered(permit.ticket(), &response);
@@ -339,7 +350,7 @@ impl TokenService for Registry {
         let named = self.0.token_realm.as_ref().is_some_and(|named| named.origin() == realm.origin());
         // A realm that the operator has named may be anywhere, like the endpoint.
         let client = if named { self.0.client.clone() } else { self.client(&action, realm).await? };
-        let mut tried = 1;
+        let (mut tried, began) = (1, Instant::now());
         loop {
             let sent = request(client.request(method.clone(), realm.clone()));
             let answered = match self.received(&action, sent, self.patience().stall).await {
@@ -349,7 +360,7 @@ impl TokenService for Registry {
             match answered {
                 Ok(response) if expected.contains(&response.status().as_u16()) => return Ok(None),
                 Ok(response) => return Ok(Some(self.read(&action, response, 1 << 20).await?.to_vec())),
-                Err(error) => match pause(&error, tried) {
+                Err(error) => match self.pause(&error, tried, began) {
                     Some(pause) => sleep(pause).await,
                     None => return Err(error),
                 },
@@ -391,7 +402,7 @@ fn certificate_hint(problem: &str, name: &str) -> String {
     if problem.contains("not valid for name") || problem.contains("NotValidForName") {
         return format!("use a host name for {name} that its certificate is for");
     }
-    if problem.contains("expired") || problem.contains("not valid yet") {
+    if problem.to_lowercase().contains("expired") || problem.contains("not valid yet") {
         return "have it renewed, or set the clock of this machine".into();
     }
     if problem.contains("CaUsedAsEndEntity") {
@@ -406,7 +417,7 @@ fn certificate_hint(problem: &str, name: &str) -> String {
 }
 
 /// How long to wait before the next try, if there is to be one.
-pub(crate) fn pause(error: &Error, tried: u32) -> Option<Duration> {
+fn pause(error: &Error, tried: u32) -> Option<Duration> {
     let busy = error.failure().status() == Some(429);
     if !error.is_retry() || tried >= if busy { BUSY_TRIES } else { TRIES } {
         return None;

@@ -1,5 +1,7 @@
 //! Uploads: beginning a session or mounting instead, filling it, ending it.
 
+use std::fmt;
+
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{
@@ -22,13 +24,19 @@ const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 const CHUNK_MIN: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// An upload that has begun.
-#[derive(Debug)]
 pub struct Upload {
     /// Where to go on: always the newest `Location`, whole, with its query.
     location: Url,
     repository: Repository,
     digest: Digest,
     chunk_min: u64,
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the location, whose query may be a signature.
+        f.debug_struct("Upload").field("repository", &self.repository).field("digest", &self.digest).finish_non_exhaustive()
+    }
 }
 
 /// What came of asking to mount a blob.
@@ -283,8 +291,8 @@ impl Upload {
     }
 
     /// An upload that was begun elsewhere.
-    pub(crate) fn at(location: Url, repository: Repository, digest: Digest) -> Self {
-        Self { location, repository, digest, chunk_min: 0 }
+    pub(crate) fn at(location: Url, repository: Repository, digest: Digest, chunk_min: u64) -> Self {
+        Self { location, repository, digest, chunk_min }
     }
 
     /// Where it goes on.

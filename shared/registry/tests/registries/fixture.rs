@@ -321,4 +321,7 @@ impl Progress for Counter {
     fn lost(&self, bytes: u64) {
         self.lost.fetch_add(bytes, Ordering::SeqCst);
     }
+    fn unsaved(&self, bytes: u64) {
+        self.saved.fetch_sub(bytes, Ordering::SeqCst);
+    }
 }

@@ -4,6 +4,7 @@
 
 mod all_tags;
 mod answers;
+mod beliefs;
 mod client;
 mod copying;
 mod destinations;

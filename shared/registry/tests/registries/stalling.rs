@@ -71,7 +71,7 @@ impl World {
 }
 
 fn patience() -> Patience {
-    Patience { stall: STALL, work: Duration::from_secs(60) }
+    Patience { stall: STALL, work: Duration::from_secs(60), trouble: Duration::ZERO }
 }
 
 /// Does something with the first request that is such.
@@ -167,7 +167,7 @@ async fn an_answer_that_never_comes_is_asked_for_again() {
             }
         });
     }
-    world.copy(Kind::Distribution, Patience { stall: STALL, work: STALL }).await;
+    world.copy(Kind::Distribution, Patience { stall: STALL, work: STALL, trouble: Duration::ZERO }).await;
     let held = held.lock().unwrap();
     for what in [
         (&world.before_a, "GET manifests"),
