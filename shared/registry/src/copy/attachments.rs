@@ -22,6 +22,8 @@ use crate::{
 
 /// How many digests are looked at for one artifact.
 const MANY: usize = 1000;
+/// How often a referrer is listed that others may have written over.
+const LISTED_AGAIN: usize = 4;
 /// How many are looked at at the same time.
 const AT_ONCE: usize = 8;
 
@@ -242,14 +244,27 @@ impl Copier {
         let Answer::Ours(held) = way.bounds.lease(target, &what).await else {
             return Err(Error::Busy(Box::new(target.failure("updating", &tag, "another process is at work on it"))));
         };
-        match held.during(Self::list(target, &tag, referrer), |_| false).await {
+        match held.during(Self::list(way, &tag, referrer), |_| false).await {
             // It is not the artifact's own tag that can't be moved.
             Err(Error::Immutable(failure)) => Err(Error::Refused(failure)),
             other => other,
         }
     }
 
-    async fn list(target: &Endpoint, tag: &Reference, referrer: Descriptor) -> Result<(), Error> {
+    /// Lists a referrer, and where no lease keeps others away sees to it that it stays: two that read the same list write each
+    /// without the other's.
+    async fn list(way: &Way<'_>, tag: &Reference, referrer: Descriptor) -> Result<(), Error> {
+        for _ in 0..LISTED_AGAIN {
+            let has_changed = Self::list_once(way.target, tag, &referrer).await?;
+            if !has_changed || way.bounds.are_shared() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists a referrer, if it is not. Whether it was not.
+    async fn list_once(target: &Endpoint, tag: &Reference, referrer: &Descriptor) -> Result<bool, Error> {
         let refused = |problem: &str| target.failure("updating", tag, problem).refused();
         let there = target.registry.get_manifest(&target.repository, tag).await?;
         let mut index = match there {
@@ -259,15 +274,15 @@ impl Copier {
         let listed =
             index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| refused("it is no index of referrers"))?;
         if listed.iter().any(|entry| entry["digest"] == referrer.digest.as_str()) {
-            return Ok(());
+            return Ok(false);
         }
-        listed.push(serde_json::to_value(&referrer).map_err(|_| refused("a referrer can't be listed"))?);
+        listed.push(serde_json::to_value(referrer).map_err(|_| refused("a referrer can't be listed"))?);
         let bytes = serde_json::to_vec(&index).map_err(|_| refused("a referrer can't be listed"))?;
         if bytes.len() > MAX_SIZE {
             return Err(refused("it has no room for another referrer"));
         }
         let manifest = Manifest::new(OCI_IMAGE_INDEX_MEDIA_TYPE, bytes);
-        target.registry.put_manifest(&target.repository, tag, &manifest).await.map(drop)
+        target.registry.put_manifest(&target.repository, tag, &manifest).await.map(|_| true)
     }
 }
 

@@ -74,6 +74,11 @@ impl<'a> Bounds<'a> {
         self.checkpoints
     }
 
+    /// Whether other processes are known to ask before they do the same.
+    pub(super) fn are_shared(&self) -> bool {
+        self.leases.is_some()
+    }
+
     /// Whether the deadline has come, or will have after a while.
     pub(super) fn are_over_after(&self, wait: Duration) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline)
