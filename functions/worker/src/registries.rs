@@ -105,8 +105,8 @@ impl Registries {
         down.until - now
     }
 
-    /// Forgets all clients after one was refused: a password may have been replaced, and is read anew.
-    pub(crate) fn forget(&self) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Forgets a client that was refused: its password may have been replaced, and is read anew.
+    pub(crate) fn forget(&self, registry: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| name.as_str() != registry);
     }
 }

@@ -41,9 +41,12 @@ impl Trouble {
         Self::Refused("crashed: work on it began 5 times and ended each time with its process, which may lack memory".into())
     }
 
-    /// Whether a registry did not let us in.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Registry(error) if matches!(error.failure().status(), Some(401 | 403)))
+    /// The instance whose registry did not let us in.
+    pub(crate) fn denied_by(&self) -> Option<&str> {
+        match self {
+            Self::Registry(error) if error.is_denied() => Some(error.failure().registry()),
+            _ => None,
+        }
     }
 
     /// Whether nothing has been tried yet, because what it needs is not there.

@@ -241,7 +241,7 @@ impl Auth {
     }
 
     fn denied(&self, refusal: Failure) -> Error {
-        refusal.hint(self.source.hint()).refused()
+        refusal.denied(self.source.hint())
     }
 
     /// User name and password, if there are any that are not the refused ones.
@@ -294,7 +294,10 @@ impl Auth {
             && let (Some(renewed), _) = self.source.credential(Some(&refused)).await?
             && !renewed.is(&refused)
         {
-            return asking.ask(Some(&renewed)).await;
+            return asking.ask(Some(&renewed)).await.map_err(|error| match error {
+                Error::Refused(refusal) if matches!(refusal.status(), Some(400 | 401)) => self.denied(*refusal),
+                error => error,
+            });
         }
         Err(self.denied(refusal))
     }

@@ -45,6 +45,12 @@ impl Error {
         matches!(self, Self::Retry { .. })
     }
 
+    /// Whether a login was refused, by the registry or by its token service, or may not do what was to be done: another
+    /// credential may mend it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.denied || matches!(failure.status, Some(401 | 403)))
+    }
+
     /// Whether it says nothing about what was to be done, only that it is not done now.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Retry { .. } | Self::Interrupted { .. } | Self::Busy(_))
@@ -112,6 +118,7 @@ pub struct Failure {
     codes: Vec<String>,
     mismatch: bool,
     form: bool,
+    denied: bool,
 }
 
 impl Failure {
@@ -125,6 +132,7 @@ impl Failure {
             codes: Vec::new(),
             mismatch: false,
             form: false,
+            denied: false,
         }
     }
 
@@ -156,6 +164,11 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(bounded(hint.into()));
         self
+    }
+
+    /// That a login was refused, with what to look at.
+    pub(crate) fn denied(self, hint: String) -> Error {
+        Self { denied: true, ..self.hint(hint) }.refused()
     }
 
     pub(crate) fn refused(self) -> Error {

@@ -162,7 +162,7 @@ async fn a_refresh_token_is_posted_and_goes_to_nobody_else() {
     assert!(guarded.registry.asked().iter().all(|asked| !format!("{asked:?}").contains("given")));
 
     let error = look(&guarded.client(&http, refresh_token("stolen-or-old")), "a").await.unwrap_err();
-    assert!(matches!(error, Error::Refused(_)), "{error}");
+    assert!(matches!(error, Error::Refused(_)) && error.is_denied(), "{error}");
     let text = error.to_string();
     assert!(text.contains("invalid_grant: it has expired") && text.contains("check the refresh token of test"), "{text}");
     assert!(!format!("{error:?} {client:?} {:?}", refresh_token("stolen-or-old")).contains("stolen-or-old"));
