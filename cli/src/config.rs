@@ -11,7 +11,6 @@ use std::{
 };
 
 use transship_model::{Credentials, Instance, InstanceName, Rule, RuleName, SecretRef, WebhookAuth};
-use transship_registry::Ecr;
 
 use self::yaml::{Node, Notes};
 
@@ -219,28 +218,14 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
             WebhookAuth::Secret(secret) => Some(("webhook_secret", secret)),
             WebhookAuth::Closed | WebhookAuth::Open => None,
         };
-        if matches!(instance.credentials, Credentials::Ecr { .. })
-            && Ecr::region_of(&instance.endpoint).is_none()
-            && !has_region()
-        {
-            missing.push(format!(
-                "instance '{}': credentials: the host of its endpoint names no region of AWS: set the environment variable \
-                 AWS_REGION, or use an endpoint like https://123456789012.dkr.ecr.eu-central-1.amazonaws.com",
-                instance.name
-            ));
-        }
-        for (key, secret) in password.into_iter().chain(webhook) {
+        let ca = instance.ca.clone().map(SecretRef::File);
+        for (key, secret) in password.into_iter().chain(webhook).chain(ca.as_ref().map(|file| ("ca", file))) {
             if let Err(problem) = present(secret) {
                 missing.push(format!("instance '{}': {key}: {problem}", instance.name));
             }
         }
     }
     missing
-}
-
-/// Whether the environment names a region of AWS, as its SDK looks for one.
-fn has_region() -> bool {
-    ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().any(|name| std::env::var(name).is_ok_and(|region| !region.is_empty()))
 }
 
 /// Looks whether there is a secret, without reading a file: what is read from a pipe is gone.

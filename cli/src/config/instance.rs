@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use transship_model::{Credentials, Instance, Kind, SecretRef, WebhookAuth, instance::is_loopback};
-use transship_registry::Authorities;
+use transship_registry::{Authorities, Ecr, InvalidAuthorities};
 use url::Url;
 
 use super::{
@@ -60,6 +60,14 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         let message = "ECR's public registry takes no such passwords: leave the credentials out, which is enough to pull, or use \
                        'docker-config'";
         notes.mistake(at, message);
+    } else if let (Some(Credentials::Ecr { .. }), Some(endpoint), Some(at)) = (&credentials, &endpoint, keys.get("credentials"))
+        && Ecr::region_of(endpoint).is_none()
+        && !has_region()
+    {
+        let message = "neither the endpoint's host nor the environment names a region of AWS, so that the AWS profile or the \
+                       machine has to: if none does, set the environment variable AWS_REGION, or use an endpoint like \
+                       https://123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+        notes.warning(at, message);
     }
     if let (Some(Some(_)), Some(endpoint), Some(at)) = (&ca, &endpoint, keys.get("ca"))
         && endpoint.scheme() == "http"
@@ -83,6 +91,11 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         ca: ca?,
         plain_http: plain_http?,
     })
+}
+
+/// Whether the environment names a region. AWS's SDK looks further: into its profile, and at the machine.
+pub(super) fn has_region() -> bool {
+    ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().any(|name| std::env::var(name).is_ok_and(|region| !region.is_empty()))
 }
 
 fn kind(node: &Node<'_>, notes: &mut Notes) -> Option<Kind> {
@@ -129,15 +142,18 @@ fn credentials(node: &Node<'_>, notes: &mut Notes) -> Option<Credentials> {
     Some(Credentials::Password { username: username?, password: password? })
 }
 
-/// The path of a file with certificates, which is read to see whether it is one. What stands here instead may be a key, so it is
-/// not shown.
+/// The path of a file with certificates. Where it can be read, which need not be here, it has to hold some. What stands here
+/// instead may be a key, so it is not shown.
 fn authorities(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
     let path = node.peek_text().and_then(|text| text.strip_prefix("file:")).filter(|path| !path.is_empty());
     let Some(path) = path else {
         node.is_not("the place of a PEM file with the certificate of one authority or more, as file:PATH,", notes);
         return None;
     };
-    Authorities::read(Path::new(path)).map_err(|problem| notes.mistake(node, problem)).ok()?;
+    if let Err(problem @ InvalidAuthorities::Invalid(_)) = Authorities::read(Path::new(path)) {
+        notes.mistake(node, problem);
+        return None;
+    }
     Some(path.to_owned())
 }
 

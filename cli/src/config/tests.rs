@@ -333,13 +333,16 @@ fn there_are_several_ways_to_log_in() {
 }
 
 #[test]
-fn ecr_needs_a_region_from_somewhere() {
-    let missing_of = |endpoint| missing(&read(&with_credentials(endpoint, "ecr")).unwrap());
-    assert_eq!(missing_of("123456789012.dkr.ecr.eu-central-1.amazonaws.com"), Vec::<String>::new());
+fn ecr_without_a_region_in_sight_is_warned_of_and_begins() {
+    let of = |endpoint| read(&with_credentials(endpoint, "ecr")).unwrap();
+    let named = of("123456789012.dkr.ecr.eu-central-1.amazonaws.com");
+    assert_eq!((named.warnings.len(), missing(&named)), (0, Vec::new()));
+    let elsewhere = of("registry.example.com");
+    assert_eq!(missing(&elsewhere), Vec::<String>::new());
     // Cargo's own tests run with what is around them.
-    if !has_region() {
-        let [told] = &missing_of("registry.example.com")[..] else { panic!("one thing is missing") };
-        assert!(told.starts_with("instance 'a': credentials: the host of its endpoint names no region of AWS: set"), "{told}");
+    if !instance::has_region() {
+        let [told] = &elsewhere.warnings[..] else { panic!("one thing is hardly meant") };
+        assert!(told.message.contains("credentials: neither the endpoint's host nor the environment names"), "{told}");
     }
 }
 
@@ -362,14 +365,15 @@ fn an_authority_is_a_file_with_its_certificate() {
     let path = folder.path().join("ca.pem").display().to_string();
     let with = |ca: &str| format!("instances:\n  - {{ name: a, endpoint: 'https://a.test', ca: '{ca}' }}\n");
     let of_file = || with(&format!("file:{path}"));
-    let told = mistake(&of_file());
-    assert!(told.starts_with(&format!("line 2: instances[0].ca: the file {path} can't be read: No such file")), "{told}");
+    let [told] = &missing(&read(&of_file()).unwrap())[..] else { panic!("it is not there") };
+    assert!(told.starts_with(&format!("instance 'a': ca: the file {path} can't be read: No such file")), "{told}");
     fs::write(&path, "-----BEGIN PRIVATE KEY-----\nhunter2=\n-----END PRIVATE KEY-----\n").unwrap();
     let told = mistake(&of_file());
     assert!(told.contains(&format!("{path}: no certificate is in it: one or more certificates are needed, as text")), "{told}");
     assert!(!told.contains("hunter2"));
     fs::write(&path, format!("a comment\n{AUTHORITY}{AUTHORITY}")).unwrap();
-    assert_eq!(read(&of_file()).unwrap().instances[0].ca.as_deref(), Some(&*path));
+    let good = read(&of_file()).unwrap();
+    assert_eq!((good.instances[0].ca.as_deref(), missing(&good)), (Some(&*path), Vec::new()));
     for wrong in ["env:CA", "-----BEGIN CERTIFICATE-----", "file:", "/etc/ca.pem"] {
         assert!(mistake(&with(wrong)).contains("instances[0].ca: "), "{wrong}");
         assert!(mistake(&with(wrong)).contains("as file:PATH"), "{wrong}");

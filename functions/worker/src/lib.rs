@@ -176,8 +176,8 @@ impl Worker {
         attempts: Attempts,
         trouble: &Trouble,
     ) -> Result<Option<Duration>, StateError> {
-        if trouble.is_refusal() {
-            self.registries.forget();
+        if let Some(registry) = trouble.denied_by() {
+            self.registries.forget(registry);
         }
         let left_alone = self.registries.note(trouble);
         let Some(kind) = trouble.retry() else { return Ok(None) };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use transship_model::{Credentials, Instance, InstanceName, Place};
-use transship_registry::{Authorities, Ecr, Endpoint, Http, Login, Registry, RegistryConfig};
+use transship_registry::{Authorities, Ecr, Endpoint, Http, InvalidAuthorities, Login, Registry, RegistryConfig};
 use transship_state::{Secrets, Snapshot};
 
 use crate::trouble::Trouble;
@@ -70,8 +70,13 @@ impl Registries {
             Credentials::Ecr { role } => self.ecr.login(&instance.endpoint, role.as_ref()),
         };
         let ca = instance.ca.as_ref().map(|path| Authorities::read(Path::new(path))).transpose();
-        // The file was good when the process started.
-        let ca = ca.map_err(|problem| Trouble::Refused(format!("the authorities of {name}: {problem}")))?;
+        let ca = ca.map_err(|error| {
+            let problem = format!("the authorities of {name}: {error}");
+            match error {
+                InvalidAuthorities::Unreadable(_) => Trouble::Unreadable(problem),
+                InvalidAuthorities::Invalid(_) => Trouble::Refused(problem),
+            }
+        })?;
         let config = RegistryConfig {
             name: name.to_string(),
             endpoint: instance.endpoint.clone(),
@@ -105,8 +110,8 @@ impl Registries {
         down.until - now
     }
 
-    /// Forgets all clients after one was refused: a password may have been replaced, and is read anew.
-    pub(crate) fn forget(&self) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Forgets a client that was refused: its password may have been replaced, and is read anew.
+    pub(crate) fn forget(&self, registry: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| name.as_str() != registry);
     }
 }

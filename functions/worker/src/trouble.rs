@@ -14,6 +14,8 @@ pub(crate) enum Trouble {
     State(StateError),
     /// A registry's password.
     Secret(SecretError),
+    /// A file of the operator's that can't be read.
+    Unreadable(String),
     /// The source does not show yet what was pushed to it a moment ago.
     Early,
     /// A registry has not answered others, and is left alone for so long.
@@ -41,9 +43,12 @@ impl Trouble {
         Self::Refused("crashed: work on it began 5 times and ended each time with its process, which may lack memory".into())
     }
 
-    /// Whether a registry did not let us in.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Registry(error) if matches!(error.failure().status(), Some(401 | 403)))
+    /// The instance whose registry did not let us in.
+    pub(crate) fn denied_by(&self) -> Option<&str> {
+        match self {
+            Self::Registry(error) if error.is_denied() => Some(error.failure().registry()),
+            _ => None,
+        }
     }
 
     /// Whether nothing has been tried yet, because what it needs is not there.
@@ -64,8 +69,8 @@ impl Trouble {
             Self::Down { wait, .. } => Some(Retry { after: Some(*wait), is_error: false }),
             Self::Registry(_) | Self::Refused(_) => None,
             Self::State(StateError::Corrupt { .. }) => None,
-            // A secret that is missing may be mended by the operator while the job waits.
-            Self::State(_) | Self::Secret(_) => Some(Retry { after: None, is_error: true }),
+            // What is missing may be mended by the operator while the job waits.
+            Self::State(_) | Self::Secret(_) | Self::Unreadable(_) => Some(Retry { after: None, is_error: true }),
         }
     }
 }
@@ -78,7 +83,7 @@ impl fmt::Display for Trouble {
             Self::Secret(error) => error.fmt(f),
             Self::Early => f.write_str("the source does not show yet what was pushed to it"),
             Self::Down { registry, .. } => write!(f, "{registry} does not answer, and is left alone for a moment"),
-            Self::Refused(reason) => f.write_str(reason),
+            Self::Unreadable(problem) | Self::Refused(problem) => f.write_str(problem),
         }
     }
 }

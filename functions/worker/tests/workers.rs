@@ -288,3 +288,57 @@ async fn a_process_that_takes_the_place_of_a_killed_one_finds_its_leases_its_own
     tokio::time::timeout(Duration::from_secs(30), done()).await.unwrap();
     assert_same(&a.at("team/copy", "v1"), &b.at("mirror/copy", "v1")).await;
 }
+
+/// Would break: a password that was replaced is read again only when the process starts anew, or with it those of all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_a_token_service_refuses_is_read_again_and_no_other() {
+    // As the service wants them, in its words.
+    const LOGINS: [&str; 2] = ["Basic dXNlcjpvbGQ=", "Basic dXNlcjpuZXc="];
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let source = Proxy::passing(a.url()).await;
+    let world = World::new(source.url(), b.url()).await;
+    let secrets = tempfile::tempdir().unwrap();
+    let file = |name: &str| secrets.path().join(name).display().to_string();
+    let instance = |name: &str, endpoint: &str| -> Instance {
+        let credentials = json!({"password": {"username": "user", "password": {"file": file(name)}}});
+        serde_json::from_value(json!({"name": name, "endpoint": endpoint, "kind": "distribution", "credentials": credentials}))
+            .unwrap()
+    };
+    let catalog = world.catalog.snapshot().await.unwrap();
+    let rules: Vec<Rule> = catalog.rules_of(&"a".parse().unwrap()).map(|rule| Rule::clone(rule)).collect();
+    world.catalog.replace(&[instance("a", source.url()), instance("b", b.url())], &rules).await.unwrap();
+    for tag in ["v1", "v2", "v3"] {
+        Image::random(1).layers(1, 1000).build().push(&a.at("team/app", tag)).await;
+    }
+    let guard = |version: usize| {
+        let challenge = format!(r#"Bearer realm="{}/token",service="reg""#, source.url());
+        source.on(move |request| match (request.path.as_str(), request.header("authorization")) {
+            ("/token", login) if login == LOGINS[version] => {
+                Action::status(200, &[], format!(r#"{{"token":"good{version}","expires_in":300}}"#))
+            }
+            ("/token", _) => Action::status(400, &[], r#"{"error":"invalid_grant"}"#),
+            (_, login) if login == format!("Bearer good{version}") => Action::Pass,
+            _ => Action::status(401, &[("www-authenticate", &challenge)], ""),
+        });
+    };
+    let worker = world.worker("one");
+    std::fs::write(file("a"), "old").unwrap();
+    std::fs::write(file("b"), "whatever").unwrap();
+    guard(0);
+    world.told("team/app", "v1").await;
+    world.work(&worker, 1).await;
+    assert_eq!(world.outcomes().await, [Outcome::Copied]);
+
+    guard(1);
+    world.told("team/app", "v2").await;
+    world.work(&worker, 1).await;
+    let [Outcome::Failed { reason }] = &world.outcomes().await[..] else { panic!("it was let in") };
+    assert!(reason.contains("invalid_grant (check the credentials of a "), "{reason}");
+
+    std::fs::write(file("a"), "new").unwrap();
+    // Whoever asks for this one again does not get it.
+    std::fs::remove_file(file("b")).unwrap();
+    world.told("team/app", "v3").await;
+    assert!(world.step(&worker, None).await.is_some());
+    assert_eq!(world.outcomes().await, [Outcome::Copied]);
+}

@@ -12,6 +12,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -156,7 +157,11 @@ enum Scheme {
 
 type Slot = Arc<Kept<SecretString>>;
 
-/// How many scopes have a token at the same time before those that have expired are thrown out.
+/// The tokens, by scope, each with the moment when it was asked for last.
+type Tokens = HashMap<Scope, (Slot, Instant)>;
+
+/// How many scopes have a token at the same time before those that have expired are thrown out, and the oldest if that is too
+/// little.
 const MANY_SCOPES: usize = 512;
 
 /// The login of one registry.
@@ -168,7 +173,7 @@ pub(crate) struct Auth {
     token_realm: Option<Url>,
     host: Arc<Host>,
     scheme: Mutex<Option<Scheme>>,
-    tokens: Mutex<HashMap<Scope, Slot>>,
+    tokens: Mutex<Tokens>,
 }
 
 impl Auth {
@@ -241,7 +246,7 @@ impl Auth {
     }
 
     fn denied(&self, refusal: Failure) -> Error {
-        refusal.hint(self.source.hint()).refused()
+        refusal.denied(self.source.hint())
     }
 
     /// User name and password, if there are any that are not the refused ones.
@@ -266,23 +271,23 @@ impl Auth {
     }
 
     fn existing_slot(&self, scope: &Scope) -> Option<Slot> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned()
+        used(&mut self.tokens.lock().unwrap_or_else(PoisonError::into_inner), scope)
     }
 
     fn slot(&self, scope: &Scope) -> Slot {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if tokens.len() >= MANY_SCOPES {
-            tokens.retain(|_, slot| slot.is_in_use());
+        if let Some(slot) = used(&mut tokens, scope) {
+            return slot;
         }
-        tokens.entry(scope.clone()).or_default().clone()
+        if tokens.len() >= MANY_SCOPES {
+            make_room(&mut tokens);
+        }
+        let slot = Slot::default();
+        tokens.insert(scope.clone(), (slot.clone(), Instant::now()));
+        slot
     }
 
-    async fn fetch(
-        &self,
-        realm: &Realm,
-        scope: &Scope,
-        service: &impl TokenService,
-    ) -> Result<(SecretString, std::time::Instant), Error> {
+    async fn fetch(&self, realm: &Realm, scope: &Scope, service: &impl TokenService) -> Result<(SecretString, Instant), Error> {
         let asking =
             Asking { name: &self.name, realm, scopes: scope.parameters(), services: self.host.token_services(), http: service };
         let (credential, fresh) = self.source.credential(None).await?;
@@ -294,7 +299,10 @@ impl Auth {
             && let (Some(renewed), _) = self.source.credential(Some(&refused)).await?
             && !renewed.is(&refused)
         {
-            return asking.ask(Some(&renewed)).await;
+            return asking.ask(Some(&renewed)).await.map_err(|error| match error {
+                Error::Refused(refusal) if matches!(refusal.status(), Some(400 | 401)) => self.denied(*refusal),
+                error => error,
+            });
         }
         Err(self.denied(refusal))
     }
@@ -320,5 +328,45 @@ impl Auth {
         Err(problem(format!("the registry names a token realm elsewhere, {origin}"))
             .hint(format!("if credentials for {} may go there, set its token_realm to {origin}", self.name))
             .refused())
+    }
+}
+
+fn used(tokens: &mut Tokens, scope: &Scope) -> Option<Slot> {
+    let (slot, used) = tokens.get_mut(scope)?;
+    *used = Instant::now();
+    Some(slot.clone())
+}
+
+/// Leaves half of what may be there at most, so that this is not done again for each new scope.
+fn make_room(tokens: &mut Tokens) {
+    tokens.retain(|_, (slot, _)| slot.is_in_use());
+    let Some(surplus) = tokens.len().checked_sub(MANY_SCOPES / 2).filter(|surplus| *surplus > 0) else { return };
+    let mut moments: Vec<_> = tokens.values().map(|(_, used)| *used).collect();
+    let (_, newest_surplus, _) = moments.select_nth_unstable(surplus - 1);
+    let newest_surplus = *newest_surplus;
+    tokens.retain(|_, (_, used)| *used > newest_surplus);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_tokens_of_many_scopes_make_room_for_new_ones_the_oldest_first() {
+        let endpoint = "https://registry.example.com".parse().unwrap();
+        let auth = Auth::new("x".into(), endpoint, Login::Anonymous, None, Arc::default());
+        let scope = |n: usize| Scope::Pull(format!("a{n}").parse().unwrap());
+        let until = Instant::now() + Duration::from_secs(3600);
+        for n in 0..4 * MANY_SCOPES {
+            auth.slot(&scope(n)).get(|_| false, async { Ok(("token".to_owned().into(), until)) }).await.unwrap();
+            // The first is in use all the time.
+            assert!(auth.existing_slot(&scope(0)).is_some(), "{n}");
+            assert!(auth.tokens.lock().unwrap().len() <= MANY_SCOPES, "{n}");
+        }
+        let newest = 4 * MANY_SCOPES - 1;
+        assert!((newest - MANY_SCOPES / 4..=newest).all(|n| auth.existing_slot(&scope(n)).is_some()));
+        assert!(auth.existing_slot(&scope(1)).is_none());
     }
 }

@@ -20,10 +20,16 @@ struct Bundle {
     digest: Digest,
 }
 
-/// A file that holds no certificates of authorities.
+/// Why there are no certificates of authorities.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidAuthorities(String);
+pub enum InvalidAuthorities {
+    /// The file can't be read: here and now, which says nothing about what is in it.
+    #[error("{0}")]
+    Unreadable(String),
+    /// It holds none that can be used.
+    #[error("{0}")]
+    Invalid(String),
+}
 
 impl Authorities {
     /// Reads a file with one or more certificates in PEM form (RFC 7468).
@@ -34,8 +40,8 @@ impl Authorities {
         let mut pem = Vec::new();
         fs::File::open(path)
             .and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut pem))
-            .map_err(|error| InvalidAuthorities(format!("the file {} can't be read: {error}", path.display())))?;
-        let invalid = |InvalidAuthorities(problem)| InvalidAuthorities(format!("the file {}: {problem}", path.display()));
+            .map_err(|error| InvalidAuthorities::Unreadable(format!("the file {} can't be read: {error}", path.display())))?;
+        let invalid = |problem| InvalidAuthorities::Invalid(format!("the file {}: {problem}", path.display()));
         Self::from_pem(&pem).map_err(invalid)
     }
 
@@ -47,16 +53,16 @@ impl Authorities {
         const WANTED: &str = "one or more certificates are needed, as text that begins with -----BEGIN CERTIFICATE----- (openssl \
                               x509 -inform der makes it of a .der or .cer file)";
         if pem.len() as u64 > MAX_SIZE {
-            return Err(InvalidAuthorities(format!("larger than {} MiB: {WANTED}", MAX_SIZE >> 20)));
+            return Err(InvalidAuthorities::Invalid(format!("larger than {} MiB: {WANTED}", MAX_SIZE >> 20)));
         }
         let certificates = Certificate::from_pem_bundle(pem)
-            .map_err(|_| InvalidAuthorities(format!("what is between BEGIN and END is not whole: {WANTED}")))?;
+            .map_err(|_| InvalidAuthorities::Invalid(format!("what is between BEGIN and END is not whole: {WANTED}")))?;
         if certificates.is_empty() {
-            return Err(InvalidAuthorities(format!("no certificate is in it: {WANTED}")));
+            return Err(InvalidAuthorities::Invalid(format!("no certificate is in it: {WANTED}")));
         }
         // They are first looked into when a client is made of them.
         if let Err(error) = Client::builder().tls_certs_only(certificates.clone()).build() {
-            return Err(InvalidAuthorities(format!("a certificate in it can't be used: {}", network(error))));
+            return Err(InvalidAuthorities::Invalid(format!("a certificate in it can't be used: {}", network(error))));
         }
         Ok(Self(Arc::new(Bundle { certificates, digest: Digest::of(pem) })))
     }

@@ -45,6 +45,12 @@ impl Error {
         matches!(self, Self::Retry { .. })
     }
 
+    /// Whether a login was refused, by the registry or by its token service, or may not do what was to be done: another
+    /// credential may mend it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.denied || matches!(failure.status, Some(401 | 403)))
+    }
+
     /// Whether it says nothing about what was to be done, only that it is not done now.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Retry { .. } | Self::Interrupted { .. } | Self::Busy(_))
@@ -114,6 +120,7 @@ pub struct Failure {
     codes: Vec<String>,
     mismatch: bool,
     form: bool,
+    denied: bool,
 }
 
 impl Failure {
@@ -127,6 +134,7 @@ impl Failure {
             codes: Vec::new(),
             mismatch: false,
             form: false,
+            denied: false,
         }
     }
 
@@ -137,7 +145,7 @@ impl Failure {
 
     /// An answer with an error status.
     pub(crate) fn answer(registry: &str, action: impl Into<String>, status: http::StatusCode, body: &[u8]) -> Self {
-        let Envelope { codes, text } = Envelope::read(body);
+        let Envelope { mut codes, oauth, text } = Envelope::read(body);
         let mut problem = match codes.first() {
             Some(code) => format!("{} {code}", status.as_u16()),
             None => format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("(unknown status)")),
@@ -146,6 +154,7 @@ impl Failure {
             problem.push_str(": ");
             problem.push_str(&text);
         }
+        codes.extend(oauth);
         Self { status: Some(status.as_u16()), codes, ..Self::new(registry, action, problem) }
     }
 
@@ -157,6 +166,11 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(bounded(hint.into()));
         self
+    }
+
+    /// That a login was refused, with what to look at.
+    pub(crate) fn denied(self, hint: String) -> Error {
+        Self { denied: true, ..self.hint(hint) }.refused()
     }
 
     pub(crate) fn refused(self) -> Error {
@@ -181,7 +195,7 @@ impl Failure {
         self.status
     }
 
-    /// Whether the registry's own error codes (`MANIFEST_UNKNOWN`) have this one.
+    /// Whether the registry's own error codes (`MANIFEST_UNKNOWN`), or its token service's (`invalid_grant`), have this one.
     pub fn has_code(&self, code: &str) -> bool {
         self.codes.iter().any(|c| c == code)
     }
@@ -219,6 +233,8 @@ fn bounded(mut text: String) -> String {
 /// and an answer of Harbor or ECR with a code of their own would lose its message with it.
 struct Envelope {
     codes: Vec<String>,
+    /// The code of a token service, which is in the text as well.
+    oauth: Option<String>,
     text: String,
 }
 
@@ -252,7 +268,7 @@ impl Envelope {
         let Ok(Raw { errors, error, error_description, details }) = serde_json::from_slice::<Raw>(body) else {
             // Plain text is worth showing, an HTML page of a proxy is not.
             let text = std::str::from_utf8(body).ok().filter(|text| !text.trim_start().starts_with('<')).unwrap_or_default();
-            return Self { codes: Vec::new(), text: sanitised(text) };
+            return Self { codes: Vec::new(), oauth: None, text: sanitised(text) };
         };
         let oauth: Vec<_> = [&error, &error_description, &details].into_iter().filter_map(serde_json::Value::as_str).collect();
         let text = errors.first().map_or_else(
@@ -266,7 +282,7 @@ impl Envelope {
             },
         );
         let codes = errors.into_iter().take(16).map(|error| sanitised(&error.code)).filter(|code| !code.is_empty()).collect();
-        Self { codes, text: sanitised(&text) }
+        Self { codes, oauth: error.as_str().map(sanitised), text: sanitised(&text) }
     }
 }
 
@@ -324,6 +340,7 @@ mod tests {
         let oauth = br#"{"error":"invalid_grant","error_description":"the token has expired"}"#;
         let oauth = Failure::answer("x", "y", http::StatusCode::BAD_REQUEST, oauth);
         assert_eq!(oauth.to_string(), "x: y: 400 Bad Request: invalid_grant: the token has expired");
+        assert!(oauth.has_code("invalid_grant"));
         let html = Failure::answer("x", "y", http::StatusCode::BAD_GATEWAY, b"<html><body>sorry</body></html>");
         assert_eq!(html.to_string(), "x: y: 502 Bad Gateway");
     }

@@ -29,7 +29,7 @@ const CLIENT: (&str, &str) = ("client_id", "transship");
 const MANY: usize = 16;
 
 /// Sends a request to a token service: the HTTP part, which is the registry client's.
-pub(crate) trait TokenService: Sync {
+pub(crate) trait TokenService: Clone + Send + Sync + 'static {
     /// Sends the request with the client that may reach the realm, and reads the answer. `None` if it has one of the
     /// statuses `expected`.
     fn ask(
@@ -154,15 +154,7 @@ impl<S: TokenService> Asking<'_, S> {
     }
 
     async fn post(&self, grant: &[(&str, &str)]) -> Result<Answer, Error> {
-        let scopes = self.scopes.join(" ");
-        let mut form = vec![CLIENT];
-        form.extend(self.realm.service.iter().map(|name| ("service", name.as_str())));
-        if !scopes.is_empty() {
-            form.push(("scope", &scopes));
-        }
-        form.extend(grant);
-        let body = self.http.ask(&self.realm.url, Method::POST, |request| request.form(&form), &[]).await?;
-        Ok(read(&body.unwrap_or_default()))
+        post(self.http, self.realm, &self.scopes, grant).await
     }
 
     async fn password(&self, username: &str, password: &SecretString) -> Result<Answer, Error> {
@@ -183,25 +175,77 @@ impl<S: TokenService> Asking<'_, S> {
     /// known that it does not, two scopes don't ask at the same time.
     async fn refresh(&self, given: &SecretString) -> Result<Answer, Error> {
         let rotation = self.services.rotation(given);
-        let known = rotation.clone().lock_owned().await;
-        let token = known.newest.clone().unwrap_or_else(|| given.clone());
-        let turn: Option<OwnedMutexGuard<Rotation>> = Some(known).filter(|known| !known.stays);
-        let answer = self.post(&[("grant_type", "refresh_token"), ("refresh_token", token.expose_secret())]).await;
-        let mut known = match turn {
-            Some(known) => known,
-            None => rotation.lock_owned().await,
-        };
-        match &answer {
-            Ok(Answer { refresh_token: Some(newest), .. }) if !newest.is_empty() && newest != token.expose_secret() => {
-                *known = Rotation { newest: Some(newest.clone().into()), stays: false };
-            }
-            Ok(_) => known.stays = true,
-            // What was given may have been made good again; the next try begins with it.
-            Err(Error::Refused(_)) => *known = Rotation::default(),
-            Err(_) => {}
+        match self.exchange(given, &rotation).await? {
+            Exchange::Done(answer) => Ok(answer),
+            Exchange::Overtaken(_) => match self.exchange(given, &rotation).await? {
+                Exchange::Done(answer) => Ok(answer),
+                Exchange::Overtaken(error) => Err(error),
+            },
         }
-        answer
     }
+
+    async fn exchange(&self, given: &SecretString, rotation: &Arc<AsyncMutex<Rotation>>) -> Result<Exchange, Error> {
+        let known = rotation.clone().lock_owned().await;
+        let sent = known.newest.as_ref().unwrap_or(given).clone();
+        let turn: Option<OwnedMutexGuard<Rotation>> = Some(known).filter(|known| !known.stays);
+        let (http, realm, scopes) = (self.http.clone(), self.realm.clone(), self.scopes.clone());
+        let (given, rotation) = (given.clone(), rotation.clone());
+        let exchange = async move {
+            let grant = [("grant_type", "refresh_token"), ("refresh_token", sent.expose_secret())];
+            let answer = post(&http, &realm, &scopes, &grant).await;
+            let mut known = match turn {
+                Some(known) => known,
+                None => rotation.lock_owned().await,
+            };
+            let overtaken = known.newest.as_ref().unwrap_or(&given).expose_secret() != sent.expose_secret();
+            match answer {
+                Ok(answer) => {
+                    match answer.refresh_token.as_deref().filter(|newest| !newest.is_empty()) {
+                        Some(newest) if newest != sent.expose_secret() => {
+                            *known = Rotation { newest: Some(newest.to_owned().into()), stays: false };
+                        }
+                        _ if overtaken => {}
+                        _ => known.stays = true,
+                    }
+                    Ok(Exchange::Done(answer))
+                }
+                Err(error) if !is_invalid_grant(&error) => Err(error),
+                Err(error) if overtaken => Ok(Exchange::Overtaken(error)),
+                Err(error) => {
+                    // What was given may have been made good again; the next try begins with it.
+                    *known = Rotation::default();
+                    Err(error)
+                }
+            }
+        };
+        // A task of its own: the answer may hold the only token that is good from now on, and whoever waits for it may stop.
+        let interrupted = |_| Failure::new(self.name, "getting a token", "it was interrupted").retry(None);
+        tokio::spawn(exchange).await.map_err(interrupted)?
+    }
+}
+
+/// What came of sending a refresh token.
+enum Exchange {
+    Done(Answer),
+    /// It was refused, and another one had taken its place in the meantime.
+    Overtaken(Error),
+}
+
+/// Whether it is the refresh token that is refused, and not what it was to be used for: RFC 6749, section 5.2.
+fn is_invalid_grant(error: &Error) -> bool {
+    matches!(error, Error::Refused(failure) if matches!(failure.status(), Some(400 | 401)) && failure.has_code("invalid_grant"))
+}
+
+async fn post(http: &impl TokenService, realm: &Realm, scopes: &[String], grant: &[(&str, &str)]) -> Result<Answer, Error> {
+    let scopes = scopes.join(" ");
+    let mut form = vec![CLIENT];
+    form.extend(realm.service.iter().map(|name| ("service", name.as_str())));
+    if !scopes.is_empty() {
+        form.push(("scope", &scopes));
+    }
+    form.extend(grant);
+    let body = http.ask(&realm.url, Method::POST, |request| request.form(&form), &[]).await?;
+    Ok(read(&body.unwrap_or_default()))
 }
 
 fn read(body: &[u8]) -> Answer {

@@ -9,7 +9,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::to_bytes, extract::Request, response::Response};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::Request,
+    response::Response,
+};
+use tokio::sync::Notify;
 use transship_model::Digest;
 use transship_registry::{Copier, Endpoint, Error, Http, Login, Options, Outcome, Registry};
 use transship_tests::{Action, Proxy};
@@ -74,6 +80,13 @@ impl Guarded {
         let mut config = config("test", &self.registry.url);
         config.credentials = credentials;
         Registry::new(http, config).unwrap()
+    }
+
+    /// Waits until the token service has been asked so often.
+    async fn was_asked(&self, times: usize) {
+        while self.asked().len() < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn asked(&self) -> Vec<Asking> {
@@ -149,7 +162,7 @@ async fn a_refresh_token_is_posted_and_goes_to_nobody_else() {
     assert!(guarded.registry.asked().iter().all(|asked| !format!("{asked:?}").contains("given")));
 
     let error = look(&guarded.client(&http, refresh_token("stolen-or-old")), "a").await.unwrap_err();
-    assert!(matches!(error, Error::Refused(_)), "{error}");
+    assert!(matches!(error, Error::Refused(_)) && error.is_denied(), "{error}");
     let text = error.to_string();
     assert!(text.contains("invalid_grant: it has expired") && text.contains("check the refresh token of test"), "{text}");
     assert!(!format!("{error:?} {client:?} {:?}", refresh_token("stolen-or-old")).contains("stolen-or-old"));
@@ -189,6 +202,95 @@ async fn a_refresh_token_that_is_replaced_is_used_no_more() {
     next.store(0, Ordering::SeqCst);
     look(&client, "c").await.unwrap_err();
     look(&client, "c").await.unwrap();
+}
+
+/// A service as the one above, which besides refuses a scope.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_that_is_denied_does_not_lose_the_newest_refresh_token() {
+    for (status, code) in [(400, "invalid_scope"), (401, "access_denied"), (403, "invalid_grant")] {
+        let next = AtomicUsize::new(0);
+        let rotating = Arc::new(move |asked: &Asking| {
+            let used = next.load(Ordering::SeqCst);
+            match asked.get("refresh_token") == format!("r{used}") {
+                false => answer(400, &[], r#"{"error":"invalid_grant"}"#),
+                true if asked.get("scope").contains("denied") => answer(status, &[], format!(r#"{{"error":"{code}"}}"#)),
+                true => {
+                    next.store(used + 1, Ordering::SeqCst);
+                    let newest = used + 1;
+                    answer(200, &[], format!(r#"{{"access_token":"good","refresh_token":"r{newest}","expires_in":300}}"#))
+                }
+            }
+        });
+        let guarded = Guarded::start(move |asked| rotating(asked)).await;
+        let client = guarded.client(&Http::new().unwrap(), refresh_token("r0"));
+        look(&client, "a").await.unwrap();
+        look(&client, "denied").await.unwrap_err();
+        look(&client, "b").await.unwrap();
+        let used: Vec<_> = guarded.asked().iter().map(|asked| asked.get("refresh_token").to_owned()).collect();
+        assert_eq!(used, ["r0", "r1", "r1"], "{status} {code}");
+    }
+}
+
+/// An answer whose body comes when it is told to.
+fn held(status: u16, body: &'static str, go: &Arc<Notify>) -> Response {
+    let go = go.clone();
+    let body = futures_util::stream::once(async move {
+        go.notified().await;
+        Ok::<_, std::convert::Infallible>(body)
+    });
+    Response::builder().status(status).body(Body::from_stream(body)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_is_not_lost_with_the_one_who_asked_for_it() {
+    let go = Arc::new(Notify::new());
+    let told = go.clone();
+    let guarded = Guarded::start(move |asked| match asked.get("refresh_token") {
+        "r0" => held(200, r#"{"access_token":"good","refresh_token":"r1","expires_in":300}"#, &told),
+        "r1" => token("good"),
+        _ => answer(400, &[], r#"{"error":"invalid_grant"}"#),
+    })
+    .await;
+    let client = guarded.client(&Http::new().unwrap(), refresh_token("r0"));
+    let asking = tokio::spawn({
+        let client = client.clone();
+        async move { look(&client, "a").await }
+    });
+    guarded.was_asked(1).await;
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    go.notify_one();
+    look(&client, "b").await.unwrap();
+    let used: Vec<_> = guarded.asked().iter().map(|asked| asked.get("refresh_token").to_owned()).collect();
+    assert_eq!(used, ["r0", "r1"]);
+}
+
+/// A service that begins to replace refresh tokens when it has been found not to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_that_is_overtaken_on_its_way_is_sent_anew_and_the_newest_kept() {
+    let go = Arc::new(Notify::new());
+    let told = go.clone();
+    let guarded = Guarded::start(move |asked| match (asked.get("refresh_token"), asked.get("scope")) {
+        ("r0", "repository:a:pull") => token("good"),
+        ("r0", "repository:b:pull") => held(400, r#"{"error":"invalid_grant"}"#, &told),
+        ("r0", "repository:c:pull") => answer(200, &[], r#"{"access_token":"good","refresh_token":"r1","expires_in":300}"#),
+        ("r1", _) => token("good"),
+        _ => answer(400, &[], r#"{"error":"invalid_grant"}"#),
+    })
+    .await;
+    let client = guarded.client(&Http::new().unwrap(), refresh_token("r0"));
+    look(&client, "a").await.unwrap();
+    let late = tokio::spawn({
+        let client = client.clone();
+        async move { look(&client, "b").await }
+    });
+    guarded.was_asked(2).await;
+    look(&client, "c").await.unwrap();
+    go.notify_one();
+    late.await.unwrap().unwrap();
+    look(&client, "d").await.unwrap();
+    let used: Vec<_> = guarded.asked().iter().map(|asked| asked.get("refresh_token").to_owned()).collect();
+    assert_eq!(used, ["r0", "r0", "r0", "r1", "r1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
