@@ -22,6 +22,7 @@ const MIB: u64 = 1 << 20;
 
 /// What came of the attempt to work on a message.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Step {
     /// None was there.
     Nothing,
