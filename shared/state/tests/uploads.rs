@@ -183,8 +183,7 @@ async fn a_checkpoint_is_kept_replaced_and_forgotten_each_by_itself() {
     let (origin, repository, digest) = &places[0];
     uploads.keep(origin, repository, digest, &json!({"offset": 5_000_000_000_u64})).await.unwrap();
     assert_eq!(seen().await, [Some(5_000_000_000), Some(2), Some(3), Some(4)]);
-    for gone in 0..places.len() {
-        let (origin, repository, digest) = &places[gone];
+    for (gone, (origin, repository, digest)) in places.iter().enumerate() {
         // Once more does no harm.
         for _ in 0..2 {
             uploads.forget(origin, repository, digest).await.unwrap();
