@@ -12,10 +12,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// A transfer takes and frees thousands of large buffers a second. glibc gives such memory back to the system and has it cleared each time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Keeps container registries in step: a push to one is carried to every other that a rule names.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120, propagate_version = true)]

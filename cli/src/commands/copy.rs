@@ -1,9 +1,6 @@
 //! `transship copy`: one artifact by hand, or all that a repository has, without rules and without a server.
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
@@ -112,13 +109,11 @@ async fn one(
 
 async fn all(source: &Endpoint, target: &Endpoint, arguments: &Arguments) -> anyhow::Result<()> {
     let meter = Meter::new(source.repository.to_string(), Unit::Bytes);
-    let ended = AtomicUsize::new(0);
     let started = std::time::Instant::now();
     let mut tags = Vec::new();
     let tell = |(tag, outcome): Tagged| {
-        let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
-        meter.say(&format!("{} done", output::count(ended as u64, "tag")));
         tags.push(TagReport::new(tag, outcome));
+        meter.say(&format!("{} done", output::count(tags.len() as u64, "tag")));
     };
     let copied = Copier::default().copy_all(source, target, arguments.options(), &meter, tell).await;
     meter.finish();

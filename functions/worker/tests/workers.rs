@@ -20,6 +20,18 @@ use transship_worker::{Disposition, HOLD, Stores, Worker};
 
 const MIB: u64 = 1 << 20;
 
+/// What came of the attempt to work on a message.
+#[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Step {
+    /// None was there.
+    Nothing,
+    /// It was given back.
+    Back,
+    /// It is done with; this was its job.
+    Done(Job),
+}
+
 /// Two registries, a rule from one to the other, and what is shared by all workers.
 struct World {
     jobs: SqliteQueue,
@@ -110,23 +122,34 @@ impl World {
         Worker::new(stores, Http::new().unwrap())
     }
 
-    /// Takes one message, if there is one, and has it worked on. The job, if its message is done with.
-    async fn step(&self, worker: &Worker, deadline: Option<Duration>) -> Option<Job> {
+    /// Takes one message, if there is one, and has it worked on.
+    async fn step(&self, worker: &Worker, deadline: Option<Duration>) -> Step {
         // What is held back, or held by another, comes when it comes.
-        let message = self.jobs.receive(1, HOLD);
-        let message = tokio::time::timeout(Duration::from_millis(200), message).await.ok()?.unwrap().pop()?;
+        let receive = tokio::time::timeout(Duration::from_millis(200), self.jobs.receive(1, HOLD));
+        let Some(message) = receive.await.map_or(None, |received| received.unwrap().pop()) else { return Step::Nothing };
         let deadline = deadline.map(|time| Instant::now() + time);
         match worker.deliver(&self.jobs, &message, deadline, std::future::pending()).await {
             Disposition::Done => {
                 self.jobs.delete(&message.receipt).await.unwrap();
-                Some(messages::read_job(&message.body).unwrap())
+                Step::Done(messages::read_job(&message.body).unwrap())
             }
             Disposition::Again(wait) => {
                 self.jobs.release(&message.receipt, wait).await.unwrap();
-                None
+                Step::Back
             }
             Disposition::Lost => panic!("the message was lost"),
         }
+    }
+
+    /// Waits for a message, and has it worked on: whether it was given back or is done with.
+    async fn next(&self, worker: &Worker, deadline: Option<Duration>) -> Step {
+        let mut step = Step::Nothing;
+        wait_until("a message", Duration::from_secs(30), async || {
+            step = self.step(worker, deadline).await;
+            step != Step::Nothing
+        })
+        .await;
+        step
     }
 
     /// Works until nothing is left in the queue, `at_once` jobs at a time.
@@ -211,23 +234,29 @@ async fn a_layer_that_many_images_share_is_sent_once_by_all_workers_together() {
 /// Would break: a large layer that starts again with each invocation and so never arrives, a deadline that counts as a failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_for_which_an_invocation_is_too_short_arrives_over_several_and_no_byte_goes_twice() {
+    const INVOCATION: Duration = Duration::from_millis(600);
     let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
-    let proxy = Proxy::passing(b.url()).await;
-    let world = World::new(a.url(), proxy.url()).await;
-    let image = Image::random(1).layers(1, 192 << 20).build();
+    // 64 KiB every 5 ms at most: 24 MiB take longer than three invocations, however fast the machine.
+    let slow = |request: &transship_tests::Request| match request.is("GET", "/blobs/") {
+        true => Action::Slow(Duration::from_millis(5)),
+        false => Action::Pass,
+    };
+    let (source, proxy) = (Proxy::start(a.url(), slow).await, Proxy::passing(b.url()).await);
+    let world = World::new(source.url(), proxy.url()).await;
+    let image = Image::random(1).layers(1, 24 << 20).build();
     image.push(&a.at("team/app", "v1")).await;
     world.told("team/app", "v1").await;
     let mut invocations = 0;
     while world.jobs.depth().await.unwrap().visible > 0 {
         // Each in a process of its own, which has learnt nothing.
         let worker = world.worker(&format!("invocation {invocations}"));
-        let Some(Job::Copy(CopyJob { continuation, .. })) = world.step(&worker, Some(Duration::from_millis(250))).await else {
+        let Step::Done(Job::Copy(CopyJob { continuation, .. })) = world.next(&worker, Some(INVOCATION)).await else {
             panic!("not a copy that has ended, or sent itself on");
         };
         assert_eq!(continuation, invocations);
         invocations += 1;
     }
-    assert!(invocations > 1, "one invocation was long enough: this has shown nothing");
+    assert!(invocations > 3, "{invocations} invocations: the layer was too small");
     assert_same(&a.at("team/app", "v1"), &b.at("mirror/app", "v1")).await;
     assert_eq!(world.outcomes().await, [Outcome::Copied]);
     let manifest = image.root().bytes.len() as u64;
@@ -283,9 +312,9 @@ async fn a_process_that_takes_the_place_of_a_killed_one_finds_its_leases_its_own
     // Its message comes back when its hold is over; here another push asks for the same.
     Image::random(1).layers(1, 20 << 20).build().push(&a.at("team/copy", "v1")).await;
     world.told("team/copy", "v1").await;
-    assert_eq!(world.step(&other, None).await, None, "it should have been given back");
-    let done = async || while world.step(&next, None).await.is_none() {};
-    tokio::time::timeout(Duration::from_secs(30), done()).await.unwrap();
+    assert_eq!(world.next(&other, None).await, Step::Back, "the killed one has the lease");
+    let Step::Done(Job::Copy(copy)) = world.next(&next, None).await else { panic!("the lease is not its own") };
+    assert_eq!(copy.target.repository.to_string(), "mirror/copy");
     assert_same(&a.at("team/copy", "v1"), &b.at("mirror/copy", "v1")).await;
 }
 
@@ -339,6 +368,6 @@ async fn a_password_that_a_token_service_refuses_is_read_again_and_no_other() {
     // Whoever asks for this one again does not get it.
     std::fs::remove_file(file("b")).unwrap();
     world.told("team/app", "v3").await;
-    assert!(world.step(&worker, None).await.is_some());
+    assert!(matches!(world.step(&worker, None).await, Step::Done(_)));
     assert_eq!(world.outcomes().await, [Outcome::Copied]);
 }

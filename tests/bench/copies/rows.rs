@@ -10,7 +10,7 @@ use crate::{
     large::begin,
     process::{self, Used},
     side::{Side, Traffic},
-    tool::{Tool, curl, folder, knows_all_tags},
+    tool::{Tool, curl, folder},
     work::{REPOSITORY, Work},
 };
 
@@ -201,11 +201,6 @@ pub(crate) async fn small(figures: &mut Figures) {
 pub(crate) async fn tags(figures: &mut Figures) {
     const RUNS: usize = 3;
     let (what, again) = ("200 tags, 2 shared layers of 8 MiB, 20 ms round trip", "the same again, nothing to do");
-    if !knows_all_tags() {
-        figures.note(what, "not yet: `transship copy` has no --all-tags");
-        figures.note(again, "not yet");
-        return;
-    }
     let source = DockerRegistry::start().await;
     let work = Work::tags(source.client()).await;
     let link = Some(Link { round_trip: NEAR, rate: None });

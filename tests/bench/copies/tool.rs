@@ -73,12 +73,6 @@ fn host(url: &str) -> &str {
     url.trim_start_matches("http://")
 }
 
-/// Whether this `transship` can copy all tags of a repository at once.
-pub(crate) fn knows_all_tags() -> bool {
-    let help = Command::new(binary()).args(["copy", "--help"]).output().expect("transship starts");
-    String::from_utf8_lossy(&help.stdout).contains("--all-tags")
-}
-
 /// curl, that fails where the registry says no.
 pub(crate) fn curl(arguments: &[&str]) -> Command {
     let mut command = Command::new("curl");

@@ -5,8 +5,8 @@ use std::fs;
 use reqwest::Method;
 use transship_tests::*;
 
-/// Bytes of each layer: one of them held whole would be too much.
-const LARGE: usize = 64 << 20;
+/// Bytes of each layer: one of them held whole is more than the bound.
+const LARGE: usize = 128 << 20;
 /// In KiB. What one process needs anyway is a third of it.
 const BOUND: u64 = 100 << 10;
 
@@ -14,7 +14,7 @@ const BOUND: u64 = 100 << 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn large_layers_at_once_take_no_more_memory_than_small_ones() {
     let (build, prod) = (DockerRegistry::start().await, DockerRegistry::start().await);
-    let places = ["team/a", "team/b", "team/c", "parts/d"];
+    let places = ["team/a", "team/b", "parts/c"];
     for (seed, repository) in (1..).zip(places) {
         artifact(seed, "application/vnd.example.model", LARGE).push(&build.at(repository, "v1")).await;
     }
@@ -38,7 +38,7 @@ async fn large_layers_at_once_take_no_more_memory_than_small_ones() {
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     eprintln!("{peak} KiB at most");
 
-    assert!(source.peak(|request| request.is("GET", "/blobs/")) > 2, "several at once");
+    assert!(source.peak(|request| request.is("GET", "/blobs/")) > 1, "several at once");
     assert!(peak < BOUND, "{peak} KiB at most");
     for repository in places {
         assert_same(&build.at(repository, "v1"), &prod.at(format!("mirror/{repository}"), "v1")).await;

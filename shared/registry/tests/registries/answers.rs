@@ -348,7 +348,7 @@ async fn a_registry_that_always_asks_for_another_login_is_left() {
     assert!(fake.asked().len() < 10, "{}", fake.asked().len());
 }
 
-/// A source with an image of a layer of 5 MB, which is sent in a `PATCH`.
+/// A source with an image of a layer of 20 MB, which is sent in a `PATCH`.
 async fn source() -> (Fake, Endpoint) {
     let content = noise(1, 20_000_000);
     let value = json!({"config": descriptor(OCI_CONFIG, b"{}"), "layers": [descriptor(OCI_LAYER, &content)]});

@@ -132,6 +132,7 @@ fn alice() -> String {
     format!("{}:{}", ALICE.user, ALICE.password)
 }
 
+/// Would break: AWS asked by each request until it throttles, or a password that is shown.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_takes_the_password_and_aws_is_asked_once_for_all_who_wait() {
     let aws = Aws::start(|_| alice()).await;
@@ -155,6 +156,7 @@ async fn a_registry_takes_the_password_and_aws_is_asked_once_for_all_who_wait() 
     assert!(!shown.contains(ALICE.password) && !shown.contains(BASE_SECRET), "{shown}");
 }
 
+/// Would break: a process that can't log in any more after twelve hours.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_has_expired_is_asked_for_again() {
     let aws = Aws::start(|_| alice()).await;
@@ -168,6 +170,7 @@ async fn a_password_that_has_expired_is_asked_for_again() {
     assert_eq!(aws.asked().len(), 2);
 }
 
+/// Would break: a password that was revoked and is used to its end, or AWS asked for ever for one that is no better.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_is_refused_is_replaced_once() {
     let aws = Aws::start(|number| format!("AWS:hunter{number}")).await;
@@ -198,6 +201,7 @@ async fn a_password_that_is_refused_is_replaced_once() {
     assert_eq!(aws.asked().len(), 3);
 }
 
+/// Would break: another account's registry asked with the process's own identity, or their passwords mixed up.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_account_s_role_is_assumed_first() {
     let aws = Aws::start(|_| alice()).await;
@@ -216,6 +220,7 @@ async fn another_account_s_role_is_assumed_first() {
     assert!(shown.contains(ROLE) && !shown.contains("Secret") && !shown.contains(ALICE.password), "{shown}");
 }
 
+/// Would break: a registry of another region, whose passwords come from the process's own.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_region_is_that_of_the_host() {
     let aws = Aws::start(|_| "AWS:x".into()).await;
@@ -226,6 +231,7 @@ async fn the_region_is_that_of_the_host() {
     assert_eq!(aws.asked(), [("AKIABASE".to_owned(), "sa-east-1".to_owned())]);
 }
 
+/// Would break: a denial that is tried again for ever, or leaves who reads it without a hint.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_aws_denies_is_said_with_who_may_mend_it() {
     let aws = Aws::start(|_| alice()).await;

@@ -9,8 +9,12 @@ use std::{
 use axum::{Router, body::Body, extract::Request, response::Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use transship_model::Digest;
 
 use crate::fixture::*;
+
+pub(crate) const MIB: usize = 1 << 20;
+pub(crate) const UPLOADS: &str = "/blobs/uploads/";
 
 /// A request that has come to the proxy.
 #[derive(Debug, Clone, Default)]
@@ -225,4 +229,10 @@ pub(crate) fn much(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
+}
+
+/// The registry has the layer, byte by byte.
+pub(crate) async fn assert_arrived(behind: &Distribution, layer: &[u8]) {
+    let there = registry("behind", &behind.url).get_blob(&repo("app"), &Digest::of(layer)).await.unwrap();
+    assert!(there.read(layer.len()).await.unwrap() == layer);
 }

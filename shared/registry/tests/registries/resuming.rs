@@ -6,8 +6,6 @@ use transship_registry::{Copier, Endpoint, Options};
 use crate::{fixture::*, peculiar::*};
 
 const OPTIONS: Options = Options { overwrite: true, referrers: false };
-const MIB: usize = 1 << 20;
-const UPLOADS: &str = "/blobs/uploads/";
 
 /// A registry with an image of one layer.
 async fn source_of(layer: &[u8]) -> (Distribution, Endpoint) {
@@ -21,11 +19,6 @@ fn target_of(proxy: &Peculiar, kind: Kind) -> Endpoint {
     Endpoint::new(&registry_with(&proxy.url, |config| config.kind = kind), repo("app"))
 }
 
-async fn assert_arrived(behind: &Distribution, layer: &[u8]) {
-    let there = registry("behind", &behind.url).get_blob(&repo("app"), &Digest::of(layer)).await.unwrap();
-    assert!(there.read(layer.len()).await.unwrap() == layer);
-}
-
 /// Breaks the nth `PATCH` in a way.
 fn breaking(nth: usize, deed: impl Fn() -> Deed + Send + Sync + 'static) -> impl Fn(&Seen) -> Deed + Send + Sync + 'static {
     let patches = std::sync::atomic::AtomicUsize::new(0);
@@ -35,6 +28,7 @@ fn breaking(nth: usize, deed: impl Fn() -> Deed + Send + Sync + 'static) -> impl
     }
 }
 
+/// Would break: a copy that fails because a connection did, or counts bytes that were lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_breaks_is_no_error() {
     let layer = much(1, 20 * MIB);
@@ -75,6 +69,7 @@ async fn broken_copy(size: usize, kind: Kind, nth: usize, deed: fn() -> Deed) ->
     (sent, read)
 }
 
+/// Would break: chunks that were acknowledged and are read or sent again.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_broken_upload_less_than_a_chunk_is_sent_again() {
     let (size, chunk) = (64 * MIB, 4 * MIB as u64);
@@ -83,6 +78,7 @@ async fn of_a_broken_upload_less_than_a_chunk_is_sent_again() {
     assert_eq!(read, [None, Some(format!("bytes={}-", 8 * chunk))]);
 }
 
+/// Would break: a client that does not ask how much the registry has.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_chunk_whose_answer_got_lost_nothing_is_sent_again() {
     let size = 18 * MIB;
@@ -94,6 +90,7 @@ async fn of_a_chunk_whose_answer_got_lost_nothing_is_sent_again() {
     assert_eq!((sent, read), (size as u64, vec![None]));
 }
 
+/// Would break: a whole upload that is started again because of one refusal that passes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_fails_is_all_that_is_sent_again() {
     for deed in [|| refuse(500, "UNKNOWN"), || Deed::Answer(answer(503, &[("retry-after", "1")], ""))] {
@@ -102,6 +99,7 @@ async fn a_chunk_that_fails_is_all_that_is_sent_again() {
     }
 }
 
+/// Would break: what the target kept of a broken request sent to it once more, or left out.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_goes_on_in_the_middle_where_the_target_kept_it() {
     let (sent, read) = broken_copy(20 * MIB, Kind::Distribution, 1, || Deed::Keep(9_000_001)).await;
@@ -115,6 +113,7 @@ async fn an_upload_goes_on_in_the_middle_where_the_target_kept_it() {
     assert_eq!(sent, 20 << 20);
 }
 
+/// Would break: an offset that is believed although it can't be, and a blob with a hole or bytes twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_tells_a_wrong_offset_is_started_again_with() {
     let layer = much(1, 18 * MIB);
@@ -136,6 +135,7 @@ async fn a_registry_that_tells_a_wrong_offset_is_started_again_with() {
     }
 }
 
+/// Would break: tries that are counted although each got on.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_breaks_again_and_again_but_gets_on_arrives() {
     let layer = much(1, 32 * MIB);
@@ -153,6 +153,7 @@ async fn an_upload_that_breaks_again_and_again_but_gets_on_arrives() {
     assert_eq!(proxy.count("POST", UPLOADS), 2);
 }
 
+/// Would break: a whole body taken for the rest of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_knows_no_range_is_read_again_from_its_beginning() {
     let layer = much(1, 18 * MIB);
@@ -178,6 +179,7 @@ fn proxy_manifest(proxy: &Peculiar) -> u64 {
     proxy.seen().iter().filter(|seen| seen.is("PUT", "/manifests/")).map(|seen| seen.received).sum()
 }
 
+/// Would break: a token that ends during a long upload, and the upload with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_ends_on_the_way_is_renewed_and_the_upload_goes_on() {
     let layer = much(1, 18 * MIB);

@@ -12,6 +12,7 @@ fn trusting(pem: &str) -> Option<Authorities> {
     Some(Authorities::from_pem(pem.as_bytes()).unwrap())
 }
 
+/// Would break: an authority that is trusted by all, or by none; a certificate that is not checked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_of_one_s_own_authority_is_trusted_where_that_is_named() {
     let authority = Authority::new("ours");
@@ -69,6 +70,7 @@ async fn small_requests_share_a_connection_and_blobs_have_their_own() {
     assert_eq!(connections[1], 1, "where no blob is sent");
 }
 
+/// Would break: a certificate whose host name nobody checks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_for_another_host_is_refused() {
     let authority = Authority::new("ours");
@@ -79,6 +81,7 @@ async fn a_certificate_for_another_host_is_refused() {
     assert!(text.contains("registry.test") && text.contains("use a host name for test that its certificate is for"), "{text}");
 }
 
+/// Would break: an error that says only that the certificate is bad, where the command that made it is the reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_that_poses_as_a_server_is_refused_with_what_to_do() {
     let own = Certificate::of_an_authority("127.0.0.1");
@@ -88,6 +91,7 @@ async fn an_authority_that_poses_as_a_server_is_refused_with_what_to_do() {
     assert!(error.to_string().contains("basicConstraints=critical,CA:FALSE"), "{error}");
 }
 
+/// Would break: an authority that counts for the registry, and not for where it sends its clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn token_service_and_storage_may_have_certificates_of_the_same_authority() {
     let authority = Authority::new("ours");

@@ -110,6 +110,7 @@ fn refresh_token(token: &str) -> Login {
     Login::RefreshToken(token.to_owned().into())
 }
 
+/// Would break: a token for each request, or one for more than is needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_credentials_a_token_is_fetched_without_any() {
     let guarded = Guarded::start(|_| token("good")).await;
@@ -123,6 +124,7 @@ async fn without_credentials_a_token_is_fetched_without_any() {
     assert_eq!((asked[0].get("service"), asked[0].get("scope")), ("reg", "repository:a:pull"));
 }
 
+/// Would break: a request that is refused, and made twice, each time that a token ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_not_used_after_its_time() {
     let guarded = Guarded::start(|_| answer(200, &[], r#"{"token":"good","expires_in":1}"#)).await;
@@ -136,6 +138,7 @@ async fn a_token_is_not_used_after_its_time() {
     assert_eq!(used.iter().map(|asked| asked.authorization.is_some()).collect::<Vec<_>>(), [false, true, true]);
 }
 
+/// Would break: a refresh token in a URL, a log or a request to the registry.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_is_posted_and_goes_to_nobody_else() {
     let guarded = Guarded::start(|asked| match asked.get("refresh_token") {
@@ -168,6 +171,7 @@ async fn a_refresh_token_is_posted_and_goes_to_nobody_else() {
     assert!(!format!("{error:?} {client:?} {:?}", refresh_token("stolen-or-old")).contains("stolen-or-old"));
 }
 
+/// Would break: a login that is locked out because an old refresh token was used again.
 /// A service that gives a new refresh token with each answer, and takes none twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_that_is_replaced_is_used_no_more() {
@@ -241,6 +245,7 @@ fn held(status: u16, body: &'static str, go: &Arc<Notify>) -> Response {
     Response::builder().status(status).body(Body::from_stream(body)).unwrap()
 }
 
+/// Would break: the only token that is good for anything is in an answer that nobody waits for any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_is_not_lost_with_the_one_who_asked_for_it() {
     let go = Arc::new(Notify::new());
@@ -293,6 +298,7 @@ async fn a_refresh_token_that_is_overtaken_on_its_way_is_sent_anew_and_the_newes
     assert_eq!(used, ["r0", "r0", "r0", "r1", "r1"]);
 }
 
+/// Would break: services that know only one of the ways, or a request in vain for each token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_takes_no_get_is_posted_to_and_not_asked_twice() {
     for status in [404, 405, 501] {
@@ -337,6 +343,7 @@ async fn a_service_that_takes_no_get_is_posted_to_and_not_asked_twice() {
     assert_eq!(guarded.asked().len(), 2);
 }
 
+/// Would break: a token for each request, or the right to push asked of a source.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_pull_and_push_copies_with_few_tokens_and_no_more_than_it_needs() {
     let guarded = Guarded::start(|asked| token(&format!("good:{}", asked.get("scope")))).await;
