@@ -25,7 +25,7 @@ pub use self::{
     auth::{Issued, Issuer, Login, NotIssued},
     authorities::{Authorities, InvalidAuthorities},
     copy::{
-        Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Lease, Leases, Limits, Moved, Options, Outcome, Progress,
+        Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Lease, Leases, Moved, Options, Outcome, Progress,
         Resolved, Tagged, Way,
     },
     ecr::Ecr,

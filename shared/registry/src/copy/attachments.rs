@@ -38,15 +38,6 @@ pub struct Attached {
     pub left: Vec<Tag>,
 }
 
-impl std::ops::AddAssign for Attached {
-    fn add_assign(&mut self, other: Self) {
-        self.manifests += other.manifests;
-        self.moved += other.moved;
-        // The later look is the one that counts.
-        self.left = other.left;
-    }
-}
-
 /// What is looked at for one digest.
 #[derive(Debug, Clone)]
 struct Subject {

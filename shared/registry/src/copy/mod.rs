@@ -197,27 +197,13 @@ impl<'a> Way<'a> {
     }
 }
 
-/// How much is done at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Blobs in transfer at the same time, in all copies of the process.
-    pub blobs: usize,
-    /// Bytes of them in memory at the same time: a large blob counts with [`Limits::BUFFERED`], or with two chunks where the target
-    /// takes chunks, a small one with its size, so that many small ones go side by side and few large ones.
-    pub bytes_in_flight: usize,
-}
-
-impl Limits {
-    /// The most that a blob in transfer has in memory: what sockets and HTTP buffer on both sides. Generously rounded up.
-    pub const BUFFERED: usize = 4 << 20;
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { blobs: 16, bytes_in_flight: 32 << 20 }
-    }
-}
-
+/// How many blobs are in transfer at the same time, in all copies of the process.
+const TRANSFERS: usize = 16;
+/// How many bytes of them are in memory at the same time: a large blob counts with [`BUFFERED`], or with two chunks where the target takes
+/// chunks, a small one with its size, so that many small ones go side by side and few large ones.
+const BYTES_IN_FLIGHT: usize = 32 << 20;
+/// The most that a blob in transfer has in memory: what sockets and HTTP buffer on both sides. Generously rounded up.
+const BUFFERED: usize = 4 << 20;
 /// How many manifests are read or looked for at the same time.
 const MANIFESTS_AT_ONCE: usize = 8;
 /// How many blobs of one copy are looked for at the same time; transfers have limits of their own.
@@ -229,32 +215,26 @@ const BLOBS_AT_ONCE: usize = 32;
 pub struct Copier {
     memory: Memory,
     /// One for each blob in transfer.
-    blobs: Arc<Semaphore>,
+    blobs: Semaphore,
     /// One for each small blob that the source has been asked for before anybody knew whether it is needed.
     opened: Arc<Semaphore>,
     /// One for each KiB in flight.
-    kibibytes: Arc<Semaphore>,
-    limits: Limits,
+    kibibytes: Semaphore,
 }
 
 impl Default for Copier {
+    /// A copier that remembers nothing yet.
     fn default() -> Self {
-        Self::new(Limits::default())
+        Self {
+            memory: Memory::default(),
+            blobs: Semaphore::new(TRANSFERS),
+            opened: Arc::new(Semaphore::new(TRANSFERS)),
+            kibibytes: Semaphore::new(BYTES_IN_FLIGHT >> 10),
+        }
     }
 }
 
 impl Copier {
-    /// A copier that remembers nothing yet.
-    pub fn new(limits: Limits) -> Self {
-        Self {
-            memory: Memory::default(),
-            blobs: Arc::new(Semaphore::new(limits.blobs.max(1))),
-            opened: Arc::new(Semaphore::new(limits.blobs.max(1))),
-            kibibytes: Arc::new(Semaphore::new((limits.bytes_in_flight >> 10).max(1))),
-            limits,
-        }
-    }
-
     /// What a reference points to; `None` if the source does not have it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use tokio::{
 };
 use transship_model::{Reference, Repository};
 
-use super::{Copier, Limits, Moved, Way, bounds::Answer, memory::Belief, upload::Transfer};
+use super::{BUFFERED, BYTES_IN_FLIGHT, Copier, Moved, Way, bounds::Answer, memory::Belief, upload::Transfer};
 use crate::{
     Descriptor, Error,
     registry::{Blob, Upload, UploadStart, at},
@@ -155,7 +155,7 @@ impl Copier {
                 said => {
                     let there = look.await?;
                     if said.is_some() {
-                        registry.learn_about_own_mounts(there, true);
+                        registry.learn_about_own_mounts(there);
                     }
                     if there { Found::Present } else { Found::Nowhere(None, opened) }
                 }
@@ -171,8 +171,9 @@ impl Copier {
             (_, Err(error)) => return Err(error),
         };
         let is_mounted = matches!(start, Some(UploadStart::Mounted));
-        if here && start.is_some() {
-            registry.learn_about_own_mounts(there, is_mounted);
+        // That nothing is mounted where nothing is tells nothing.
+        if here && start.is_some() && (there || is_mounted) {
+            registry.learn_about_own_mounts(there && is_mounted);
         }
         // The look may have come after the mount.
         if is_mounted && !here {
@@ -226,6 +227,9 @@ impl Copier {
             Ok(start) => Ok(Some(start)),
             Err(error) if here && error.failure().has_code("NAME_UNKNOWN") => Err(error),
             Err(error) => {
+                if here && !error.is_passing() {
+                    target.registry.learn_about_own_mounts(false);
+                }
                 tracing::debug!(registry = target.registry.name(), %error, "not mounted");
                 Ok(None)
             }
@@ -258,8 +262,8 @@ impl Copier {
 
     /// What an upload takes of the process's limits.
     async fn permits(&self, way: &Way<'_>, blob: &Descriptor) -> [Option<SemaphorePermit<'_>>; 2] {
-        let memory = way.target.registry.strategy().memory(blob.size).max(blob.size.min(Limits::BUFFERED as u64));
-        let weight = usize::try_from(memory).unwrap_or(usize::MAX).min(self.limits.bytes_in_flight);
+        let memory = way.target.registry.strategy().memory(blob.size).max(blob.size.min(BUFFERED as u64));
+        let weight = usize::try_from(memory).unwrap_or(usize::MAX).min(BYTES_IN_FLIGHT);
         let weight = u32::try_from(weight >> 10).unwrap_or(u32::MAX).max(1);
         // In this order for everybody, or two could wait for each other. The semaphores are never closed; if they were, nothing
         // would be limited and nothing lost.

@@ -37,10 +37,8 @@ pub(super) struct Transfer<'a> {
     told: u64,
     /// What another process had brought.
     found: u64,
-    /// Whether there is a checkpoint of it.
-    kept: bool,
-    /// How much of it the target had acknowledged then.
-    reached: u64,
+    /// How much of it the target had acknowledged at its checkpoint, if there is one.
+    kept: Option<u64>,
     /// What the source has begun to send.
     opened: Option<Blob>,
 }
@@ -95,7 +93,7 @@ impl<'a> Transfer<'a> {
         bounds: &'a Bounds<'a>,
         progress: &'a dyn Progress,
     ) -> Self {
-        Self { source, target, blob, bounds, progress, told: 0, found: 0, kept: false, reached: 0, opened: None }
+        Self { source, target, blob, bounds, progress, told: 0, found: 0, kept: None, opened: None }
     }
 
     /// Brings the blob to the target. A broken upload goes on where the target has it, or starts again if it has forgotten it: a few
@@ -145,7 +143,7 @@ impl<'a> Transfer<'a> {
                 }
                 let Some(pause) = self.registry().pause(&error, tried, *troubled.get_or_insert_with(Instant::now)) else {
                     // What has a checkpoint is worth coming back to, if that is of use.
-                    if !(self.kept && error.is_retry()) {
+                    if !(self.kept.is_some() && error.is_retry()) {
                         self.give_up(session.take()).await;
                     }
                     return Err(error);
@@ -170,34 +168,34 @@ impl<'a> Transfer<'a> {
         let large = self.blob.size > strategy.in_one();
         let Some(checkpoints) = self.bounds.checkpoints().filter(|_| large) else { return begun };
         let Some(checkpoint) = checkpoints.load(self.target, &self.blob.digest).await else { return begun };
-        self.kept = true;
+        self.kept = Some(0);
         let Some((upload, acknowledged, misleading)) = checkpoint.restore(self.target, self.blob) else { return begun };
         if let Some(begun) = begun {
             self.registry().abandon_upload(begun.upload).await;
         }
         let offset = acknowledged.offset;
-        self.reached = offset;
+        self.kept = Some(offset);
         Some(Session { acknowledged, offset, loaded: true, broken: true, misleading, ..self.session(upload) })
     }
 
     /// Keeps how far an upload has come.
     async fn keep(&mut self, session: &Session) {
         if let Some(checkpoints) = self.bounds.checkpoints() {
-            (self.kept, self.reached) = (true, session.acknowledged.offset);
+            self.kept = Some(session.acknowledged.offset);
             let checkpoint = Checkpoint::new(&session.upload, &session.acknowledged, session.misleading);
             checkpoints.save(self.target, &self.blob.digest, &checkpoint).await;
         }
     }
 
     async fn clear(&mut self) {
-        if let Some(checkpoints) = self.bounds.checkpoints().filter(|_| std::mem::take(&mut self.kept)) {
+        if let Some(checkpoints) = self.bounds.checkpoints().filter(|_| self.kept.take().is_some()) {
             checkpoints.clear(self.target, &self.blob.digest).await;
         }
     }
 
     /// The time is over.
     fn interrupted(&self) -> Error {
-        let (done, size) = (if self.kept { self.reached } else { 0 }, self.blob.size);
+        let (done, size) = (self.kept.unwrap_or(0), self.blob.size);
         self.failure(format!("the time was over after {done} of {size} bytes")).interrupted(done, size)
     }
 
@@ -253,7 +251,7 @@ impl<'a> Transfer<'a> {
     async fn give_up(&mut self, session: Option<Session>) {
         self.tell(self.found);
         self.progress.unsaved(self.found);
-        (self.told, self.found, self.reached) = (0, 0, 0);
+        (self.told, self.found) = (0, 0);
         self.clear().await;
         if let Some(session) = session {
             self.registry().abandon_upload(session.upload).await;

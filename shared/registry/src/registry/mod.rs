@@ -116,10 +116,9 @@ struct Inner {
 /// So many refusals in a row, and it is not asked again.
 const MOUNTS_REFUSED: u8 = 3;
 const MOUNTS_WORK: u8 = u8::MAX;
-/// What a registry has answered that was asked to mount a blob from its own repository.
-const SAID_YES: u8 = 1;
-const SAID_NO: u8 = 2;
-const SAID_WRONG: u8 = 4;
+/// What a registry has answered that was asked to mount a blob from its own repository; nothing yet is 0, and the greater stays.
+const OWN_MOUNTS_TELL: u8 = 1;
+const OWN_MOUNTS_MISLEAD: u8 = 2;
 
 impl Registry {
     /// A client for a registry; nothing is sent yet.
@@ -206,24 +205,18 @@ impl Registry {
         self.0.mounts.load(Ordering::Relaxed) == MOUNTS_WORK
     }
 
-    /// Whether the registry, asked to mount a blob from the very repository, tells in this way whether it has it; `None` if that is
-    /// not known yet. It is known to be so when it has been seen to say both yes and no, and neither wrongly.
+    /// Whether the registry, asked to mount a blob from the very repository, tells in this way that it has it; `None` if that is not
+    /// known yet. A yes is checked all the same, because it tells no size.
     pub(crate) fn mounts_its_own(&self) -> Option<bool> {
         match self.0.own_mounts.load(Ordering::Relaxed) {
-            known if known & SAID_WRONG != 0 => Some(false),
-            known if known == SAID_YES | SAID_NO => Some(true),
-            _ => None,
+            0 => None,
+            known => Some(known == OWN_MOUNTS_TELL),
         }
     }
 
-    /// What came of asking for a blob that is `there`, or is not.
-    pub(crate) fn learn_about_own_mounts(&self, there: bool, mounted: bool) {
-        let learnt = match (there, mounted) {
-            (true, true) => SAID_YES,
-            (false, false) => SAID_NO,
-            _ => SAID_WRONG,
-        };
-        self.0.own_mounts.fetch_or(learnt, Ordering::Relaxed);
+    /// What came of asking for a blob that is there, or of an answer that was a lie or a refusal. One of those is enough.
+    pub(crate) fn learn_about_own_mounts(&self, tells: bool) {
+        self.0.own_mounts.fetch_max(if tells { OWN_MOUNTS_TELL } else { OWN_MOUNTS_MISLEAD }, Ordering::Relaxed);
     }
 
     /// What came of asking to mount. One refusal may be about one repository; several, and never a success, are a habit.

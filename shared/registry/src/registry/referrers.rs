@@ -80,9 +80,12 @@ impl Registry {
 
     /// Whether the registry is known to have no referrers API, or is found out to have none by asking for a manifest's referrers.
     pub(crate) async fn lacks_referrers_api(&self, repository: &Repository, subject: &Digest) -> Result<bool, Error> {
-        let _asking = self.0.referrers_question.lock().await;
-        if !self.referrers_api().is_missing() && !self.referrers_api().is_present() {
-            self.referrers_by_api(repository, subject).await?;
+        let is_open = || !self.referrers_api().is_missing() && !self.referrers_api().is_present();
+        if is_open() {
+            let _asking = self.0.referrers_question.lock().await;
+            if is_open() {
+                self.referrers_by_api(repository, subject).await?;
+            }
         }
         Ok(self.referrers_api().is_missing())
     }

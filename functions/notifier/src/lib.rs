@@ -1,0 +1,1 @@
+//! **notifier**: a notification reaches its subscriber.
