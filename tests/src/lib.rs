@@ -29,6 +29,7 @@ mod install;
 mod layer;
 mod proxy;
 mod registry;
+mod rie;
 mod sink;
 mod skopeo;
 mod tls;
@@ -43,6 +44,7 @@ pub use content::{Artifact, Image, Index, artifact, chart, cosign_signature, med
 pub use install::program;
 pub use proxy::{Action, Exchange, Gate, Proxy, Request};
 pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
+pub use rie::Rie;
 pub use sink::{Delivery, Sink};
 pub use tls::{Authority, Certificate, TlsFront};
 pub use transship::{HOOK_SECRET, Transship, binary, config, instance, rule};
