@@ -16,6 +16,7 @@ pub mod secrets;
 pub mod sqlite;
 pub mod table;
 pub mod task_log;
+pub mod topic;
 pub mod uploads;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
@@ -28,4 +29,5 @@ pub use queue::{Incoming, Outgoing, Queue, QueueError};
 pub use secrets::{LocalSecrets, SecretError, Secrets};
 pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
 pub use task_log::{Listing, TaskLog};
+pub use topic::{Announcement, Topic, TopicError};
 pub use uploads::{LeaseAnswer, Uploads};
