@@ -6,6 +6,7 @@
 pub mod attempts;
 pub mod catalog;
 pub mod conformance;
+pub mod dead_letters;
 pub mod dispatch;
 mod document;
 mod error;
@@ -21,9 +22,10 @@ pub mod uploads;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
 pub use catalog::{Applied, Catalog, Snapshot};
+pub use dead_letters::{DeadLetter, DeadLetters};
 pub use dispatch::{Dispatched, Dispatcher};
 pub use error::StateError;
-pub use messages::{Events, Jobs};
+pub use messages::{Events, Jobs, Notifications, Report};
 pub use origins::Origins;
 pub use queue::{Incoming, Outgoing, Queue, QueueError};
 pub use secrets::{LocalSecrets, SecretError, Secrets};
