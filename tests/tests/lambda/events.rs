@@ -10,7 +10,7 @@ use crate::world::{World, answer, instance};
 const TIME: Duration = Duration::from_secs(60);
 
 /// The events of a function, by name.
-fn samples(function: &str) -> Vec<(String, Value)> {
+pub(crate) fn samples(function: &str) -> Vec<(String, Value)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events").join(function);
     let mut files: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
