@@ -28,6 +28,8 @@ async fn a_layer_that_outlives_the_invocation_arrives_in_parts_and_no_byte_is_se
     let invocations = world.drain("jobs.fifo", 1, &worker).await;
     assert!(invocations > 2, "{invocations}");
     assert_same(&build.at("team/app", "v1"), &mirror.at("team/app", "v1")).await;
+    let peak = worker.peak_memory() >> 20;
+    assert!(peak <= 96, "{peak} MiB, and a function of 256 MB is to serve for layers of any size");
     let sent: u64 =
         proxy.exchanges().iter().filter(|exchange| exchange.request.path.contains("/blobs/")).map(|e| e.uploaded).sum();
     let size: u64 = image.blobs().values().map(|blob| blob.len() as u64).sum();
