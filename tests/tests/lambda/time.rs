@@ -43,7 +43,8 @@ async fn a_function_that_was_frozen_finds_new_connections() {
     let world = World::syncing(build.url(), mirror.url()).await;
     let (webhook, worker) = (world.function("webhook").await, world.function("worker").await);
     for round in 1..=3 {
-        let (tag, image) = (format!("v{round}"), image(10 + round));
+        // With more connections than are tried before a job is given back.
+        let (tag, image) = (format!("v{round}"), Image::random(10 + round).layers(8, 2 << 20).build());
         image.push(&build.at("team/app", &tag)).await;
         assert_eq!(answer(&webhook.invoke(&push("team/app", &tag, &image)).await.unwrap()).0, 202);
         assert_eq!(world.deliver("jobs.fifo", 1, &worker).await, Some(1), "round {round}: {}", worker.log());
