@@ -20,10 +20,10 @@ pub mod uploads;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
 pub use catalog::{Applied, Catalog, Snapshot};
-pub use dispatch::{Dispatched, Dispatcher};
+pub use dispatch::{Delivery, Dispatched, Dispatcher};
 pub use error::StateError;
 pub use messages::{Events, Jobs};
-pub use origins::Origins;
+pub use origins::{Origins, Recalled};
 pub use queue::{Incoming, Outgoing, Queue, QueueError};
 pub use secrets::{LocalSecrets, SecretError, Secrets};
 pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
