@@ -147,6 +147,14 @@ name!(
     is_role_arn
 );
 
+name!(
+    /// The e-mail address of a service account of Google Cloud: IAM documentation, "Service accounts overview".
+    ServiceAccount,
+    "a service account",
+    "an e-mail address like 'push@my-project.iam.gserviceaccount.com', in lowercase",
+    is_service_account
+);
+
 fn is_short_name(s: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     s.len() <= 100 && s.bytes().next().is_some_and(alnum) && s.bytes().all(|b| alnum(b) || b"-._".contains(&b))
@@ -164,6 +172,14 @@ fn is_role_arn(s: &str) -> bool {
         && account.bytes().all(|b| b.is_ascii_digit())
         && s.len() <= 600
         && role.strip_prefix("role/").is_some_and(|name| name.split('/').all(word))
+}
+
+fn is_service_account(s: &str) -> bool {
+    let label = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    s.len() <= 254
+        && s.strip_suffix(".gserviceaccount.com")
+            .and_then(|address| address.split_once('@'))
+            .is_some_and(|(name, domain)| label(name) && domain.split('.').all(label))
 }
 
 fn is_repository(s: &str) -> bool {
@@ -443,6 +459,26 @@ mod tests {
             "arn:aws:iam::123456789012:role/a:b",
         ] {
             assert!(bad.parse::<RoleArn>().is_err(), "{bad:?}");
+        }
+
+        for good in [
+            "push@shop.iam.gserviceaccount.com",
+            "123-compute@developer.gserviceaccount.com",
+            "a@b.example.com.iam.gserviceaccount.com",
+        ] {
+            assert_eq!(good.parse::<ServiceAccount>().unwrap().as_str(), good);
+        }
+        for bad in [
+            "",
+            "push",
+            "me@example.com",
+            "@shop.iam.gserviceaccount.com",
+            "a@b@shop.iam.gserviceaccount.com",
+            "push@.gserviceaccount.com",
+            "Push@shop.iam.gserviceaccount.com",
+            "push@shop.iam.gserviceaccount.com.evil.test",
+        ] {
+            assert!(bad.parse::<ServiceAccount>().is_err(), "{bad:?}");
         }
         assert!("_v1.0-rc".parse::<Tag>().is_ok());
         for bad in ["", ".a", "-a", "a/b", "a:b", "v1\n"] {
