@@ -14,12 +14,12 @@ pub mod rule;
 pub mod task;
 
 pub use event::PushEvent;
-pub use instance::{Credentials, GoogleIdentity, Instance, Kind, SecretRef, WebhookAuth};
+pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, SecretRef, WebhookAuth};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName,
-    ServiceAccount, Tag, TaskId,
+    SecretName, ServiceAccount, Tag, TaskId,
 };
 pub use origin::{Origin, Precedence, Pushed, Trail, Verdict, Version, Written};
 pub use problem::Problem;
