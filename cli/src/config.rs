@@ -174,7 +174,7 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
         let rule = rules.iter().find(|rule| rule.source.instance == instance.name);
         if let (Some(rule), Some(at)) = (rule, names.get(&instance.name)) {
             let message = format!(
-                "the rule '{}' copies from '{}', whose notifications are refused: give webhook_secret, or webhook_auth: none",
+                "the rule '{}' copies from '{}', whose notifications are refused: give webhook_secret or webhook_auth",
                 rule.name, instance.name
             );
             notes.warning(at, message);
@@ -219,7 +219,7 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
         };
         let webhook = match &instance.webhook {
             WebhookAuth::Secret(secret) => Some(("webhook_secret", secret)),
-            WebhookAuth::Closed | WebhookAuth::Open => None,
+            WebhookAuth::Closed | WebhookAuth::Open | WebhookAuth::Google(_) => None,
         };
         let notify = instance.notify.as_ref().and_then(|notify| notify.secret.as_ref()).map(|secret| ("notify.secret", secret));
         let ca = instance.ca.clone().map(SecretRef::File);

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use transship_model::{Credentials, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth, instance::is_loopback};
+use transship_model::{
+    Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth, instance::is_loopback,
+};
 use transship_registry::{Authorities, Ecr, InvalidAuthorities};
 use url::{Host, Url};
 
@@ -28,6 +30,9 @@ const KEYS: &[&str] = &[
 
 /// The greatest length of a region's, zone's or user's name.
 const MAX_WORDS: usize = 200;
+
+/// The greatest length of an audience, which is mostly a URL.
+const MAX_AUDIENCE: usize = 2000;
 
 /// Reads an instance. `None` if it has mistakes, which are noted then.
 pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
@@ -215,23 +220,48 @@ fn webhook(keys: &Mapping<'_>, notes: &mut Notes) -> Option<WebhookAuth> {
     match (keys.get("webhook_secret"), keys.get("webhook_auth")) {
         (None, None) => Some(WebhookAuth::Closed),
         (Some(node), None) => secret(node, notes).map(WebhookAuth::Secret),
-        (None, Some(node)) => open(node, notes),
+        (None, Some(node)) => without_secret(node, notes),
         (Some(node), Some(auth)) => {
             // Each of them may have a mistake of its own.
             secret(node, notes);
-            open(auth, notes);
-            notes.mistake(auth, "webhook_secret is given as well: keep it, or keep webhook_auth: none, which needs no secret");
+            without_secret(auth, notes);
+            notes.mistake(auth, "webhook_secret is given as well: keep it, or keep webhook_auth, which needs no secret");
             None
         }
     }
 }
 
-fn open(node: &Node<'_>, notes: &mut Notes) -> Option<WebhookAuth> {
-    if node.peek_text() == Some("none") {
-        return Some(WebhookAuth::Open);
+/// `none`, or who signs the tokens that notifications bring.
+fn without_secret(node: &Node<'_>, notes: &mut Notes) -> Option<WebhookAuth> {
+    match node.peek_text() {
+        Some("none") => return Some(WebhookAuth::Open),
+        Some(_) => {
+            let wanted = "'none' (anybody may send notifications; a secret goes into webhook_secret) or \
+                          { google: { service_account: …, audience: … } }";
+            node.is_not(wanted, notes);
+            return None;
+        }
+        None => {}
     }
-    node.is_not("'none' (anybody may send notifications; a secret goes into webhook_secret)", notes);
-    None
+    let google = node.mapping(&["google"], notes)?.need("google", "without it, write 'webhook_auth: none'", notes)?;
+    let keys = google.mapping(&["service_account", "audience"], notes)?;
+    let account = keys
+        .need("service_account", "the account that the push subscription authenticates with", notes)
+        .and_then(|node| node.parsed(notes));
+    let audience = keys
+        .need("audience", "the audience of the push subscription, by default the URL that it pushes to", notes)
+        .and_then(|node| audience(node, notes));
+    Some(WebhookAuth::Google(GoogleIdentity { service_account: account?, audience: audience? }))
+}
+
+/// Any text will do: Pub/Sub puts into its tokens what the subscription says.
+fn audience(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
+    let text = node.words(MAX_AUDIENCE, notes)?;
+    if text.contains(char::is_whitespace) {
+        notes.mistake(node, "an audience is a text without spaces, like 'https://transship.example.com/hooks/build'");
+        return None;
+    }
+    Some(text)
 }
 
 /// Where the ends of tasks are told.

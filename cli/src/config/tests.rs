@@ -443,6 +443,24 @@ fn an_authority_is_a_file_with_its_certificate() {
 fn a_webhook_has_a_secret_or_is_open_or_is_pointed_out() {
     assert_mistake("webhook_auth: none", "webhook_auth: none, webhook_secret: env:X", &["webhook_secret is given as well"]);
     assert_mistake("webhook_auth: none", "webhook_auth: basic", &["instances[1].webhook_auth", "'none'", "webhook_secret"]);
+    assert_mistake("webhook_auth: none", "webhook_auth: {}", &["instances[1].webhook_auth", "'google' is missing"]);
+    let google = "webhook_auth: { google: { service_account: push@shop.iam.gserviceaccount.com, audience: 'https://t.test/hooks/prod' } }";
+    let WebhookAuth::Google(identity) = &read(&changed("webhook_auth: none", google)).unwrap().instances[1].webhook else {
+        panic!("Google's identity")
+    };
+    assert_eq!(identity.service_account.as_str(), "push@shop.iam.gserviceaccount.com");
+    assert_eq!(identity.audience, "https://t.test/hooks/prod");
+    for (from, to, parts) in [
+        (
+            "push@shop.iam.gserviceaccount.com",
+            "me@example.com",
+            ["webhook_auth.google.service_account", "is not a service account"],
+        ),
+        ("'https://t.test/hooks/prod'", "'a b'", ["webhook_auth.google.audience", "without spaces"]),
+        (", audience: 'https://t.test/hooks/prod'", "", ["webhook_auth.google", "'audience' is missing"]),
+    ] {
+        assert_mistake("webhook_auth: none", &google.replace(from, to), &parts);
+    }
     let config = read(&changed(", webhook_auth: none", "")).unwrap();
     let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
     let warning = warning.to_string();

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use crate::{InstanceName, RoleArn, SecretName};
+use crate::{InstanceName, RoleArn, SecretName, ServiceAccount};
 
 /// A registry that transship knows. It holds references to secrets, never secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +227,16 @@ impl Credentials {
     }
 }
 
+/// Whose identity token proves a notification, and whom it has to be made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoogleIdentity {
+    /// The account that the push subscription authenticates with.
+    pub service_account: ServiceAccount,
+    /// The audience of the push subscription, by default the URL that it pushes to. It is written out, because a request that named
+    /// it itself could bring a token that was made for somebody else.
+    pub audience: String,
+}
+
 /// How an instance's notifications prove where they come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -236,6 +246,8 @@ pub enum WebhookAuth {
     Closed,
     /// By a secret in a header or in the path.
     Secret(SecretRef),
+    /// By an identity token of Google, as Pub/Sub sends it with a push subscription.
+    Google(GoogleIdentity),
     /// Not at all: written out as `webhook_auth: none`.
     Open,
 }

@@ -15,12 +15,12 @@ pub mod rule;
 pub mod task;
 
 pub use event::PushEvent;
-pub use instance::{Credentials, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
+pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName,
-    SecretName, Tag, TaskId,
+    SecretName, ServiceAccount, Tag, TaskId,
 };
 pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
 pub use origin::{Origin, Precedence, Pushed, Trail, Verdict, Version, Written};

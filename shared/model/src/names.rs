@@ -148,6 +148,14 @@ name!(
 );
 
 name!(
+    /// The e-mail address of a service account of Google Cloud: IAM documentation, "Service accounts overview".
+    ServiceAccount,
+    "a service account",
+    "an e-mail address like 'push@my-project.iam.gserviceaccount.com', in lowercase",
+    is_service_account
+);
+
+name!(
     /// The name of a secret that a service keeps, below the prefix of the deployment: no other's secrets can be named.
     SecretName,
     "the name of a secret",
@@ -177,6 +185,14 @@ fn is_role_arn(s: &str) -> bool {
         && account.bytes().all(|b| b.is_ascii_digit())
         && s.len() <= 600
         && role.strip_prefix("role/").is_some_and(|name| name.split('/').all(word))
+}
+
+fn is_service_account(s: &str) -> bool {
+    let label = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    s.len() <= 254
+        && s.strip_suffix(".gserviceaccount.com")
+            .and_then(|address| address.split_once('@'))
+            .is_some_and(|(name, domain)| label(name) && domain.split('.').all(label))
 }
 
 fn is_repository(s: &str) -> bool {
@@ -463,6 +479,26 @@ mod tests {
         let arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf";
         for bad in ["", "/a", "a/", "a//b", "..", "a/../b", "./a", "a b", "a*", arn, &"a".repeat(401)] {
             assert!(bad.parse::<SecretName>().is_err(), "{bad:?}");
+        }
+
+        for good in [
+            "push@shop.iam.gserviceaccount.com",
+            "123-compute@developer.gserviceaccount.com",
+            "a@b.example.com.iam.gserviceaccount.com",
+        ] {
+            assert_eq!(good.parse::<ServiceAccount>().unwrap().as_str(), good);
+        }
+        for bad in [
+            "",
+            "push",
+            "me@example.com",
+            "@shop.iam.gserviceaccount.com",
+            "a@b@shop.iam.gserviceaccount.com",
+            "push@.gserviceaccount.com",
+            "Push@shop.iam.gserviceaccount.com",
+            "push@shop.iam.gserviceaccount.com.evil.test",
+        ] {
+            assert!(bad.parse::<ServiceAccount>().is_err(), "{bad:?}");
         }
         assert!("_v1.0-rc".parse::<Tag>().is_ok());
         for bad in ["", ".a", "-a", "a/b", "a:b", "v1\n"] {

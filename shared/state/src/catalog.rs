@@ -15,6 +15,7 @@ use transship_model::{Instance, InstanceName, Place, Repository, Rule, RuleId, R
 
 use crate::{
     Condition, Item, Key, Op, Query, StateError, Table, TableError, document,
+    origins::{self, Recalled},
     table::{
         MAX_OPS,
         limits::{MAX_WRITE, size},
@@ -177,15 +178,42 @@ impl Catalog {
     /// # Errors
     /// See [`StateError`].
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, StateError> {
-        let item = self.table.get(&version_key()).await?;
-        let version = item.as_ref().map_or(0, |item| document::number(item, "version"));
-        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(self.recall(|_| Vec::new()).await?.0)
+    }
+
+    /// The instances and rules as they were when they were read last, without a call. A decision that begins with them asks
+    /// [`Catalog::snapshot`] or [`Catalog::recall`] whether they still hold: then that gives the same `Arc`.
+    pub fn last(&self) -> Arc<Snapshot> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The instances and rules as they are now, and the origins of some places, all in one read of the table where nothing has
+    /// changed since the last time.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn recall(&self, places: impl Fn(&Snapshot) -> Vec<Place>) -> Result<(Arc<Snapshot>, Recalled), StateError> {
+        let cached = self.last();
+        let wanted = places(&cached);
+        let mut items = self.read(std::iter::once(version_key()).chain(wanted.iter().map(origins::key)).collect()).await?;
+        let version = items.next().flatten().as_ref().map_or(0, |item| document::number(item, "version"));
         if cached.version == version {
-            return Ok(cached);
+            return Ok((cached, Recalled::read(wanted, items)?));
         }
         let fresh = Arc::new(self.load(version).await?);
         *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
-        Ok(fresh)
+        let wanted = places(&fresh);
+        let items = self.read(wanted.iter().map(origins::key).collect()).await?;
+        Ok((fresh, Recalled::read(wanted, items)?))
+    }
+
+    async fn read(&self, keys: Vec<Key>) -> Result<std::vec::IntoIter<Option<Item>>, StateError> {
+        let items = match &keys[..] {
+            [] => Vec::new(),
+            [key] => vec![self.table.get(key).await?],
+            keys => self.table.get_many(keys).await?,
+        };
+        Ok(items.into_iter())
     }
 
     async fn load(&self, version: i64) -> Result<Snapshot, StateError> {

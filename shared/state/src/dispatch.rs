@@ -9,7 +9,7 @@ use transship_model::{
     TaskHead, TaskId, Trigger, Verdict, origin::Origin,
 };
 
-use crate::{Events, Jobs, Origins, StateError, catalog::Snapshot};
+use crate::{Events, Jobs, Origins, StateError, catalog::Snapshot, origins::Recalled};
 
 /// Sends what an event asks for.
 #[derive(Clone)]
@@ -17,6 +17,30 @@ pub struct Dispatcher {
     origins: Origins,
     jobs: Jobs,
     events: Events,
+}
+
+/// An event as it was delivered once. The nonce tells apart the deliveries of an event that has no identity of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The event.
+    pub event: PushEvent,
+    /// What no other delivery has.
+    pub nonce: String,
+}
+
+/// What is to be sent for an event.
+#[derive(Default)]
+struct Plan {
+    jobs: Vec<Job>,
+    events: Vec<TaskEvent>,
+    pending: bool,
+}
+
+impl Plan {
+    /// A job whose tasks, if there will be any, are not known yet.
+    fn pending(job: Job) -> Self {
+        Self { jobs: vec![job], events: Vec::new(), pending: true }
+    }
 }
 
 /// What has been sent for an event.
@@ -39,30 +63,57 @@ impl Dispatcher {
         Self { origins, jobs, events }
     }
 
-    /// Sends what an event asks for; when it returns, that is durable. `nonce` tells apart the deliveries of an event that has no
-    /// identity of its own.
+    /// Sends what an event asks for; when it returns, that is durable. `nonce` is as in [`Delivery`].
     ///
     /// # Errors
     /// See [`StateError`]. Part of it may have been sent then; the same event again makes the same tasks.
     pub async fn dispatch(&self, catalog: &Snapshot, event: &PushEvent, nonce: &str) -> Result<Dispatched, StateError> {
-        let Some(place) = event.place() else { return Ok(Dispatched::default()) };
+        let plan = self.plan(catalog, event, nonce, &Recalled::default()).await?;
+        Ok(self.send(vec![plan]).await?.remove(0))
+    }
+
+    /// Sends what several events ask for, all jobs in one call of the queue and then all events; when it returns, that is durable.
+    /// `recalled` has the origins of the places that [`Dispatcher::remembered`] names, so that they need not be read.
+    ///
+    /// # Errors
+    /// As for [`Dispatcher::dispatch`].
+    pub async fn dispatch_all(
+        &self,
+        catalog: &Snapshot,
+        deliveries: &[Delivery],
+        recalled: &Recalled,
+    ) -> Result<Vec<Dispatched>, StateError> {
+        let mut plans = Vec::with_capacity(deliveries.len());
+        for Delivery { event, nonce } in deliveries {
+            plans.push(self.plan(catalog, event, nonce, recalled).await?);
+        }
+        self.send(plans).await
+    }
+
+    /// The place whose origin decides what becomes of an event, if it does: it is read, and mostly written.
+    pub fn remembered(catalog: &Snapshot, event: &PushEvent) -> Option<Place> {
+        let place = event.place()?;
+        event.tag.as_ref().filter(|tag| tag.subject().is_none())?;
+        let leads_on = !catalog.rules_from(&place).is_empty();
+        is_remembered(catalog, &place, leads_on).then_some(place)
+    }
+
+    async fn plan(&self, catalog: &Snapshot, event: &PushEvent, nonce: &str, recalled: &Recalled) -> Result<Plan, StateError> {
+        let Some(place) = event.place() else { return Ok(Plan::default()) };
         match &event.tag {
             Some(tag) if tag.subject().is_none() => {
-                let routes = self.routes(catalog, event, &place).await?;
-                if routes.len() > Self::DIRECT {
-                    let job = FanOutJob { event: event.clone(), nonce: nonce.to_owned(), after: 0 };
-                    self.jobs.send(&[Job::FanOut(job)]).await?;
-                    return Ok(Dispatched { tasks: Vec::new(), pending: true });
-                }
-                let tasks = self.send(event, &place, &routes, nonce).await?;
-                Ok(Dispatched { tasks, pending: false })
+                let (routes, put_back) = self.routes(catalog, event, &place, recalled).await?;
+                let mut plan = if routes.len() > Self::DIRECT {
+                    Plan::pending(Job::FanOut(FanOutJob { event: event.clone(), nonce: nonce.to_owned(), after: 0 }))
+                } else {
+                    copies(event, &place, &routes, nonce)
+                };
+                plan.jobs.extend(put_back);
+                Ok(plan)
             }
             // What it belongs to can't be told without the registry.
-            _ if catalog.index.of_repository(&place.instance, &place.repository).is_empty() => Ok(Dispatched::default()),
-            _ => {
-                self.jobs.send(&[Job::Look(LookJob { event: event.clone() })]).await?;
-                Ok(Dispatched { tasks: Vec::new(), pending: true })
-            }
+            _ if catalog.index.of_repository(&place.instance, &place.repository).is_empty() => Ok(Plan::default()),
+            _ => Ok(Plan::pending(Job::Look(LookJob { event: event.clone() }))),
         }
     }
 
@@ -72,11 +123,13 @@ impl Dispatcher {
     /// See [`StateError`]; the same step again is safe.
     pub async fn fan_out(&self, catalog: &Snapshot, job: &FanOutJob) -> Result<(), StateError> {
         let Some(place) = job.event.place() else { return Ok(()) };
-        let mut routes = self.routes(catalog, &job.event, &place).await?;
+        let (mut routes, put_back) = self.routes(catalog, &job.event, &place, &Recalled::default()).await?;
         routes.retain(|(rule, _)| rule.id.0 > job.after);
         let rest = routes.len().saturating_sub(Self::STEP);
         routes.truncate(Self::STEP);
-        self.send(&job.event, &place, &routes, &job.nonce).await?;
+        let mut plan = copies(&job.event, &place, &routes, &job.nonce);
+        plan.jobs.extend(put_back);
+        self.send(vec![plan]).await?;
         match routes.last() {
             Some((last, _)) if rest > 0 => self.jobs.send(&[Job::FanOut(FanOutJob { after: last.id.0, ..job.clone() })]).await,
             _ => Ok(()),
@@ -84,81 +137,90 @@ impl Dispatcher {
     }
 
     /// The rules that the event goes to, by ID, with the repositories that they lead to; and the memory of where the tag's content
-    /// comes from brought up to date.
+    /// comes from brought up to date, with the job to put something back if that shows that it is needed.
     async fn routes<'a>(
         &self,
         catalog: &'a Snapshot,
         event: &PushEvent,
         place: &Place,
-    ) -> Result<Vec<(&'a Rule, Repository)>, StateError> {
+        recalled: &Recalled,
+    ) -> Result<(Vec<(&'a Rule, Repository)>, Option<Job>), StateError> {
         let mut routes: Vec<(&Rule, Repository)> =
             catalog.rules_from(place).into_iter().map(|(rule, to)| (rule.as_ref(), to)).collect();
         routes.sort_unstable_by_key(|(rule, _)| rule.id);
-        // Only where rules write and lead on can there be an echo that matters, and only there, or where versions decide, is
-        // there anything to remember. Elsewhere, as at the end of a plain mirror, the webhook spares the table.
-        let is_written = || catalog.index.that_write(&place.instance, &place.repository, &place.reference).next().is_some();
-        let is_remembered =
-            (!routes.is_empty() && is_written()) || catalog.has_versions(place) || catalog.leads_to_versions(place);
-        if is_remembered {
-            let mut verdict = Verdict::Push;
-            let origin = self
-                .origins
-                .change(place, |origin| {
-                    let changed;
-                    (verdict, changed) = note(origin, event);
-                    changed
-                })
-                .await?;
-            match verdict {
-                Verdict::Echo(trail) => routes.retain(|(rule, to)| trail.allows(rule, to)),
-                // A copy that it asks for would see to it.
-                Verdict::Push if routes.is_empty() && catalog.has_versions(place) => self.put_back(place, &origin).await?,
-                Verdict::Push | Verdict::Doubt => {}
-            }
+        if !is_remembered(catalog, place, !routes.is_empty()) {
+            return Ok((routes, None));
         }
-        Ok(routes)
+        let mut verdict = Verdict::Push;
+        let note = |origin: &mut Origin| {
+            let changed;
+            (verdict, changed) = note(origin, event);
+            changed
+        };
+        let origin = self.origins.change_recalled(place, recalled, note).await?;
+        let mut restore = None;
+        match verdict {
+            Verdict::Echo(trail) => routes.retain(|(rule, to)| trail.allows(rule, to)),
+            // A copy that it asks for would see to it.
+            Verdict::Push if routes.is_empty() && catalog.has_versions(place) => restore = put_back(place, &origin),
+            Verdict::Push | Verdict::Doubt => {}
+        }
+        Ok((routes, restore))
     }
 
-    /// Asks for a look whether a push that has just become known was overwritten by a copy of something older.
-    async fn put_back(&self, place: &Place, origin: &Origin) -> Result<(), StateError> {
-        let Some(last) = origin.written.last() else { return Ok(()) };
-        let Some((digest, _)) = origin.overwritten(&last.digest) else { return Ok(()) };
-        let job = RestoreJob { place: place.clone(), digest: digest.clone(), overwritten_by: last.at };
-        self.jobs.send(&[Job::Restore(job)]).await
-    }
-
-    async fn send(
-        &self,
-        event: &PushEvent,
-        place: &Place,
-        routes: &[(&Rule, Repository)],
-        nonce: &str,
-    ) -> Result<Vec<TaskId>, StateError> {
-        let mut jobs = Vec::with_capacity(routes.len());
-        let mut events = Vec::with_capacity(routes.len());
-        for (rule, to) in routes {
-            let task = TaskHead {
-                id: event.task(rule.id, nonce),
-                instance: rule.source.instance.clone(),
-                rule: rule.name.clone(),
-                trigger: Trigger::Push { resource: place.name() },
-                created: event.received,
-            };
-            let (mut job, found) = copy(task, place.clone(), target_place(rule, place, to), None);
-            if let Job::Copy(job) = &mut job {
-                job.pushed.clone_from(&event.digest);
-            }
-            jobs.push(job);
-            events.push(found);
-        }
-        if jobs.is_empty() {
-            return Ok(Vec::new());
+    async fn send(&self, plans: Vec<Plan>) -> Result<Vec<Dispatched>, StateError> {
+        let (mut jobs, mut events) = (Vec::new(), Vec::new());
+        let mut dispatched = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let tasks = plan.events.iter().map(|event| event.task.id.clone()).collect();
+            dispatched.push(Dispatched { tasks, pending: plan.pending });
+            jobs.extend(plan.jobs);
+            events.extend(plan.events);
         }
         // The job first: it carries all that the log needs, so that a crash between the two leaves no task that nobody works on.
-        self.jobs.send(&jobs).await?;
-        self.events.send(&events).await?;
-        Ok(events.into_iter().map(|event| event.task.id).collect())
+        if !jobs.is_empty() {
+            self.jobs.send(&jobs).await?;
+        }
+        if !events.is_empty() {
+            self.events.send(&events).await?;
+        }
+        Ok(dispatched)
     }
+}
+
+/// Only where rules write and lead on can there be an echo that matters, and only there, or where versions decide, is there
+/// anything to remember. Elsewhere, as at the end of a plain mirror, the webhook spares the table.
+fn is_remembered(catalog: &Snapshot, place: &Place, leads_on: bool) -> bool {
+    let is_written = || catalog.index.that_write(&place.instance, &place.repository, &place.reference).next().is_some();
+    (leads_on && is_written()) || catalog.has_versions(place) || catalog.leads_to_versions(place)
+}
+
+/// Asks for a look whether a push that has just become known was overwritten by a copy of something older.
+fn put_back(place: &Place, origin: &Origin) -> Option<Job> {
+    let last = origin.written.last()?;
+    let (digest, _) = origin.overwritten(&last.digest)?;
+    Some(Job::Restore(RestoreJob { place: place.clone(), digest: digest.clone(), overwritten_by: last.at }))
+}
+
+/// The copies that an event asks for, and the events that tell of them.
+fn copies(event: &PushEvent, place: &Place, routes: &[(&Rule, Repository)], nonce: &str) -> Plan {
+    let mut plan = Plan::default();
+    for (rule, to) in routes {
+        let task = TaskHead {
+            id: event.task(rule.id, nonce),
+            instance: rule.source.instance.clone(),
+            rule: rule.name.clone(),
+            trigger: Trigger::Push { resource: place.name() },
+            created: event.received,
+        };
+        let (mut job, found) = copy(task, place.clone(), target_place(rule, place, to), None);
+        if let Job::Copy(job) = &mut job {
+            job.pushed.clone_from(&event.digest);
+        }
+        plan.jobs.push(job);
+        plan.events.push(found);
+    }
+    plan
 }
 
 /// The job to copy one resource, and the event that tells of it.

@@ -2,7 +2,7 @@
 //!
 //! Partition `origins/<instance>/<repository>`, sort key the tag.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,7 +16,19 @@ pub struct Origins {
     table: Arc<dyn Table>,
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
+/// Origins that were read together with something else, by [`crate::Catalog::recall`]: each saves a read. A change that finds
+/// another state by then reads it itself.
+#[derive(Debug, Default)]
+pub struct Recalled(HashMap<Place, Option<Stored>>);
+
+impl Recalled {
+    pub(crate) fn read(places: Vec<Place>, items: impl IntoIterator<Item = Option<Item>>) -> Result<Self, StateError> {
+        let stored = |(place, item): (Place, Option<Item>)| Ok((place, item.map(document::value).transpose()?));
+        places.into_iter().zip(items).map(stored).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 struct Stored {
     #[serde(flatten)]
     origin: Origin,
@@ -48,9 +60,26 @@ impl Origins {
     ///
     /// # Errors
     /// See [`StateError`].
-    pub async fn change(&self, place: &Place, mut change: impl FnMut(&mut Origin) -> bool) -> Result<Origin, StateError> {
+    pub async fn change(&self, place: &Place, change: impl FnMut(&mut Origin) -> bool) -> Result<Origin, StateError> {
+        self.change_recalled(place, &Recalled::default(), change).await
+    }
+
+    /// As [`Origins::change`], beginning with what has been read already.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn change_recalled(
+        &self,
+        place: &Place,
+        recalled: &Recalled,
+        mut change: impl FnMut(&mut Origin) -> bool,
+    ) -> Result<Origin, StateError> {
+        let mut recalled = recalled.0.get(place).cloned();
         for _ in 0..TRIES {
-            let known = self.read(place).await?;
+            let known = match recalled.take() {
+                Some(known) => known,
+                None => self.read(place).await?,
+            };
             let (mut origin, revision) = known.map_or_else(Default::default, |stored| (stored.origin, stored.revision));
             if !change(&mut origin) {
                 return Ok(origin);
@@ -76,6 +105,6 @@ impl Origins {
     }
 }
 
-fn key(place: &Place) -> Key {
+pub(crate) fn key(place: &Place) -> Key {
     Key::new(format!("origins/{}/{}", place.instance, place.repository), place.reference.to_string())
 }
