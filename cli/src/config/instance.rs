@@ -243,7 +243,8 @@ fn without_secret(node: &Node<'_>, notes: &mut Notes) -> Option<WebhookAuth> {
         }
         None => {}
     }
-    let google = node.mapping(&["google"], notes)?.need("google", "without it, write 'webhook_auth: none'", notes)?;
+    let auth = node.mapping(&["google"], notes)?;
+    let google = auth.need("google", "without it, write 'webhook_auth: none'", notes)?;
     let keys = google.mapping(&["service_account", "audience"], notes)?;
     let account = keys
         .need("service_account", "the account that the push subscription authenticates with", notes)
