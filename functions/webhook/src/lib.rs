@@ -1,38 +1,46 @@
 //! **webhook**: a registry's notification becomes jobs.
 //!
-//! *Triggered by* `POST /hooks/{instance}`, sent by a registry after a push. *Reads* the catalogue and, for tags that rules
-//! write, where their content came from. *Writes* a job for each rule that the push meets, then the event that puts it in the
-//! rule's log. *When it fails* it has answered 503, and the registry sends the notification again: task IDs derive from the
-//! event, so that nothing is done twice. It talks to no registry, so its answer takes milliseconds, whatever they are doing.
+//! *Triggered by* `POST /hooks/{instance}`, sent by a registry after a push, and by messages of the inbox: what EventBridge tells of
+//! Amazon ECR, and schedules. *Reads* the catalogue and, for tags that rules write, where their content came from, both in one call.
+//! *Writes* a job for each rule that the push meets, then the event that puts it in the rule's log. *When it fails* it has answered
+//! 503, and the registry sends the notification again; a message of the inbox is delivered again. Task IDs derive from the event, so
+//! that nothing is done twice. It talks to no registry, so its answer takes milliseconds, whatever they are doing.
 
 mod auth;
 pub mod senders;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::json;
 use transship_model::{InstanceName, Problem, PushEvent, TaskId};
-use transship_state::{Catalog, Dispatched, Dispatcher, Secrets, Snapshot, StateError};
+use transship_state::{Catalog, Delivery, Dispatched, Dispatcher, Secrets, Snapshot, StateError};
 
-use crate::senders::Notification;
+use crate::{
+    auth::{Gate, Proof, google::Google},
+    senders::{Message, Notification, Push},
+};
 
 /// The largest notification that is read, in bytes.
 pub const MAX_BODY: usize = 4 << 20;
+
+/// So many pushes of one notification are dispatched at once: they need one call of each store, and fit one.
+const AT_ONCE: usize = 50;
 
 /// The handler of notifications.
 pub struct Webhook {
     catalog: Arc<Catalog>,
     dispatcher: Dispatcher,
-    secrets: Arc<dyn Secrets>,
+    gate: Gate,
 }
 
-/// A request that comes from an instance, and the catalogue as it was when that was seen.
+/// A request that comes from an instance, as far as its head can prove that: its body may have to be signed.
 pub struct Admitted {
     head: Parts,
-    instance: InstanceName,
+    proof: Proof,
     catalog: Arc<Snapshot>,
 }
 
@@ -45,10 +53,22 @@ struct Accepted {
     pending: bool,
 }
 
+/// What is answered.
+enum Answer {
+    /// Something was pushed.
+    Accepted(Accepted),
+    /// Something else happened.
+    Nothing,
+    /// The code that Event Grid waits for.
+    Validation(String),
+    /// The origin, as it names itself, may send notifications: CloudEvents, HTTP webhooks, section 4.2.
+    Welcome(HeaderValue),
+}
+
 impl Webhook {
     /// A handler over these stores.
     pub fn new(catalog: Arc<Catalog>, dispatcher: Dispatcher, secrets: Arc<dyn Secrets>) -> Self {
-        Self { catalog, dispatcher, secrets }
+        Self { catalog, dispatcher, gate: Gate { secrets, google: Google::default() } }
     }
 
     /// Whether a request comes from an instance that it names, judged by its head alone: who reads bodies from the network asks
@@ -57,20 +77,11 @@ impl Webhook {
     /// # Errors
     /// The problem to answer with.
     pub async fn admit(&self, head: Parts) -> Result<Admitted, Problem> {
-        if head.method != Method::POST {
+        if head.method != Method::POST && !(head.method == Method::OPTIONS && head.headers.contains_key(REQUEST_ORIGIN)) {
             return Err(Problem::new(405, "notifications are sent with POST"));
         }
-        let catalog = self.catalog.snapshot().await.map_err(unavailable)?;
-        let instance = auth::authenticate(&head, &catalog, self.secrets.as_ref()).await?;
-        Ok(Admitted { head, instance, catalog })
-    }
-
-    /// Takes in a message of the inbox. None is understood yet: each comes again, and ends among the dead letters.
-    ///
-    /// # Errors
-    /// See [`StateError`]: the message is to come again.
-    pub async fn take_in(&self, _body: &str) -> Result<(), StateError> {
-        Err(StateError::Corrupt { what: "a message of the inbox".into(), why: "it is not understood yet".into() })
+        let (catalog, proof) = self.prove(&head, None).await?;
+        Ok(Admitted { head, proof, catalog })
     }
 
     /// Answers a request below `/hooks/` whose body is here already.
@@ -86,42 +97,147 @@ impl Webhook {
     /// else.
     pub async fn answer(&self, admitted: Admitted, body: Bytes) -> Response<Bytes> {
         match self.accept(admitted, body).await {
-            Ok(None) => answer(StatusCode::OK, &Accepted::default()),
-            Ok(Some(accepted)) => answer(StatusCode::ACCEPTED, &accepted),
+            Ok(Answer::Accepted(accepted)) => answer(StatusCode::ACCEPTED, &accepted),
+            Ok(Answer::Nothing) => answer(StatusCode::OK, &Accepted::default()),
+            Ok(Answer::Validation(code)) => answer(StatusCode::OK, &json!({ "validationResponse": code })),
+            Ok(Answer::Welcome(origin)) => {
+                let mut response = answer(StatusCode::OK, &json!({}));
+                response.headers_mut().insert("webhook-allowed-origin", origin);
+                response.headers_mut().insert("webhook-allowed-rate", HeaderValue::from_static("*"));
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+                response
+            }
             Err(problem) => refuse(&problem),
         }
     }
 
-    async fn accept(&self, admitted: Admitted, body: Bytes) -> Result<Option<Accepted>, Problem> {
+    /// Takes in a message of the inbox. What can't be read, or is of no instance that is known, is told to the operator and dropped:
+    /// it would be the same the next time.
+    ///
+    /// # Errors
+    /// See [`StateError`]: the message is to be delivered again.
+    pub async fn take_in(&self, body: &str) -> Result<(), StateError> {
         let received = Timestamp::now();
-        let Admitted { head, instance, catalog } = admitted;
+        let (origin, pushes) = match Message::read(body) {
+            Ok(Message::Pushes(origin, pushes)) => (origin, pushes),
+            Ok(Message::Sweep) => return self.dispatcher.sweep().await,
+            Ok(Message::Nothing) => return Ok(()),
+            Err(error) => {
+                tracing::error!(%error, body, "a message of the inbox can't be read");
+                return Ok(());
+            }
+        };
+        let deliveries = |catalog: &Snapshot| -> Vec<Delivery> {
+            let instances = catalog.instances().filter(|instance| origin.is_of(instance));
+            instances.flat_map(|instance| deliveries(&instance.name, pushes.clone(), received)).collect()
+        };
+        let remembered = |catalog: &Snapshot| remembered(catalog, &deliveries(catalog));
+        let (catalog, recalled) = self.catalog.recall(remembered).await?;
+        let deliveries = deliveries(&catalog);
+        if deliveries.is_empty() {
+            tracing::info!(account = origin.account, region = origin.region, "a push to no instance of kind ecr that is known");
+        }
+        let dispatched = self.dispatcher.dispatch_all(&catalog, &deliveries, &recalled).await?;
+        tell(&deliveries, &dispatched);
+        Ok(())
+    }
+
+    /// The catalogue and what it has proven. It is judged by the catalogue that is at hand, so that it costs no call; who is refused by
+    /// that is judged by the one of this moment.
+    async fn prove(&self, head: &Parts, body: Option<&[u8]>) -> Result<(Arc<Snapshot>, Proof), Problem> {
+        let last = self.catalog.last();
+        let problem = match self.gate.prove(head, body, &last).await {
+            Ok(proof) => return Ok((last, proof)),
+            Err(problem) => problem,
+        };
+        let catalog = self.catalog.snapshot().await.map_err(unavailable)?;
+        if Arc::ptr_eq(&catalog, &last) {
+            return Err(problem);
+        }
+        let proof = self.gate.prove(head, body, &catalog).await?;
+        Ok((catalog, proof))
+    }
+
+    async fn accept(&self, admitted: Admitted, body: Bytes) -> Result<Answer, Problem> {
+        let received = Timestamp::now();
+        let Admitted { head, proof, mut catalog } = admitted;
         if body.len() > MAX_BODY {
             return Err(too_large());
         }
+        let mut instance = match proof {
+            Proof::Given(instance) => instance,
+            Proof::Awaited => {
+                let proof;
+                (catalog, proof) = self.prove(&head, Some(&body)).await?;
+                given(proof)?
+            }
+        };
+        if head.method == Method::OPTIONS {
+            return Ok(head.headers.get(REQUEST_ORIGIN).cloned().map_or(Answer::Nothing, Answer::Welcome));
+        }
 
-        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let pushes = match senders::read(content_type, &body) {
+        let pushes = match senders::read(&head.headers, &body, &instance.endpoint) {
             Ok(Notification::Pushes(pushes)) => pushes,
-            Ok(Notification::Nothing) => return Ok(None),
+            Ok(Notification::Nothing) => return Ok(Answer::Nothing),
+            Ok(Notification::Validation(code)) => return Ok(Answer::Validation(code)),
             Err(unreadable) => return Err(Problem::new(400, unreadable.to_string())),
         };
-
         let mut accepted = Accepted::default();
-        let delivery = fastrand::u64(..);
-        for (at, push) in pushes.into_iter().enumerate() {
-            let senders::Push { repository, tag, digest, id, time } = push;
-            let event = PushEvent { instance: instance.clone(), repository, tag, digest, id, time, received };
-            let nonce = format!("{received} {delivery:016x} {at}");
-            let Dispatched { tasks, pending } =
-                self.dispatcher.dispatch(&catalog, &event, &nonce).await.map_err(unavailable)?;
-            tracing::info!(
-                instance = %event.instance, repository = %event.repository, tag = ?event.tag, digest = ?event.digest,
-                tasks = tasks.len(), pending, "push"
-            );
-            accepted.tasks.extend(tasks);
-            accepted.pending |= pending;
+        for deliveries in deliveries(&instance.name, pushes, received).chunks(AT_ONCE) {
+            let remembered = |catalog: &Snapshot| remembered(catalog, deliveries);
+            let (now, recalled) = self.catalog.recall(remembered).await.map_err(unavailable)?;
+            if !Arc::ptr_eq(&now, &catalog) {
+                // What proved the request may be over.
+                instance = given(self.gate.prove(&head, Some(&body), &now).await?)?;
+                catalog = now;
+                tracing::debug!(instance = %instance.name, "the catalogue has changed");
+            }
+            let dispatched = self.dispatcher.dispatch_all(&catalog, deliveries, &recalled).await.map_err(unavailable)?;
+            tell(deliveries, &dispatched);
+            for Dispatched { tasks, pending } in dispatched {
+                accepted.tasks.extend(tasks);
+                accepted.pending |= pending;
+            }
         }
-        Ok(Some(accepted))
+        Ok(Answer::Accepted(accepted))
+    }
+}
+
+/// The header by which a sender of CloudEvents asks whether its notifications are wanted.
+const REQUEST_ORIGIN: &str = "webhook-request-origin";
+
+/// What is proven with the body at hand; then nothing is awaited any more.
+fn given(proof: Proof) -> Result<Arc<transship_model::Instance>, Problem> {
+    match proof {
+        Proof::Given(instance) => Ok(instance),
+        Proof::Awaited => Err(Problem::new(500, "the signature was not checked")),
+    }
+}
+
+fn deliveries(instance: &InstanceName, pushes: Vec<Push>, received: Timestamp) -> Vec<Delivery> {
+    let delivery = fastrand::u64(..);
+    let of = |(at, push): (usize, Push)| {
+        let Push { repository, tag, digest, id, time } = push;
+        let event = PushEvent { instance: instance.clone(), repository, tag, digest, id, time, received };
+        Delivery { event, nonce: format!("{received} {delivery:016x} {at}") }
+    };
+    pushes.into_iter().enumerate().map(of).collect()
+}
+
+/// The places whose origins decide what becomes of these, each once.
+fn remembered(catalog: &Snapshot, deliveries: &[Delivery]) -> Vec<transship_model::Place> {
+    let places: HashSet<_> =
+        deliveries.iter().filter_map(|delivery| Dispatcher::remembered(catalog, &delivery.event)).collect();
+    places.into_iter().collect()
+}
+
+/// A line of the log for each push.
+fn tell(deliveries: &[Delivery], dispatched: &[Dispatched]) {
+    for (Delivery { event, .. }, Dispatched { tasks, pending }) in deliveries.iter().zip(dispatched) {
+        tracing::info!(
+            instance = %event.instance, repository = %event.repository, tag = ?event.tag, digest = ?event.digest,
+            tasks = tasks.len(), pending, "push"
+        );
     }
 }
 
@@ -137,24 +253,24 @@ pub fn refuse(problem: &Problem) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(problem.to_json()));
     *response.status_mut() = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(Problem::MEDIA_TYPE));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA_TYPE));
     match problem.status {
-        401 => headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer")),
-        405 => headers.insert(header::ALLOW, header::HeaderValue::from_static("POST")),
-        503 => headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1")),
+        401 => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+        405 => headers.insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS")),
+        503 => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
         _ => None,
     };
     response
 }
 
-fn answer(status: StatusCode, accepted: &Accepted) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(serde_json::to_vec(accepted).unwrap_or_default()));
+fn answer(status: StatusCode, content: &impl Serialize) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(serde_json::to_vec(content).unwrap_or_default()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-fn unavailable(error: transship_state::StateError) -> Problem {
+fn unavailable(error: StateError) -> Problem {
     tracing::error!(%error, "a notification could not be stored");
     Problem::new(503, "the notification could not be stored: send it again")
 }

@@ -1,18 +1,36 @@
 //! Senders: from a notification's body to the pushes that it tells of.
 //!
-//! Formats are told apart by what the body says, never by the kind of instance: a Harbor has a distribution registry inside
-//! that can notify as well, and other vendors speak the same formats. A notification that tells of a push is read completely
+//! Formats are told apart by what the body says, and by headers where it can't, never by the kind of instance: a Harbor has a
+//! distribution registry inside that can notify as well, and other vendors speak the same formats. A notification that tells of a push is read completely
 //! or refused: a refused one is sent again and is seen in the sender's log, while a push left out would be missed by nobody.
 //! What tells of no push (pulls, deletions, blobs, scans, tests) is not looked into.
 
 use std::{fmt::Display, str::FromStr};
 
+use http::{HeaderMap, header};
 use jiff::Timestamp;
+use percent_encoding::percent_decode;
 use serde_json::Value;
 use transship_model::{Digest, Reference, Repository, Tag};
+use url::Url;
 
+mod acr;
+mod alibaba;
+mod cloud_events;
 mod distribution;
+mod docker_hub;
+mod ecr;
+mod event_grid;
+mod gitea;
+mod github;
+mod google;
 mod harbor;
+mod inbox;
+mod jfrog;
+mod quay;
+mod zot;
+
+pub(crate) use inbox::Message;
 
 /// How many events one body may hold. Senders put one or a few into it.
 pub const MAX_EVENTS: usize = 1000;
@@ -30,6 +48,8 @@ pub enum Notification {
     Pushes(Vec<Push>),
     /// It was understood, and nothing was pushed.
     Nothing,
+    /// Azure Event Grid asks whether its events are wanted here, and waits for this code.
+    Validation(String),
 }
 
 /// A push as its sender tells it: what [`transship_model::PushEvent`] holds but for the instance and the time of receipt. It
@@ -57,8 +77,10 @@ pub enum Unreadable {
     NotJson(String),
     /// It is JSON of an unknown shape.
     #[error(
-        "the body is of no sender that is understood: CNCF distribution ('events'), Harbor ('type' and 'event_data', or \
-         CloudEvents with a 'type' like 'harbor.artifact.pushed'), Tencent TCR ('type' and 'event_data')"
+        "the body is of no sender that is understood: distribution and GitLab ('events'), Harbor and TCR ('type', 'event_data'), ECR \
+         ('detail-type'), Docker Hub and Alibaba ('push_data'), GitHub and Gitea ('package'), Quay ('updated_tags'), ACR ('action', \
+         'target'), Event Grid (a list), Google Pub/Sub ('message', 'subscription'), JFrog ('domain', 'event_type'), zot and other \
+         CloudEvents ('specversion' or the header ce-specversion, and a type that ends in push, pushed or published)"
     )]
     UnknownSender,
     /// It holds more than [`MAX_EVENTS`].
@@ -79,39 +101,88 @@ pub enum Unreadable {
     },
 }
 
-/// Reads a notification. The content type only helps to word the refusal of a body that is not JSON: senders are careless
-/// with it.
+/// Reads a notification to an instance with this endpoint, which tells what is meant where a sender speaks for several hosts.
 ///
 /// # Errors
 /// [`Unreadable`] says what is wrong and where.
-pub fn read(content_type: Option<&str>, body: &[u8]) -> Result<Notification, Unreadable> {
-    let json: Value = serde_json::from_slice(body).map_err(|error| not_json(content_type, body, &error))?;
+pub fn read(headers: &HeaderMap, body: &[u8], endpoint: &Url) -> Result<Notification, Unreadable> {
+    let json = json(headers, body)?;
     let root = Field { path: String::new(), value: &json };
-    let pushes = if json["events"].is_array() {
-        distribution::pushes(&root)?
+    let is = |key: &str| !json[key].is_null();
+    let event_of = |sender: &str| headers.get(sender).and_then(|value| value.to_str().ok());
+
+    let pushes = if headers.contains_key("ce-specversion") {
+        return cloud_events::binary(headers, root);
     } else if json["specversion"].is_string() {
-        harbor::cloud_event(&root)?
-    } else if json["type"].is_string() && (json["event_data"].is_object() || !json["occur_at"].is_null()) {
+        return cloud_events::structured(root);
+    } else if json.is_array() {
+        return event_grid::events(&root);
+    } else if json["events"].is_array() {
+        distribution::pushes(&root)?
+    } else if json["type"].is_string() && (json["event_data"].is_object() || is("occur_at")) {
         harbor::event(&root)?
+    } else if json["detail-type"].is_string() {
+        ecr::pushes(&root)?
+    } else if is("push_data") {
+        if json["repository"]["repo_full_name"].is_null() { docker_hub::pushes(&root)? } else { alibaba::pushes(&root)? }
+    // Gitea says that it is GitHub as well.
+    } else if event_of("x-gitea-event").is_some_and(|event| event != "package") {
+        Vec::new()
+    } else if json["package"]["version"].is_string() {
+        gitea::pushes(&root, event_of("x-gitea-delivery"))?
+    } else if is("package") || is("registry_package") {
+        github::pushes(&root, event_of("x-github-delivery"))?
+    } else if event_of("x-github-event").is_some() {
+        Vec::new()
+    } else if json["docker_url"].is_string() {
+        quay::pushes(&root)?
+    } else if json["message"].is_object() && json["subscription"].is_string() {
+        google::pushes(&root, endpoint)?
+    } else if json["domain"].is_string() && json["event_type"].is_string() {
+        jfrog::pushes(&root, endpoint)?
+    // A ping has an action and no target.
+    } else if json["action"].is_string() && (is("target") || json["action"] == "ping") {
+        acr::pushes(&root)?
     } else {
         return Err(Unreadable::UnknownSender);
     };
-    Ok(if pushes.is_empty() { Notification::Nothing } else { Notification::Pushes(pushes) })
+    Ok(Notification::of(pushes))
 }
 
-fn not_json(content_type: Option<&str>, body: &[u8], error: &serde_json::Error) -> Unreadable {
-    let what = match content_type {
-        _ if body.is_empty() => "it is empty".to_owned(),
-        // Some senders offer both, and the form is what they are set to by default.
-        Some(form) if form.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded") => {
-            "it is a form: set the sender to application/json".to_owned()
+impl Notification {
+    fn of(pushes: Vec<Push>) -> Self {
+        if pushes.is_empty() { Self::Nothing } else { Self::Pushes(pushes) }
+    }
+}
+
+/// The body as JSON; GitHub and Gitea send a form with the JSON in its field `payload` if they are set to.
+fn json(headers: &HeaderMap, body: &[u8]) -> Result<Value, Unreadable> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_form = content_type.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded");
+    let not_json = |why: String| Unreadable::NotJson(shortened(&why));
+    if body.is_empty() {
+        return Err(not_json("it is empty".to_owned()));
+    }
+    // Senders are careless with the content type: curl says that everything is a form.
+    match serde_json::from_slice(body) {
+        Err(_) if is_form => {
+            let payload = form_field(body, b"payload=")
+                .ok_or_else(|| not_json("it is a form without 'payload': set the sender to application/json".to_owned()))?;
+            serde_json::from_slice(&payload).map_err(|error| not_json(format!("'payload' of the form: {error}")))
         }
-        _ => error.to_string(),
-    };
-    Unreadable::NotJson(shortened(&what))
+        read => read.map_err(|error| not_json(error.to_string())),
+    }
+}
+
+/// The value of a field of a form: WHATWG URL, section 5.1.
+fn form_field(form: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let value = form.split(|byte| *byte == b'&').find_map(|field| field.strip_prefix(name))?;
+    let spaced: Vec<u8> = value.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    Some(percent_decode(&spaced).collect())
 }
 
 /// A value in the body and the path to it.
+#[derive(Clone)]
 struct Field<'a> {
     path: String,
     value: &'a Value,
@@ -147,6 +218,20 @@ impl<'a> Field<'a> {
         Ok(text.filter(|text| !text.is_empty()))
     }
 
+    fn need_text(&self, key: &str) -> Result<&'a str, Unreadable> {
+        self.get_text(key)?.ok_or_else(|| self.wrong(&format!("'{key}' is missing")))
+    }
+
+    /// The text of a key as a name or a time, which has to be there.
+    fn need_parsed<T: FromStr<Err: Display>>(&self, key: &str) -> Result<T, Unreadable> {
+        self.get_parsed(key)?.ok_or_else(|| self.wrong(&format!("'{key}' is missing")))
+    }
+
+    /// What a text of this value means.
+    fn parse<T: FromStr<Err: Display>>(&self, text: &str) -> Result<T, Unreadable> {
+        text.parse().map_err(|error: T::Err| self.wrong(&error.to_string()))
+    }
+
     /// The text of a key as a name or a time, if there is any.
     fn get_parsed<T: FromStr<Err: Display>>(&self, key: &str) -> Result<Option<T>, Unreadable> {
         let Some(field) = self.get(key) else { return Ok(None) };
@@ -157,24 +242,33 @@ impl<'a> Field<'a> {
         text.parse().map(Some).map_err(|error: T::Err| field.wrong(&error.to_string()))
     }
 
-    /// The sender's ID of an event.
-    fn id(&self) -> Result<Option<String>, Unreadable> {
-        match self.get_text("id")? {
-            Some(id) if id.len() > MAX_ID => Err(self.wrong(&format!("'id' has more than {MAX_ID} bytes"))),
+    /// The sender's ID of an event, under a key.
+    fn id(&self, key: &str) -> Result<Option<String>, Unreadable> {
+        match self.get_text(key)? {
+            Some(id) if id.len() > MAX_ID => Err(self.wrong(&format!("'{key}' has more than {MAX_ID} bytes"))),
             id => Ok(id.map(str::to_owned)),
         }
     }
 
-    /// The keys `tag` and `digest`, of which there is at least one. A tag that is a digest is none.
-    fn reference(&self) -> Result<(Option<Tag>, Option<Digest>), Unreadable> {
-        let digest = self.get_parsed("digest");
-        match self.get_parsed("tag")? {
+    /// Seconds since 1970, as a number with or without a fraction.
+    fn seconds(&self) -> Result<Timestamp, Unreadable> {
+        // A fraction is meant to go, and what is too large is out of range.
+        let whole = |seconds: f64| seconds as i64;
+        let seconds = self.value.as_i64().or_else(|| self.value.as_f64().map(whole));
+        let seconds = seconds.ok_or_else(|| self.wrong("not a number of seconds"))?;
+        Timestamp::from_second(seconds).map_err(|_| self.wrong("out of range: it is meant to be seconds since 1970"))
+    }
+
+    /// The keys `tag` and `digest`, or what they are called here, of which there is at least one. A tag that is a digest is none.
+    fn reference(&self, [tag, digest]: [&str; 2]) -> Result<(Option<Tag>, Option<Digest>), Unreadable> {
+        let told = self.get_parsed(digest);
+        match self.get_parsed(tag)? {
             // The tag says where to look. A digest of an algorithm that is not known here is no reason to lose the push.
-            Some(Reference::Tag(tag)) => Ok((Some(tag), digest.unwrap_or_default())),
-            Some(Reference::Digest(tag)) => Ok((None, digest?.or(Some(tag)))),
-            None => match digest? {
+            Some(Reference::Tag(tag)) => Ok((Some(tag), told.unwrap_or_default())),
+            Some(Reference::Digest(tag)) => Ok((None, told?.or(Some(tag)))),
+            None => match told? {
                 Some(digest) => Ok((None, Some(digest))),
-                None => Err(self.wrong("neither 'tag' nor 'digest' is there")),
+                None => Err(self.wrong(&format!("neither '{tag}' nor '{digest}' is there"))),
             },
         }
     }
@@ -183,6 +277,11 @@ impl<'a> Field<'a> {
         let path = if self.path.is_empty() { "the body".to_owned() } else { self.path.clone() };
         Unreadable::Field { path, problem: shortened(problem) }
     }
+}
+
+/// A delivery's ID as a header gives it; one that is too long for a job is none.
+fn delivery_id(header: Option<&str>) -> Option<String> {
+    header.filter(|id| !id.is_empty() && id.len() <= MAX_ID).map(str::to_owned)
 }
 
 fn shortened(text: &str) -> String {
@@ -196,22 +295,53 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// The endpoint of the instance that is notified.
+    pub(super) const ENDPOINT: &str = "https://registry.test";
+
+    /// What a body says that comes with these headers.
+    pub(super) fn read_with(headers: &[(&'static str, &str)], body: &[u8], endpoint: &str) -> Result<Notification, Unreadable> {
+        let header = |(name, value): &(&'static str, &str)| (name.parse().unwrap(), value.parse().unwrap());
+        read(&headers.iter().map(header).collect(), body, &endpoint.parse().unwrap())
+    }
+
+    fn read_json(body: &Value) -> Result<Notification, Unreadable> {
+        read_with(&[("content-type", "application/json")], body.to_string().as_bytes(), ENDPOINT)
+    }
+
     /// The pushes of a body that tells of some.
+    #[track_caller]
     pub(super) fn pushes(body: &Value) -> Vec<Push> {
-        match read(Some("application/json"), body.to_string().as_bytes()) {
+        match read_json(body) {
             Ok(Notification::Pushes(pushes)) => pushes,
             other => panic!("{body} gave {other:?}"),
         }
     }
 
+    /// The push of a body that tells of one.
+    #[track_caller]
+    pub(super) fn push(body: &Value) -> Push {
+        let mut pushes = pushes(body);
+        assert_eq!(pushes.len(), 1, "{pushes:?}");
+        pushes.remove(0)
+    }
+
+    /// `repository`, tag and digest, each `-` if it is not there.
+    pub(super) fn told(push: &Push) -> [String; 3] {
+        let text = |part: Option<String>| part.unwrap_or_else(|| "-".to_owned());
+        let (tag, digest) = (push.tag.as_ref().map(Tag::to_string), push.digest.as_ref().map(Digest::to_string));
+        [push.repository.to_string(), text(tag), text(digest)]
+    }
+
     /// Checks that a body is understood and tells of no push.
+    #[track_caller]
     pub(super) fn assert_nothing(body: &Value) {
-        assert_eq!(read(None, body.to_string().as_bytes()), Ok(Notification::Nothing), "{body}");
+        assert_eq!(read_json(body), Ok(Notification::Nothing), "{body}");
     }
 
     /// The message that a body is refused with.
+    #[track_caller]
     pub(super) fn refusal(body: &Value) -> String {
-        read(None, body.to_string().as_bytes()).unwrap_err().to_string()
+        read_json(body).unwrap_err().to_string()
     }
 
     /// A digest made of one digit.
@@ -221,12 +351,15 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_refused_with_the_reason() {
-        let refusal = |content_type, body: &[u8]| read(content_type, body).unwrap_err().to_string();
+        let refusal = |content_type: Option<&str>, body: &[u8]| {
+            let headers: Vec<_> = content_type.map(|value| ("content-type", value)).into_iter().collect();
+            read_with(&headers, body, ENDPOINT).unwrap_err().to_string()
+        };
+        let form = Some("application/x-www-form-urlencoded; charset=utf-8");
         assert_eq!(refusal(None, b""), "the body is not JSON: it is empty");
-        assert_eq!(
-            refusal(Some("application/x-www-form-urlencoded; charset=utf-8"), b"payload=%7B%7D"),
-            "the body is not JSON: it is a form: set the sender to application/json"
-        );
+        assert!(refusal(form, b"a=b&c=%7B%7D").starts_with("the body is not JSON: it is a form without 'payload': set"));
+        assert!(refusal(form, b"payload=%7B").starts_with("the body is not JSON: 'payload' of the form: EOF"));
+        assert!(refusal(None, b"payload=%7B%7D").starts_with("the body is not JSON: "));
         assert!(refusal(None, b"{\"events\": [").starts_with("the body is not JSON: EOF"));
         assert!(refusal(None, b"\xff\xfe").starts_with("the body is not JSON"));
         assert!(refusal(None, "[".repeat(100_000).as_bytes()).contains("recursion limit"));
@@ -234,11 +367,11 @@ mod tests {
 
     #[test]
     fn json_of_an_unknown_shape_is_refused_with_the_shapes_that_are_known() {
-        let quay = serde_json::json!({"repository": "shop/cart", "updated_tags": ["v1"]});
-        let bodies = [quay, serde_json::json!([]), serde_json::json!(null), serde_json::json!({"events": "x"})];
+        let other = serde_json::json!({"repository": "shop/cart", "tags": ["v1"]});
+        let bodies = [other, serde_json::json!(7), serde_json::json!(null), serde_json::json!({"events": "x"})];
         for body in bodies {
             let message = refusal(&body);
-            for sender in ["distribution", "Harbor", "TCR"] {
+            for sender in ["distribution", "Harbor", "TCR", "ECR", "GitHub", "Quay", "zot"] {
                 assert!(message.contains(sender), "{body}: {message}");
             }
         }

@@ -98,6 +98,14 @@ impl Dispatcher {
         is_remembered(catalog, &place, leads_on).then_some(place)
     }
 
+    /// Has the logger look for ends of tasks that were not told.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn sweep(&self) -> Result<(), StateError> {
+        self.events.sweep().await
+    }
+
     async fn plan(&self, catalog: &Snapshot, event: &PushEvent, nonce: &str, recalled: &Recalled) -> Result<Plan, StateError> {
         let Some(place) = event.place() else { return Ok(Plan::default()) };
         match &event.tag {

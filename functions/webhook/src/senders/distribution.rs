@@ -27,12 +27,12 @@ fn push(event: &Field<'_>) -> Result<Option<Push>, Unreadable> {
     if !named && !target.get_text("mediaType")?.is_none_or(is_manifest) {
         return Ok(None);
     }
-    let (tag, digest) = target.reference()?;
+    let (tag, digest) = target.reference(["tag", "digest"])?;
     Ok(Some(Push {
-        repository: target.get_parsed("repository")?.ok_or_else(|| target.wrong("'repository' is missing"))?,
+        repository: target.need_parsed("repository")?,
         tag,
         digest,
-        id: event.id()?,
+        id: event.id("id")?,
         time: event.get_parsed("timestamp")?,
     }))
 }

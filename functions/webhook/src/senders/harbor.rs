@@ -4,8 +4,9 @@
 //! digest once more where there is none.
 
 use jiff::Timestamp;
+use transship_model::Repository;
 
-use super::{Field, Push, Unreadable};
+use super::{Field, Push, Unreadable, cloud_events::CloudEvent};
 
 /// The pushes that an event of the default format tells of: `PUSH_ARTIFACT` of Harbor 2.x, `pushImage` of Harbor 1.x and TCR.
 /// It has no ID.
@@ -15,33 +16,25 @@ pub(super) fn event(event: &Field<'_>) -> Result<Vec<Push>, Unreadable> {
     if !matches!(event.need("type")?.text()?, "PUSH_ARTIFACT" | "pushImage") {
         return Ok(Vec::new());
     }
-    let time = event.get("occur_at").map(|field| seconds(&field)).transpose()?;
+    let time = event.get("occur_at").map(|field| field.seconds()).transpose()?;
     pushes(&event.need("event_data")?, None, time)
 }
 
-/// The pushes that a CloudEvent tells of.
-pub(super) fn cloud_event(event: &Field<'_>) -> Result<Vec<Push>, Unreadable> {
-    match event.need("type")?.text()? {
-        "harbor.artifact.pushed" => pushes(&event.need("data")?, event.id()?, event.get_parsed("time")?),
-        other if other.starts_with("harbor.") => Ok(Vec::new()),
-        // CloudEvents are an envelope that anybody may use: another sender's pushes would be lost silently.
-        _ => Err(Unreadable::UnknownSender),
+/// The pushes that a CloudEvent of a type `harbor.…` tells of.
+pub(super) fn cloud_event(event: CloudEvent<'_>) -> Result<Vec<Push>, Unreadable> {
+    match event.kind {
+        "harbor.artifact.pushed" => pushes(&event.data()?, event.id, event.time),
+        _ => Ok(Vec::new()),
     }
 }
 
 fn pushes(data: &Field<'_>, id: Option<String>, time: Option<Timestamp>) -> Result<Vec<Push>, Unreadable> {
-    let repository = data.need("repository")?;
-    let name = repository.get_parsed("repo_full_name")?.ok_or_else(|| repository.wrong("'repo_full_name' is missing"))?;
+    let name: Repository = data.need("repository")?.need_parsed("repo_full_name")?;
     let push = |resource: Field<'_>| {
-        let (tag, digest) = resource.reference()?;
-        Ok(Push { repository: Clone::clone(&name), tag, digest, id: id.clone(), time })
+        let (tag, digest) = resource.reference(["tag", "digest"])?;
+        Ok(Push { repository: name.clone(), tag, digest, id: id.clone(), time })
     };
     data.need("resources")?.items()?.map(push).collect()
-}
-
-fn seconds(field: &Field<'_>) -> Result<Timestamp, Unreadable> {
-    let seconds = field.value.as_i64().ok_or_else(|| field.wrong("not a number of seconds"))?;
-    Timestamp::from_second(seconds).map_err(|_| field.wrong("out of range: it is meant to be seconds since 1970"))
 }
 
 #[cfg(test)]
@@ -149,7 +142,7 @@ mod tests {
 
     #[test]
     fn cloud_events_of_another_sender_are_refused() {
-        assert!(refusal(&cloud_event("com.example.image.push", data("v1"))).contains("no sender that is understood"));
+        assert!(refusal(&cloud_event("com.example.image.signed", data("v1"))).contains("no sender that is understood"));
     }
 
     #[test]

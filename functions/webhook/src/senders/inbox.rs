@@ -1,0 +1,35 @@
+//! The inbox queue, into which EventBridge puts what it tells of Amazon ECR, and schedules their messages.
+
+use serde_json::Value;
+
+use super::{
+    Field, Push, Unreadable,
+    ecr::{self, Origin},
+};
+
+/// What a message of the inbox says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// These manifests were pushed to this registry.
+    Pushes(Origin, Vec<Push>),
+    /// It is time for the logger's sweep.
+    Sweep,
+    /// It was understood, and nothing was pushed.
+    Nothing,
+}
+
+impl Message {
+    /// Reads a message, which is an envelope of EventBridge.
+    pub(crate) fn read(body: &str) -> Result<Self, Unreadable> {
+        let json: Value = serde_json::from_str(body).map_err(|error| Unreadable::NotJson(error.to_string()))?;
+        if json["source"] == "transship" && json["detail-type"] == "Sweep" {
+            return Ok(Self::Sweep);
+        }
+        let event = Field { path: String::new(), value: &json };
+        let pushes = ecr::pushes(&event)?;
+        if pushes.is_empty() {
+            return Ok(Self::Nothing);
+        }
+        Ok(Self::Pushes(Origin::read(&event)?, pushes))
+    }
+}
