@@ -100,3 +100,22 @@ async fn the_api_answers_its_samples() {
         assert_eq!(status, if name == "sync" { 202 } else { 200 }, "{name}: {body}");
     }
 }
+
+/// Each sender's notification, with the authentication that it has there, and each message of the inbox.
+#[tokio::test]
+async fn the_webhook_takes_its_samples() {
+    let world = World::start().await;
+    world.secret("transship/sample-events", "transship-sample-events").await;
+    world.apply_file("events/sync.yaml").await;
+    let webhook = world.function("webhook").await;
+    for (name, event) in samples("webhook") {
+        let response = webhook.invoke(&event).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        if event.get("Records").is_some() {
+            assert_eq!(response, json!({ "batchItemFailures": [] }), "{name}: {}", webhook.log());
+            continue;
+        }
+        let (status, body) = answer(&response);
+        let expected = if name.ends_with("-push") { 202..203 } else { 200..202 };
+        assert!(expected.contains(&status), "{name}: {status} {body}");
+    }
+}

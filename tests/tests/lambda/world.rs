@@ -1,6 +1,6 @@
 //! A deployment: table, queues, secrets and functions, as `template.yaml` connects them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, process::Command, sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
@@ -9,7 +9,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use transship_model::{Instance, Rule, WebhookAuth};
 use transship_state::{Catalog, aws::DynamoDbTable};
-use transship_tests::{Aws, HOOK_SECRET, Image, Rie};
+use transship_tests::{Aws, HOOK_SECRET, Image, Rie, binary};
 
 /// The token of the API.
 pub(crate) const TOKEN: &str = "t0ken-of-the-api";
@@ -77,6 +77,15 @@ impl World {
 
     pub(crate) async fn apply(&self, instances: &[Instance], rules: &[Rule]) {
         self.catalog.replace(instances, rules).await.unwrap();
+    }
+
+    /// What a file of the repository says, by `transship apply`.
+    pub(crate) async fn apply_file(&self, path: &str) {
+        let mut command = Command::new(tokio::task::spawn_blocking(binary).await.unwrap());
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+        command.args(["apply", "--table", "stack-table", "--config"]).arg(file).envs(self.aws.env());
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
     }
 
     /// The function's variables, as the template sets them; all functions get all of them.
