@@ -145,22 +145,22 @@ async fn a_table_that_is_not_there_or_does_not_answer_is_named() {
                     nowhere in us-east-1: DynamoDB answered GetItem with 400 ResourceNotFoundException";
     assert!(complaint(&output).starts_with(expected), "{}", complaint(&output));
 
-    let wrong: [(&str, &dyn Fn(&mut Command)); 3] = [
-        // Nobody listens at this port.
-        ("DynamoDB can't be asked to GetItem: ", &|command| {
-            command.env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", free_port()));
-        }),
-        ("DynamoDB can't be asked to GetItem: this process has no AWS identity: give it one", &|command| {
-            command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
-        }),
-        ("no region of AWS is chosen: set AWS_REGION", &|command| {
-            command.env_remove("AWS_REGION").env_remove("AWS_DEFAULT_REGION");
-        }),
-    ];
-    for (part, change) in wrong {
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    for (part, set, removed) in [
+        ("DynamoDB can't be asked to GetItem: ", Some(nobody), &[][..]),
+        (
+            "DynamoDB can't be asked to GetItem: this process has no AWS identity: give it one",
+            None,
+            &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+        ),
+        ("no region of AWS is chosen: set AWS_REGION", None, &["AWS_REGION", "AWS_DEFAULT_REGION"]),
+    ] {
         let mut command = Command::new(binary());
         command.args(["apply", "--table", "catalogue", "--config"]).arg(deployment.aws.dir().join("sync.yaml"));
-        change(command.envs(deployment.aws.env()).stdin(Stdio::null()));
+        command.envs(deployment.aws.env()).envs(set.map(|url| ("AWS_ENDPOINT_URL", url))).stdin(Stdio::null());
+        for variable in removed {
+            command.env_remove(variable);
+        }
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let complaint = complaint(&output);
         assert!(complaint.contains(part) && complaint.lines().count() == 1, "{complaint} has no {part}, or too much");
