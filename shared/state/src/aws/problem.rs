@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 /// A call to a service that did not succeed.
@@ -24,8 +25,17 @@ impl Problem {
             return Self { code: code.map(str::to_owned), text: text.trim_end_matches([':', ' ']).to_owned() };
         }
         let mut innermost: &(dyn StdError + 'static) = error;
-        while let Some(source) = innermost.source() {
-            innermost = source;
+        loop {
+            if let Some(CredentialsError::CredentialsNotLoaded(_)) = innermost.downcast_ref::<CredentialsError>() {
+                let mend =
+                    "give it one as AWS tools take it: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role";
+                let text = format!("{service} can't be asked to {action}: this process has no AWS identity: {mend}");
+                return Self { code: None, text };
+            }
+            match innermost.source() {
+                Some(source) => innermost = source,
+                None => break,
+            }
         }
         Self { code: None, text: format!("{service} can't be asked to {action}: {innermost}") }
     }

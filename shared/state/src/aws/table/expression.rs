@@ -1,5 +1,5 @@
 //! Conditions and changes in DynamoDB's expression language. Names and values stand in them as placeholders, so that no name is a
-//! reserved word and no value is syntax.
+//! reserved word and no value is syntax. Parentheses stand only where they are needed: DynamoDB refuses redundant ones.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,7 +53,7 @@ impl Placeholders {
     /// True where no item is there, and where one is that has not expired.
     fn not_expired(&mut self, now: Timestamp) -> String {
         let expires = self.name(EXPIRES);
-        format!("(attribute_not_exists({expires}) OR {expires} > {})", self.now(now))
+        format!("attribute_not_exists({expires}) OR {expires} > {}", self.now(now))
     }
 
     fn absent(&mut self) -> String {
@@ -64,9 +64,9 @@ impl Placeholders {
     pub(super) fn condition(&mut self, condition: &Condition, now: Timestamp) -> String {
         match condition {
             Condition::Absent => format!("{} OR {}", self.absent(), self.expired(now)),
-            Condition::Present => format!("attribute_exists({}) AND {}", self.name(PARTITION), self.not_expired(now)),
+            Condition::Present => format!("attribute_exists({}) AND ({})", self.name(PARTITION), self.not_expired(now)),
             Condition::Equals(name, value) => {
-                format!("{} = {} AND {}", self.name(name), self.value(of_value(value)), self.not_expired(now))
+                format!("{} = {} AND ({})", self.name(name), self.value(of_value(value)), self.not_expired(now))
             }
             Condition::AbsentOrBelow(name, bound) => format!("{} OR {}", self.below(name, *bound), self.expired(now)),
         }
@@ -79,7 +79,7 @@ impl Placeholders {
             None => self.not_expired(now),
             Some(Condition::Absent) => self.absent(),
             Some(Condition::AbsentOrBelow(name, bound)) => {
-                format!("({}) AND {}", self.below(name, *bound), self.not_expired(now))
+                format!("({}) AND ({})", self.below(name, *bound), self.not_expired(now))
             }
             Some(present @ (Condition::Present | Condition::Equals(..))) => self.condition(present, now),
         }

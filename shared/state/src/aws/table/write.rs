@@ -1,7 +1,8 @@
 //! Writing: one operation as itself, several as a transaction.
 //!
 //! A transaction costs twice, so a single operation is none, unless it adds: where an answer is lost the SDK asks again, and only
-//! a transaction has a token by which DynamoDB knows the second for the first.
+//! a transaction has a token by which DynamoDB knows the second for the first. Put twice or deleted twice is the same as once; but
+//! with a condition the second may be refused because the first was done, as it may be on a caller's own second try.
 //!
 //! An update can't begin anew where an expired item is. It is refused there, the refusal brings the item along, and a put takes
 //! the update's place.
