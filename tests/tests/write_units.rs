@@ -1,5 +1,7 @@
 //! What a small sync writes to the table, in the units that DynamoDB counts: 1 KB or a part of it each, twice that in a transaction.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use transship_model::{Happening, Job, Outcome, Progress, Route, Task, TaskEvent, TaskId};
-use transship_state::{DeadLetters, Report, Snapshot, StateError, TaskLog, messages};
+use transship_state::{DeadLetters, Report, Snapshot, StateError, TaskLog, Unannounced, messages};
 
 pub use outlets::Outlets;
 
@@ -112,22 +112,22 @@ impl Logger {
     }
 
     /// Tells the ends of tasks, some of which are known, and notes that they have been told.
-    async fn announce(&self, catalog: &Snapshot, ids: &[TaskId], known: &[Task]) {
-        for ids in ids.chunks(AT_ONCE) {
-            let tell = async |id: &TaskId| {
-                let read = match known.iter().find(|task| task.head.id == *id) {
+    async fn announce(&self, catalog: &Snapshot, ends: &[Unannounced], known: &[Task]) {
+        for ends in ends.chunks(AT_ONCE) {
+            let tell = async |end: &Unannounced| {
+                let read = match known.iter().find(|task| task.head.id == end.task) {
                     Some(task) => Some(task.clone()),
-                    None => self.log.task(id).await?,
+                    None => self.log.task(&end.task).await?,
                 };
                 // Of a task that has expired there is nothing to tell.
                 if let Some(task) = read {
-                    self.outlets.tell(&self.log, catalog, &task).await?;
+                    self.outlets.tell(&self.log, catalog, &task, end.notified).await?;
                 }
-                self.log.announced(id).await
+                self.log.announced(&end.task).await
             };
-            for (id, result) in ids.iter().zip(join_all(ids.iter().map(tell)).await) {
+            for (end, result) in ends.iter().zip(join_all(ends.iter().map(tell)).await) {
                 if let Err(error) = result {
-                    tracing::error!(task = %id, %error, "the end of a task could not be told; the sweep will try again");
+                    tracing::error!(task = %end.task, %error, "the end of a task could not be told; the sweep will try again");
                 }
             }
         }

@@ -25,8 +25,15 @@ impl Outlets {
         self.topic.is_some() || !catalog.listeners(task).is_empty()
     }
 
-    /// Tells the end of a task. When it returns, the topic has it, and the notifications are durable.
-    pub(crate) async fn tell(&self, log: &TaskLog, catalog: &Snapshot, task: &Task) -> Result<(), StateError> {
+    /// Tells the end of a task. When it returns, the topic has it, and the notifications are durable. Each hears of it although the other
+    /// does not answer, and is not told again because of that: `is_notified` says that webhooks have been told before.
+    pub(crate) async fn tell(
+        &self,
+        log: &TaskLog,
+        catalog: &Snapshot,
+        task: &Task,
+        is_notified: bool,
+    ) -> Result<(), StateError> {
         let resources = match task.counts.found {
             0 => Vec::new(),
             found if found > TaskEnded::MAX_RESOURCES => Vec::new(),
@@ -35,8 +42,8 @@ impl Outlets {
         let event = TaskEnded::new(task, resources);
         let body = serde_json::to_string(&event)
             .map_err(|error| StateError::Corrupt { what: format!("the event {}", event.id), why: error.to_string() })?;
-        let notifications: Vec<_> = catalog
-            .listeners(&task.head)
+        let listeners = if is_notified { Vec::new() } else { catalog.listeners(&task.head) };
+        let notifications: Vec<_> = listeners
             .into_iter()
             .map(|instance| Notification { instance: instance.name.clone(), id: event.id.clone(), body: body.clone() })
             .collect();
@@ -48,7 +55,12 @@ impl Outlets {
                 tracing::error!(id = event.id, %error, "the topic is not told, and never will be");
                 Ok(())
             }
-            Err(error @ TopicError::Unavailable(_)) => Err(StateError::Unavailable(error.to_string())),
+            Err(error @ TopicError::Unavailable(_)) => {
+                if !notifications.is_empty() {
+                    log.notified(&task.head.id).await?;
+                }
+                Err(StateError::Unavailable(error.to_string()))
+            }
         }
     }
 }

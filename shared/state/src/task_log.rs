@@ -27,6 +27,22 @@ pub struct Listing<T> {
     pub next: Option<String>,
 }
 
+/// A task whose end is still to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unannounced {
+    /// The task.
+    pub task: TaskId,
+    /// Webhooks have been told; the topic has not.
+    pub notified: bool,
+}
+
+impl Unannounced {
+    fn read(item: &Item) -> Option<Self> {
+        let notified = item.attributes.get("notified") == Some(&Value::from(true));
+        Some(Self { task: item.key.sort.parse().ok()?, notified })
+    }
+}
+
 /// Reads and writes the log.
 #[derive(Clone)]
 pub struct TaskLog {
@@ -126,13 +142,13 @@ impl TaskLog {
     ///
     /// # Errors
     /// See [`StateError`].
-    pub async fn unannounced(&self, tasks: &[TaskId]) -> Result<Vec<TaskId>, StateError> {
+    pub async fn unannounced(&self, tasks: &[TaskId]) -> Result<Vec<Unannounced>, StateError> {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<Key> = tasks.iter().map(unannounced_key).collect();
         let items = self.table.get_many(&keys).await?;
-        Ok(tasks.iter().zip(items).filter_map(|(id, item)| item.map(|_| id.clone())).collect())
+        Ok(items.iter().flatten().filter_map(Unannounced::read).collect())
     }
 
     /// All tasks that have been closed before that time, by the logger's clock, and whose end is still to be told.
@@ -144,15 +160,28 @@ impl TaskLog {
         before: Timestamp,
         after: Option<String>,
         limit: usize,
-    ) -> Result<Listing<TaskId>, StateError> {
+    ) -> Result<Listing<Unannounced>, StateError> {
         let query = Query { partition: UNANNOUNCED.into(), prefix: String::new(), after, descending: false, limit };
         let page = self.table.query(query).await?;
-        let is_due = |item: &Item| {
+        let is_due = |item: &&Item| {
             let closed = item.attributes.get("closed").and_then(|value| value.as_str()?.parse::<Timestamp>().ok());
             closed.is_none_or(|closed| closed < before)
         };
-        let due = page.items.iter().filter(|item| is_due(item));
-        Ok(Listing { items: due.filter_map(|item| item.key.sort.parse().ok()).collect(), next: page.next })
+        Ok(Listing { items: page.items.iter().filter(is_due).filter_map(Unannounced::read).collect(), next: page.next })
+    }
+
+    /// The end of a task has been told to webhooks, and is still to be told to the topic, which did not take it.
+    ///
+    /// # Errors
+    /// See [`StateError`]; webhooks are told again then, with the same ID.
+    pub async fn notified(&self, task: &TaskId) -> Result<(), StateError> {
+        let set = Map::from_iter([("notified".to_owned(), Value::from(true))]);
+        let (key, condition) = (unannounced_key(task), Some(Condition::Present));
+        match self.table.write(vec![Op::Update { key, set, add: BTreeMap::new(), expires: None, condition }]).await {
+            // Somebody else has told it all.
+            Ok(()) | Err(TableError::Condition(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The end of a task has been told.
