@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub rules: Vec<Rule>,
     /// What is allowed and hardly meant.
     pub warnings: Vec<Mistake>,
+    /// What `serve` can read and functions on AWS can't: variables and files of a machine.
+    pub local: Vec<Mistake>,
 }
 
 /// Something in a configuration file that has to be mended.
@@ -140,7 +142,8 @@ pub(crate) fn read(text: &str) -> Result<Config, Vec<Mistake>> {
         return Err(notes.mistakes);
     }
     notes.warnings.sort();
-    config.warnings = notes.warnings;
+    notes.local.sort();
+    (config.warnings, config.local) = (notes.warnings, notes.local);
     Ok(config)
 }
 
@@ -177,7 +180,7 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
             notes.warning(at, message);
         }
     }
-    Config { instances, rules, warnings: Vec::new() }
+    Config { instances, rules, ..Config::default() }
 }
 
 fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes: &mut Notes) -> Vec<Rule> {
@@ -243,6 +246,8 @@ fn present(secret: &SecretRef) -> Result<(), String> {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("the file {path} can't be read: {error}")),
         },
+        // Looked for when it is needed: a check would need an AWS identity.
+        SecretRef::SecretsManager(_) | SecretRef::Parameter(_) => Ok(()),
     }
 }
 

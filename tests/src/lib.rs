@@ -21,6 +21,7 @@
     reason = "fixtures of tests: a failure is a failed test, and its message says what was being done"
 )]
 
+mod aws;
 mod bulk;
 mod client;
 mod compare;
@@ -29,6 +30,7 @@ mod install;
 mod layer;
 mod proxy;
 mod registry;
+mod rie;
 mod sink;
 mod skopeo;
 mod tls;
@@ -36,13 +38,15 @@ mod transship;
 mod wait;
 mod wan;
 
+pub use aws::Aws;
 pub use bulk::Bulk;
 pub use client::{At, Client, Manifest};
 pub use compare::{Walked, assert_same};
 pub use content::{Artifact, Image, Index, artifact, chart, cosign_signature, media, referrer, referrers_index};
-pub use install::program;
+pub use install::{program, tool};
 pub use proxy::{Action, Exchange, Gate, Proxy, Request};
 pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
+pub use rie::Rie;
 pub use sink::{Delivery, Sink};
 pub use tls::{Authority, Certificate, TlsFront};
 pub use transship::{HOOK_SECRET, Transship, binary, config, instance, rule};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use transship_model::{Credentials, Instance, Kind, SecretRef, WebhookAuth, instance::is_loopback};
+use transship_model::{Credentials, Instance, InvalidSecretRef, Kind, SecretRef, WebhookAuth, instance::is_loopback};
 use transship_registry::{Authorities, Ecr, InvalidAuthorities};
 use url::Url;
 
@@ -114,7 +114,12 @@ fn kind(node: &Node<'_>, notes: &mut Notes) -> Option<Kind> {
 fn credentials(node: &Node<'_>, notes: &mut Notes) -> Option<Credentials> {
     if let Some(text) = node.peek_text() {
         match text {
-            "docker-config" => return Some(Credentials::DockerConfig),
+            "docker-config" => {
+                let message =
+                    "functions on AWS have no Docker configuration: give username and password, refresh_token, or ecr";
+                notes.local(node, message);
+                return Some(Credentials::DockerConfig);
+            }
             "ecr" => return Some(Credentials::Ecr { role: None }),
             _ => {}
         }
@@ -154,6 +159,10 @@ fn authorities(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
         notes.mistake(node, problem);
         return None;
     }
+    notes.local(
+        node,
+        "functions on AWS can't read this file: their registries need certificates that a public authority signed",
+    );
     Some(path.to_owned())
 }
 
@@ -173,24 +182,24 @@ fn secret(node: &Node<'_>, notes: &mut Notes) -> Option<SecretRef> {
         node.is_not("the place of a secret, as env:NAME or file:PATH,", notes);
         return None;
     };
-    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-    match text.split_once(':') {
-        Some(("env", name)) if name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit()) => {
-            Some(SecretRef::Env(name.into()))
+    match text.parse() {
+        Ok(secret) => {
+            if matches!(secret, SecretRef::Env(_) | SecretRef::File(_)) {
+                let message = "functions on AWS have no variables or files of yours: keep it in AWS, and name it here as \
+                               secretsmanager:NAME or ssm:NAME";
+                notes.local(node, message);
+            }
+            Some(secret)
         }
-        Some(("env", _)) => {
-            notes.mistake(node, "after 'env:' comes the name of an environment variable: letters, digits and '_'");
-            None
-        }
-        Some(("file", path)) if !path.is_empty() && !path.contains('\0') => Some(SecretRef::File(path.into())),
-        Some(("file", _)) => {
-            notes.mistake(node, "after 'file:' comes the path of a file");
-            None
-        }
-        _ => {
+        Err(InvalidSecretRef::Written) => {
             let message = "secrets are not written into this file: put it into an environment variable or a file of its own, \
-                           and name that here, as env:NAME or file:PATH";
+                           and name that here, as env:NAME or file:PATH; or let AWS keep it, and name it as secretsmanager:NAME \
+                           or ssm:NAME";
             notes.mistake(node, message);
+            None
+        }
+        Err(error) => {
+            notes.mistake(node, error);
             None
         }
     }

@@ -279,6 +279,33 @@ fn no_message_shows_a_secret() {
     );
     assert_mistake("env:BUILD_PASSWORD", "'env:'", &["the name of an environment variable"]);
     assert_mistake("file:/run/secrets/build-hook", "'file:'", &["the path of a file"]);
+    for name in ["'ssm:'", "ssm:/hunter2", "ssm:../hunter2", "ssm:arn:aws:ssm:eu-central-1:123456789012:parameter/hunter2"] {
+        assert_mistake("env:BUILD_PASSWORD", name, &["password: after 'ssm:' comes a name below the deployment's prefix"]);
+    }
+    assert!(!mistake(&changed("env:BUILD_PASSWORD", "secretsmanager:hunter2!")).contains("hunter2"));
+}
+
+#[test]
+fn what_functions_on_aws_cannot_read_is_known_with_its_line() {
+    let text = changed("lab.internal:5000, plain_http: true", "lab.internal:5000, plain_http: true, ca: 'file:/etc/lab.pem'");
+    let config = read(&text.replace("http://lab", "https://lab")).unwrap();
+    let starts = [
+        "line 8: instances[0].credentials.password: functions on AWS have no variables or files of yours",
+        "line 9: instances[0].webhook_secret: functions on AWS have no variables or files of yours",
+        "line 11: instances[1].credentials: functions on AWS have no Docker configuration",
+        "line 12: instances[2].ca: functions on AWS can't read this file",
+    ];
+    assert_eq!(config.local.len(), starts.len(), "{:#?}", config.local);
+    for (mistake, start) in config.local.iter().zip(starts) {
+        assert!(mistake.to_string().starts_with(start), "{mistake} is not {start:?}");
+    }
+    let kept =
+        text.replace("env:BUILD_PASSWORD", "ssm:build/password").replace("file:/run/secrets/build-hook", "secretsmanager:hook");
+    let config = read(&kept.replace("credentials: docker-config, ", "").replace(", ca: 'file:/etc/lab.pem'", "")).unwrap();
+    assert_eq!(config.local, []);
+    let password = SecretRef::Parameter("build/password".parse().unwrap());
+    assert_eq!(config.instances[0].credentials, Credentials::Password { username: "ci".into(), password });
+    assert_eq!(config.instances[0].webhook, WebhookAuth::Secret(SecretRef::SecretsManager("hook".parse().unwrap())));
 }
 
 /// An instance with these credentials, at this endpoint.

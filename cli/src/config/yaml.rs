@@ -33,6 +33,7 @@ const MAX_QUOTE: usize = 80;
 pub(super) struct Notes {
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<Mistake>,
+    pub(super) local: Vec<Mistake>,
 }
 
 impl Notes {
@@ -44,6 +45,11 @@ impl Notes {
     /// Notes something in the value of a node that is allowed and hardly meant.
     pub(super) fn warning(&mut self, node: &Node<'_>, message: impl Display) {
         self.warnings.push(mistake(node.position(), &node.path, message));
+    }
+
+    /// Notes that the value of a node is of use to processes of one machine only, which functions are not.
+    pub(super) fn local(&mut self, node: &Node<'_>, message: impl Display) {
+        self.local.push(mistake(node.position(), &node.path, message));
     }
 }
 

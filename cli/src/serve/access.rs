@@ -4,13 +4,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use secrecy::SecretString;
+use transship_api::access::{admit, refuse};
 use transship_model::Problem;
-use transship_state::secrets::{bearer, is_same};
 
 /// Lets a request pass, or answers 401 or 403.
 pub(crate) async fn guard(
@@ -21,26 +21,13 @@ pub(crate) async fn guard(
 ) -> Response {
     match decide(token.as_ref().as_ref(), peer, request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(problem) => {
-            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::FORBIDDEN);
-            let mut response = (status, [(header::CONTENT_TYPE, Problem::MEDIA_TYPE)], problem.to_json()).into_response();
-            if status == StatusCode::UNAUTHORIZED {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-            }
-            response
-        }
+        Err(problem) => refuse(&problem),
     }
 }
 
 fn decide(token: Option<&SecretString>, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
     if let Some(token) = token {
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?));
-        let equal = is_same(given.unwrap_or_default(), token);
-        return if equal {
-            Ok(())
-        } else {
-            Err(Problem::new(401, "the API wants the token that it was started with: set TRANSSHIP_TOKEN"))
-        };
+        return admit(token, headers);
     }
     // A proxy on this machine speaks for others, and so does a page in a browser on it.
     let speaks_for_others = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "origin"];

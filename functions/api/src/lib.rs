@@ -4,8 +4,9 @@
 //! everyone does. *When it fails* the answer is a problem document (RFC 9457) and nothing has been done, or what has been done
 //! is found in the log.
 //!
-//! Who may call it is not decided here yet: `serve` lets in the machine itself, or the bearer of its token.
+//! Who may call it: the bearer of its token ([`access`]); `serve` without a token lets in the machine itself.
 
+pub mod access;
 mod requests;
 pub mod view;
 
@@ -13,16 +14,19 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::{Body, Bytes, to_bytes},
     extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, Request, Response, StatusCode, header},
+    response::IntoResponse,
     routing::{get, post},
 };
 use jiff::Timestamp;
+use tower::ServiceExt as _;
 use transship_model::{
-    Happening, Instance, InstanceName, Job, Problem, Rule, RuleName, ScanCursor, ScanJob, TaskEvent, TaskHead, TaskId, Trigger,
+    Happening, Instance, InstanceName, Job, Problem, Rule, RuleName, ScanCursor, ScanJob, SecretRef, TaskEvent, TaskHead,
+    TaskId, Trigger,
 };
-use transship_state::{Catalog, Events, Jobs, Snapshot, StateError, TaskLog};
+use transship_state::{Catalog, Events, Jobs, Secrets, Snapshot, StateError, TaskLog};
 
 use crate::{
     requests::{Page, Path, Query},
@@ -61,6 +65,44 @@ impl Api {
     }
 }
 
+/// The API as a function of requests whose bodies are here already: for AWS, where the token is read anew each time, so that it can be
+/// replaced.
+pub struct Guarded {
+    router: Router,
+    secrets: Arc<dyn Secrets>,
+    token: SecretRef,
+}
+
+impl Guarded {
+    /// Answers only the bearer of the token.
+    pub fn new(api: Api, secrets: Arc<dyn Secrets>, token: SecretRef) -> Self {
+        Self { router: api.router(), secrets, token }
+    }
+
+    /// Answers a request.
+    pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let response = match self.admit(request.headers()).await {
+            Ok(()) => match self.router.clone().oneshot(request.map(Body::from)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+            Err(problem) => access::refuse(&problem),
+        };
+        let (head, body) = response.into_parts();
+        // The API's answers are in memory already.
+        let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+        Response::from_parts(head, body)
+    }
+
+    async fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let token = self.secrets.read(&self.token).await.map_err(|error| {
+            tracing::error!(%error, "the API's token");
+            Problem::new(503, "the API's token can't be read: see the function's log")
+        })?;
+        access::admit(&token, headers)
+    }
+}
+
 async fn list_instances(State(api): State<Api>, Query(page): Query<Page>) -> Result<Json<ListView<InstanceView>>, Failure> {
     let catalog = api.catalog.snapshot().await?;
     let name = |instance: &&Arc<Instance>| instance.name.to_string();
@@ -93,7 +135,7 @@ async fn list_tasks(
 async fn start_sync(
     State(api): State<Api>,
     Path((instance, rule)): Path<(InstanceName, RuleName)>,
-) -> Result<Response, Failure> {
+) -> Result<Response<Body>, Failure> {
     let catalog = api.catalog.snapshot().await?;
     let rule = known_rule(&catalog, &instance, &rule)?;
     if !rule.enabled {
@@ -146,9 +188,8 @@ async fn known_task(log: &TaskLog, id: &TaskId) -> Result<transship_model::Task,
 struct Failure(Problem);
 
 impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, [(header::CONTENT_TYPE, Problem::MEDIA_TYPE)], self.0.to_json()).into_response()
+    fn into_response(self) -> Response<Body> {
+        access::refuse(&self.0)
     }
 }
 

@@ -58,8 +58,17 @@ pub(crate) struct Page {
     #[serde(default = "fifty", deserialize_with = "limit")]
     pub(crate) limit: usize,
     /// Where it begins: `next` of the page before.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cursor")]
     pub(crate) cursor: Option<String>,
+}
+
+/// What no table can begin after is no cursor of ours.
+fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let cursor = String::deserialize(deserializer)?;
+    if (1..=1024).contains(&cursor.len()) {
+        return Ok(Some(cursor));
+    }
+    Err(serde::de::Error::custom("a cursor is the `next` of the page before: 1 to 1024 bytes"))
 }
 
 fn fifty() -> usize {

@@ -112,6 +112,14 @@ impl Registries {
 
     /// Forgets a client that was refused: its password may have been replaced, and is read anew.
     pub(crate) fn forget(&self, registry: &str) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| name.as_str() != registry);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, (instance, _)| {
+            if name.as_str() != registry {
+                return true;
+            }
+            if let Some(secret) = instance.credentials.secret() {
+                self.secrets.forget(secret);
+            }
+            false
+        });
     }
 }

@@ -1,11 +1,11 @@
 //! Instances: the registries that transship knows.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use crate::{InstanceName, RoleArn};
+use crate::{InstanceName, RoleArn, SecretName};
 
 /// A registry that transship knows. It holds references to secrets, never secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,14 +121,60 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Where a secret is: it is read when it is needed and kept nowhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a secret is: it is read when it is needed, and not stored. As text it is one of the forms given here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretRef {
     /// An environment variable: `env:NAME`.
     Env(String),
     /// A file, a final line break not being part of the secret: `file:/run/secrets/name`.
     File(String),
+    /// A secret of AWS Secrets Manager: `secretsmanager:NAME`.
+    SecretsManager(SecretName),
+    /// A parameter of AWS Systems Manager: `ssm:NAME`.
+    Parameter(SecretName),
+}
+
+/// A text that is no reference to a secret. No message shows the text: it may be a secret itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSecretRef {
+    /// It begins with none of the words that say where a secret is.
+    #[error(
+        "a secret is named, not written: as env:NAME or file:PATH, or as secretsmanager:NAME or ssm:NAME where AWS keeps it"
+    )]
+    Written,
+    /// `env:` with something else behind it.
+    #[error("after 'env:' comes the name of an environment variable: letters, digits and '_'")]
+    Variable,
+    /// `file:` with something else behind it.
+    #[error("after 'file:' comes the path of a file")]
+    Path,
+    /// `secretsmanager:` or `ssm:` with something else behind it.
+    #[error(
+        "after '{0}:' comes a name below the deployment's prefix, not an ARN or a path from the root: letters, digits, '-', '.' and \
+         '_', in segments joined by '/'"
+    )]
+    Name(&'static str),
+}
+
+impl FromStr for SecretRef {
+    type Err = InvalidSecretRef;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSecretRef> {
+        let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+        let is_variable = |name: &str| name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
+        match text.split_once(':') {
+            Some(("env", name)) if is_variable(name) => Ok(Self::Env(name.into())),
+            Some(("env", _)) => Err(InvalidSecretRef::Variable),
+            Some(("file", path)) if !path.is_empty() && !path.contains('\0') => Ok(Self::File(path.into())),
+            Some(("file", _)) => Err(InvalidSecretRef::Path),
+            Some(("secretsmanager", name)) => {
+                name.parse().map(Self::SecretsManager).map_err(|_| InvalidSecretRef::Name("secretsmanager"))
+            }
+            Some(("ssm", name)) => name.parse().map(Self::Parameter).map_err(|_| InvalidSecretRef::Name("ssm")),
+            _ => Err(InvalidSecretRef::Written),
+        }
+    }
 }
 
 impl fmt::Display for SecretRef {
@@ -136,6 +182,8 @@ impl fmt::Display for SecretRef {
         match self {
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{path}"),
+            Self::SecretsManager(name) => write!(f, "secretsmanager:{name}"),
+            Self::Parameter(name) => write!(f, "ssm:{name}"),
         }
     }
 }
@@ -164,6 +212,16 @@ pub enum Credentials {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         role: Option<RoleArn>,
     },
+}
+
+impl Credentials {
+    /// The secret that they need, if any.
+    pub fn secret(&self) -> Option<&SecretRef> {
+        match self {
+            Self::Password { password: secret, .. } | Self::RefreshToken(secret) => Some(secret),
+            Self::Anonymous | Self::DockerConfig | Self::Ecr { .. } => None,
+        }
+    }
 }
 
 /// How an instance's notifications prove where they come from.
@@ -208,6 +266,31 @@ mod tests {
             ("x.dkr.ecr.evil.net", None),
         ] {
             assert_eq!(Kind::of_host(host), kind, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_named_as_it_is_printed() {
+        for text in ["env:PASSWORD", "file:/run/secrets/a:b", "secretsmanager:ci/password", "ssm:api-token"] {
+            assert_eq!(text.parse::<SecretRef>().map(|secret| secret.to_string()).as_deref(), Ok(text));
+        }
+        for (text, error) in [
+            ("hunter2", InvalidSecretRef::Written),
+            ("vault:a", InvalidSecretRef::Written),
+            ("env:", InvalidSecretRef::Variable),
+            ("env:1", InvalidSecretRef::Variable),
+            ("file:", InvalidSecretRef::Path),
+            (
+                "secretsmanager:arn:aws:secretsmanager:eu-central-1:123456789012:secret:a",
+                InvalidSecretRef::Name("secretsmanager"),
+            ),
+            ("secretsmanager:", InvalidSecretRef::Name("secretsmanager")),
+            ("ssm:/a", InvalidSecretRef::Name("ssm")),
+            ("ssm:../a", InvalidSecretRef::Name("ssm")),
+        ] {
+            assert_eq!(text.parse::<SecretRef>(), Err(error), "{text}");
+            let message = error.to_string();
+            assert!(!message.contains("hunter2") && !message.contains("arn:"), "{message}");
         }
     }
 

@@ -161,6 +161,14 @@ impl FanOutJob {
 }
 
 impl Job {
+    /// The task that it is a part of, if it has one already.
+    pub fn task(&self) -> Option<&TaskHead> {
+        match self {
+            Self::Copy(CopyJob { task, .. }) | Self::Scan(ScanJob { task, .. }) => Some(task),
+            Self::Look(_) | Self::FanOut(_) | Self::Restore(_) => None,
+        }
+    }
+
     /// The message group: jobs of one group never run at once. A hash in hexadecimal digits, because services limit length
     /// and kinds of characters.
     pub fn group(&self) -> String {

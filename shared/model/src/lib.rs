@@ -14,12 +14,12 @@ pub mod rule;
 pub mod task;
 
 pub use event::PushEvent;
-pub use instance::{Credentials, Instance, Kind, SecretRef, WebhookAuth};
+pub use instance::{Credentials, Instance, InvalidSecretRef, Kind, SecretRef, WebhookAuth};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
-    AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName, Tag,
-    TaskId,
+    AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName,
+    SecretName, Tag, TaskId,
 };
 pub use origin::{Origin, Precedence, Pushed, Trail, Verdict, Version, Written};
 pub use problem::Problem;

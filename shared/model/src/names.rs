@@ -147,9 +147,22 @@ name!(
     is_role_arn
 );
 
+name!(
+    /// The name of a secret that a service keeps, below the prefix of the deployment: no other's secrets can be named.
+    SecretName,
+    "the name of a secret",
+    "1 to 400 letters, digits, '-', '.' and '_', in segments joined by '/', none of them '.' or '..'",
+    is_secret_name
+);
+
 fn is_short_name(s: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     s.len() <= 100 && s.bytes().next().is_some_and(alnum) && s.bytes().all(|b| alnum(b) || b"-._".contains(&b))
+}
+
+fn is_secret_name(s: &str) -> bool {
+    let word = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    s.len() <= 400 && s.split('/').all(|segment| !matches!(segment, "" | "." | "..") && word(segment))
 }
 
 /// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`
@@ -443,6 +456,13 @@ mod tests {
             "arn:aws:iam::123456789012:role/a:b",
         ] {
             assert!(bad.parse::<RoleArn>().is_err(), "{bad:?}");
+        }
+        for good in ["api-token", "ci/build.password", "..a", "A_1"] {
+            assert!(good.parse::<SecretName>().is_ok(), "{good}");
+        }
+        let arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf";
+        for bad in ["", "/a", "a/", "a//b", "..", "a/../b", "./a", "a b", "a*", arn, &"a".repeat(401)] {
+            assert!(bad.parse::<SecretName>().is_err(), "{bad:?}");
         }
         assert!("_v1.0-rc".parse::<Tag>().is_ok());
         for bad in ["", ".a", "-a", "a/b", "a:b", "v1\n"] {

@@ -4,6 +4,7 @@
 //! starts. One conformance suite ([`conformance`]) runs against every adapter of a port.
 
 pub mod attempts;
+pub mod aws;
 pub mod catalog;
 pub mod conformance;
 pub mod dispatch;
@@ -16,6 +17,7 @@ pub mod secrets;
 pub mod sqlite;
 pub mod table;
 pub mod task_log;
+pub mod topic;
 pub mod uploads;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
@@ -28,4 +30,5 @@ pub use queue::{Incoming, Outgoing, Queue, QueueError};
 pub use secrets::{LocalSecrets, SecretError, Secrets};
 pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
 pub use task_log::{Listing, TaskLog};
+pub use topic::{Announcement, Topic, TopicError};
 pub use uploads::{LeaseAnswer, Uploads};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub(crate) mod limits;
+
 /// A message to send. With a group (on a FIFO queue) it is delivered after those sent before it in the group, and never
 /// while another of the group is being worked on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,11 +19,15 @@ pub struct SecretError {
 /// Reads secrets.
 #[async_trait]
 pub trait Secrets: Send + Sync {
-    /// The secret that is there now.
+    /// The secret that is there now, or was a few minutes ago.
     async fn read(&self, reference: &SecretRef) -> Result<SecretString, SecretError>;
+
+    /// What was read is not (any more) what it is for: it may have been replaced, and the next read is not to be answered from
+    /// memory.
+    fn forget(&self, _reference: &SecretRef) {}
 }
 
-/// Secrets in the environment and in files, for `serve`.
+/// Secrets in the environment and in files: those of the machine that a process runs on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalSecrets;
 
@@ -40,6 +44,9 @@ impl Secrets for LocalSecrets {
                 let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
                 let text = read.map_err(|e| error(e.to_string()))?.map_err(|e| error(e.to_string()))?;
                 text.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).unwrap_or(&text).to_owned()
+            }
+            SecretRef::SecretsManager(_) | SecretRef::Parameter(_) => {
+                return Err(error("it is with AWS, which this process does not ask: name it as env:NAME or file:PATH".into()));
             }
         };
         if text.is_empty() {

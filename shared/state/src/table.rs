@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+pub(crate) mod limits;
+
 /// Where an item is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -27,7 +29,7 @@ impl Key {
 pub struct Item {
     /// Where it is.
     pub key: Key,
-    /// Its attributes. Numbers are integers of 64 bits.
+    /// Its attributes. Numbers are integers of 64 bits; the names `partition`, `sort` and `expires` are the table's own.
     pub attributes: Map<String, Value>,
     /// From when on it counts as gone, in whole seconds. It is never returned from then on, and conditions see nothing there.
     pub expires: Option<Timestamp>,
@@ -44,6 +46,21 @@ pub enum Condition {
     Equals(String, Value),
     /// Nothing is there, or its attribute is a number below this one, or it lacks the attribute.
     AbsentOrBelow(String, i64),
+}
+
+impl Condition {
+    /// Whether it holds for what is there, an expired item being nothing.
+    pub fn holds(&self, current: Option<&Item>) -> bool {
+        match (self, current) {
+            (Self::Absent | Self::AbsentOrBelow(..), None) | (Self::Present, Some(_)) => true,
+            (Self::Absent, Some(_)) | (Self::Present | Self::Equals(..), None) => false,
+            (Self::Equals(name, value), Some(item)) => item.attributes.get(name) == Some(value),
+            (Self::AbsentOrBelow(name, bound), Some(item)) => match item.attributes.get(name) {
+                Some(value) => value.as_i64().is_some_and(|number| number < *bound),
+                None => true,
+            },
+        }
+    }
 }
 
 /// One operation of a write.
@@ -125,7 +142,7 @@ pub enum TableError {
     /// A condition did not hold; nothing was written. The index is that of the first such operation.
     #[error("operation {0} of the write was refused by its condition")]
     Condition(usize),
-    /// The write can't be done by any table: too many operations, two on one key, an item or key that is too large.
+    /// The write can't be done by any table: too many operations or bytes, two on one key, an item or key that is too large.
     #[error("the write can't be done: {0}")]
     Invalid(String),
     /// The table is out of reach, overloaded or broken.
@@ -151,7 +168,7 @@ pub trait Table: Send + Sync {
     /// Reads a range of a partition, as the last completed write left it.
     async fn query(&self, query: Query) -> Result<Page, TableError>;
 
-    /// Carries out 1 to 100 operations on different keys, all of them or none. It returns when the result is durable. Conflicts
+    /// Carries out 1 to 100 operations on different keys, of at most 4 MB, all of them or none. It returns when the result is durable. Conflicts
     /// with other writes are retried inside; a condition that does not hold is [`TableError::Condition`].
     async fn write(&self, ops: Vec<Op>) -> Result<(), TableError>;
 }

@@ -11,11 +11,9 @@ use tokio::sync::Notify;
 use super::Inner;
 use super::clock::Moment;
 use super::writer::{Durability, Handle, PURGE_ROWS, Work};
+use crate::queue::limits::check;
 use crate::{Incoming, Outgoing, Queue, QueueError};
 
-/// Limits of the port, which are those of SQS.
-const MAX_BODY: usize = 256 << 10;
-const MAX_ID: usize = 128;
 const DEDUPLICATION_WINDOW: Duration = Duration::from_secs(300);
 /// So many messages are sent in one transaction, so that others get their turn in between.
 const SEND_AT_ONCE: usize = 1000;
@@ -166,7 +164,7 @@ impl SqliteQueue {
 impl Queue for SqliteQueue {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), QueueError> {
         for message in &messages {
-            check(message, self.kind)?;
+            check(message, self.kind == QueueKind::Fifo)?;
         }
         let mut rest = messages.into_iter();
         loop {
@@ -264,35 +262,6 @@ impl fmt::Display for Receipt {
 
 fn dead_name(queue: &str) -> String {
     format!("{queue}-dead")
-}
-
-/// What SQS would refuse, this refuses, too: nobody should find that out in production.
-fn check(message: &Outgoing, kind: QueueKind) -> Result<(), QueueError> {
-    let refused = |why: String| Err(QueueError::Invalid(why));
-    if !(1..=MAX_BODY).contains(&message.body.len()) {
-        return refused(format!("a body of {} bytes, where 1 to {MAX_BODY} are possible", message.body.len()));
-    }
-    if let Some(bad) =
-        message.body.chars().find(|&c| matches!(c, '\0'..'\t' | '\u{b}' | '\u{c}' | '\u{e}'..' ' | '\u{fffe}' | '\u{ffff}'))
-    {
-        return refused(format!("a body with the character {bad:?}"));
-    }
-    for (what, id) in [("group", &message.group), ("de-duplication ID", &message.deduplication)] {
-        match (kind, id) {
-            (QueueKind::Fifo, Some(id)) if is_id(id) => {}
-            (QueueKind::Fifo, Some(id)) => {
-                return refused(format!("the {what} {id:?} is not 1 to {MAX_ID} hexadecimal digits"));
-            }
-            (QueueKind::Fifo, None) => return refused(format!("no {what}, which a FIFO queue needs")),
-            (QueueKind::Standard, Some(_)) => return refused(format!("a {what}, which a standard queue does not have")),
-            (QueueKind::Standard, None) => {}
-        }
-    }
-    Ok(())
-}
-
-fn is_id(id: &str) -> bool {
-    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Takes in a message, unless it is a repetition.

@@ -1,6 +1,6 @@
 //! The port [`Table`] in SQLite.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,14 +12,9 @@ use serde_json::{Map, Value};
 use super::Inner;
 use super::clock::Moment;
 use super::writer::{Durability, PURGE_ROWS};
-use crate::table::MAX_OPS;
+use crate::table::limits::{check_item, check_key, check_ops, check_query};
 use crate::{Condition, Item, Key, Op, Page, Query, Table, TableError};
 
-/// Limits of the port, which are DynamoDB's. What the embedded table takes, the other must take, too.
-const MAX_PARTITION: usize = 2048;
-const MAX_SORT: usize = 1024;
-const MAX_ITEM: usize = 400 << 10;
-const MAX_DEPTH: usize = 32;
 /// A page ends after so many bytes, as DynamoDB's does: callers find out here that a page may be short.
 const PAGE_BYTES: usize = 1 << 20;
 
@@ -44,10 +39,7 @@ impl Table for SqliteTable {
     }
 
     async fn query(&self, query: Query) -> Result<Page, TableError> {
-        check_partition(&query.partition)?;
-        if query.limit == 0 {
-            return Err(TableError::Invalid("a page of no items".to_owned()));
-        }
+        check_query(&query)?;
         self.store.readers.run(move |db| page(db, query, Moment::now())).await
     }
 
@@ -156,7 +148,7 @@ impl StoredItem {
 /// Carries out one operation. All operations of a write have different keys, so each still sees its item as it was before.
 fn apply(db: &Connection, now: Moment, index: usize, op: Op) -> Result<(), TableError> {
     let judge = |current: Option<&Item>, condition: Option<&Condition>| match condition {
-        Some(condition) if !holds(condition, current) => Err(TableError::Condition(index)),
+        Some(condition) if !condition.holds(current) => Err(TableError::Condition(index)),
         _ => Ok(()),
     };
     match op {
@@ -198,18 +190,6 @@ fn put(db: &Connection, item: &Item) -> Result<(), TableError> {
     Ok(())
 }
 
-fn holds(condition: &Condition, current: Option<&Item>) -> bool {
-    match (condition, current) {
-        (Condition::Absent | Condition::AbsentOrBelow(..), None) | (Condition::Present, Some(_)) => true,
-        (Condition::Absent, Some(_)) | (Condition::Present | Condition::Equals(..), None) => false,
-        (Condition::Equals(name, value), Some(item)) => item.attributes.get(name) == Some(value),
-        (Condition::AbsentOrBelow(name, bound), Some(item)) => match item.attributes.get(name) {
-            Some(value) => value.as_i64().is_some_and(|number| number < *bound),
-            None => true,
-        },
-    }
-}
-
 fn add_to(attributes: &mut Map<String, Value>, amounts: BTreeMap<String, i64>) -> Result<(), TableError> {
     for (name, amount) in amounts {
         let current = match attributes.get(&name) {
@@ -220,101 +200,6 @@ fn add_to(attributes: &mut Map<String, Value>, amounts: BTreeMap<String, i64>) -
         attributes.insert(name, Value::from(sum));
     }
     Ok(())
-}
-
-// ---- What no table takes
-
-fn check_ops(ops: &[Op]) -> Result<(), TableError> {
-    if ops.is_empty() || ops.len() > MAX_OPS {
-        return Err(TableError::Invalid(format!("{} operations, where 1 to {MAX_OPS} are possible", ops.len())));
-    }
-    let mut keys = HashSet::new();
-    for op in ops {
-        let key = op.key();
-        check_key(key)?;
-        if !keys.insert(key) {
-            return Err(TableError::Invalid(format!("two operations on {}/{}", key.partition, key.sort)));
-        }
-        match op {
-            Op::Put { item, condition } => {
-                check_item(item)?;
-                check_condition(condition.as_ref())?;
-            }
-            Op::Update { set, add, condition, .. } => {
-                check_attributes(set)?;
-                if let Some(name) = add.keys().find(|name| name.is_empty() || set.contains_key(*name)) {
-                    return Err(TableError::Invalid(format!(
-                        "the attribute {name:?} can't be added to: it is set, too, or has no name"
-                    )));
-                }
-                check_condition(condition.as_ref())?;
-            }
-            Op::Delete { condition, .. } => check_condition(condition.as_ref())?,
-            Op::Check { condition, .. } => check_condition(Some(condition))?,
-        }
-    }
-    Ok(())
-}
-
-fn check_key(key: &Key) -> Result<(), TableError> {
-    check_partition(&key.partition)?;
-    match key.sort.len() {
-        1..=MAX_SORT => Ok(()),
-        bytes => Err(TableError::Invalid(format!("a sort key of {bytes} bytes, where 1 to {MAX_SORT} are possible"))),
-    }
-}
-
-fn check_partition(partition: &str) -> Result<(), TableError> {
-    match partition.len() {
-        1..=MAX_PARTITION => Ok(()),
-        bytes => Err(TableError::Invalid(format!("a partition key of {bytes} bytes, where 1 to {MAX_PARTITION} are possible"))),
-    }
-}
-
-fn check_condition(condition: Option<&Condition>) -> Result<(), TableError> {
-    match condition {
-        Some(Condition::Equals(_, value)) => check_value(value, 1).map(|_| ()),
-        _ => Ok(()),
-    }
-}
-
-fn check_item(item: &Item) -> Result<(), TableError> {
-    let size = check_attributes(&item.attributes)? + item.key.partition.len() + item.key.sort.len();
-    if size > MAX_ITEM {
-        return Err(TableError::Invalid(format!("an item of {size} bytes, where at most {MAX_ITEM} are possible")));
-    }
-    Ok(())
-}
-
-/// The size of the attributes, if they are possible at all.
-fn check_attributes(attributes: &Map<String, Value>) -> Result<usize, TableError> {
-    let mut size = 0;
-    for (name, value) in attributes {
-        if name.is_empty() {
-            return Err(TableError::Invalid("an attribute without a name".to_owned()));
-        }
-        size += name.len() + check_value(value, 1)?;
-    }
-    Ok(size)
-}
-
-/// The size of a value as DynamoDB counts it: a list or map is 3 bytes and one more for each member.
-fn check_value(value: &Value, depth: usize) -> Result<usize, TableError> {
-    if depth > MAX_DEPTH {
-        return Err(TableError::Invalid(format!("an attribute nested deeper than {MAX_DEPTH}")));
-    }
-    match value {
-        Value::Null | Value::Bool(_) => Ok(1),
-        Value::Number(number) if number.as_i64().is_none() => {
-            Err(TableError::Invalid(format!("the number {number}, where 64-bit integers are possible")))
-        }
-        Value::Number(_) => Ok(11),
-        Value::String(text) => Ok(text.len()),
-        Value::Array(values) => values.iter().try_fold(3, |size, value| Ok(size + 1 + check_value(value, depth + 1)?)),
-        Value::Object(map) => {
-            map.iter().try_fold(3, |size, (name, value)| Ok(size + 1 + name.len() + check_value(value, depth + 1)?))
-        }
-    }
 }
 
 #[cfg(test)]
