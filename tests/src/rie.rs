@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use crate::{free_port, tool, transship::functions};
+use crate::{free_port, tool, transship::binaries};
 
 /// A function that can be invoked. Its process starts with the first invocation, and again with the next one after it has ended; all
 /// of it is killed on drop.
@@ -29,7 +29,7 @@ impl Rie {
     /// killed.
     pub async fn start(name: &str, environment: &[(String, String)], timeout: Duration) -> Self {
         let program = tokio::task::spawn_blocking(emulator).await.expect("the emulator");
-        let binary = tokio::task::spawn_blocking(functions).await.expect("the functions").join(format!("transship-{name}"));
+        let binary = tokio::task::spawn_blocking(binaries).await.expect("the functions").join(format!("transship-{name}"));
         let dir = tempfile::Builder::new().prefix("transship-function-").tempdir().expect("a folder");
         let log = File::create(dir.path().join("log")).expect("the function's log");
         let (port, runtime) = (free_port(), free_port());

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::OnceLock,
     time::Duration,
@@ -28,32 +28,27 @@ pub struct Transship {
 
 /// The binary, built with the profile of the tests the first time that one of a process's tests asks for it.
 pub fn binary() -> PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| build(&["transship"]).join("transship")).clone()
+    binaries().join("transship")
 }
 
-/// The folder of the functions' binaries, built as [`binary`] is: `transship-webhook` and so on.
-pub(crate) fn functions() -> PathBuf {
+/// The folder of all binaries of the workspace: `transship`, and the functions `transship-webhook` and so on.
+pub(crate) fn binaries() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    // Together with the command line: what they share is then built once, with the features that it has there.
-    let packages =
-        ["transship", "transship-webhook", "transship-worker", "transship-logger", "transship-notifier", "transship-api"];
-    FOLDER.get_or_init(|| build(&packages)).clone()
-}
-
-/// Builds the binaries of packages. The folder that they are in.
-fn build(packages: &[&str]) -> PathBuf {
-    let this = std::env::current_exe().expect("the path of this test");
-    // target/<profile>/deps/<test>
-    let folder = this.parent().and_then(std::path::Path::parent).expect("the folder of the build").to_owned();
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--bins", "--profile", profile]);
-    cargo.args(packages.iter().flat_map(|package| ["--package", package]));
-    let target = folder.parent().expect("the target folder");
-    let status = cargo.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
-    assert!(status.success(), "{packages:?} can't be built");
-    folder
+    let build = || {
+        let this = std::env::current_exe().expect("the path of this test");
+        // target/<profile>/deps/<test>
+        let folder = this.parent().and_then(Path::parent).expect("the folder of the build").to_owned();
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // Of the workspace: a package alone would have other features, and all that it needs would be built a second time.
+        cargo.args(["build", "--quiet", "--workspace", "--bins", "--profile", profile]);
+        let target = folder.parent().expect("the target folder");
+        let status =
+            cargo.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        assert!(status.success(), "the binaries do not build");
+        folder
+    };
+    FOLDER.get_or_init(build)
 }
 
 impl Transship {

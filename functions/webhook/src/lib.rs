@@ -15,7 +15,7 @@ use http::{Method, Request, Response, StatusCode, header, request::Parts};
 use jiff::Timestamp;
 use serde::Serialize;
 use transship_model::{InstanceName, Problem, PushEvent, TaskId};
-use transship_state::{Catalog, Dispatched, Dispatcher, Secrets, Snapshot};
+use transship_state::{Catalog, Dispatched, Dispatcher, Secrets, Snapshot, StateError};
 
 use crate::senders::Notification;
 
@@ -63,6 +63,14 @@ impl Webhook {
         let catalog = self.catalog.snapshot().await.map_err(unavailable)?;
         let instance = auth::authenticate(&head, &catalog, self.secrets.as_ref()).await?;
         Ok(Admitted { head, instance, catalog })
+    }
+
+    /// Takes in a message of the inbox. None is understood yet: each comes again, and ends among the dead letters.
+    ///
+    /// # Errors
+    /// See [`StateError`]: the message is to come again.
+    pub async fn take_in(&self, _body: &str) -> Result<(), StateError> {
+        Err(StateError::Corrupt { what: "a message of the inbox".into(), why: "it is not understood yet".into() })
     }
 
     /// Answers a request below `/hooks/` whose body is here already.

@@ -58,8 +58,12 @@ pub const NOTIFICATIONS: Setting<QueueUrl> = Setting {
     parse: queue_url,
 };
 /// The topic for subscribers outside.
-pub const TOPIC: Setting<Arn> =
-    Setting { name: "TRANSSHIP_TOPIC_ARN", what: "the ARN of the SNS topic for announcements", default: None, parse: topic_arn };
+pub const TOPIC: Setting<Arn> = Setting {
+    name: "TRANSSHIP_TOPIC_ARN",
+    what: "the ARN of the SNS topic for announcements",
+    default: None,
+    parse: topic_arn,
+};
 /// The queue of jobs that nobody could do.
 pub const DEAD_LETTERS: Setting<Arn> = Setting {
     name: "TRANSSHIP_DEAD_LETTERS_ARN",

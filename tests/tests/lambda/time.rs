@@ -1,0 +1,87 @@
+//! Time: the end of an invocation, and the ice age between two.
+
+use std::time::Duration;
+
+use transship_tests::{Action, DockerRegistry, Image, Proxy, assert_same};
+
+use crate::world::{World, answer, image, push};
+
+/// A layer that takes longer than an invocation arrives all the same, and no byte of it is paid for twice.
+#[tokio::test]
+async fn a_layer_that_outlives_the_invocation_arrives_in_parts_and_no_byte_is_sent_twice() {
+    const SIZE: usize = 64 << 20;
+    let (build, mirror) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let proxy = Proxy::start(mirror.url(), |request| match request.method.as_str() {
+        // 4 MiB a second.
+        "PATCH" | "PUT" => Action::Slow(Duration::from_millis(16)),
+        _ => Action::Pass,
+    })
+    .await;
+    let world = World::syncing(build.url(), proxy.url()).await;
+    let image = Image::random(4).layers(1, SIZE).build();
+    image.push(&build.at("team/app", "v1")).await;
+    let webhook = world.function("webhook").await;
+    assert_eq!(answer(&webhook.invoke(&push("team/app", "v1", &image)).await.unwrap()).0, 202);
+
+    // Three seconds of work: seven are kept for the end.
+    let worker = world.function_for("worker", Duration::from_secs(10)).await;
+    let invocations = world.drain("jobs.fifo", 1, &worker).await;
+    assert!(invocations > 2, "{invocations}");
+    assert_same(&build.at("team/app", "v1"), &mirror.at("team/app", "v1")).await;
+    let sent: u64 =
+        proxy.exchanges().iter().filter(|exchange| exchange.request.path.contains("/blobs/")).map(|e| e.uploaded).sum();
+    let size: u64 = image.blobs().values().map(|blob| blob.len() as u64).sum();
+    assert_eq!(sent, size, "in {invocations} invocations");
+}
+
+/// Between two events the process stands still, and its connections die without its noticing.
+#[tokio::test]
+async fn a_function_that_was_frozen_finds_new_connections() {
+    let (mut build, mut mirror) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let world = World::syncing(build.url(), mirror.url()).await;
+    let (webhook, worker) = (world.function("webhook").await, world.function("worker").await);
+    for round in 1..=3 {
+        let (tag, image) = (format!("v{round}"), image(10 + round));
+        image.push(&build.at("team/app", &tag)).await;
+        assert_eq!(answer(&webhook.invoke(&push("team/app", &tag, &image)).await.unwrap()).0, 202);
+        assert_eq!(world.deliver("jobs.fifo", 1, &worker).await, Some(1), "round {round}: {}", worker.log());
+        assert_same(&build.at("team/app", &tag), &mirror.at("team/app", &tag)).await;
+        worker.signal("STOP");
+        build.restart().await;
+        mirror.restart().await;
+        worker.signal("CONT");
+    }
+}
+
+/// A worker that is killed has its job taken up when its hold of a minute is over, and not the queue's hold of hours.
+#[tokio::test]
+async fn a_killed_worker_s_job_is_to_be_had_again_within_a_minute() {
+    let (build, mirror) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let gate = transship_tests::Gate::new();
+    let held = gate.clone();
+    let proxy = Proxy::start(mirror.url(), move |request| match request.method.as_str() {
+        "PUT" => Action::Hold(held.clone()),
+        _ => Action::Pass,
+    })
+    .await;
+    let world = World::syncing(build.url(), proxy.url()).await;
+    let image = image(5);
+    image.push(&build.at("team/app", "v1")).await;
+    let webhook = world.function("webhook").await;
+    webhook.invoke(&push("team/app", "v1", &image)).await.unwrap();
+    let worker = world.function("worker").await;
+    let event = world.receive("jobs.fifo", 1).await;
+    let (killed, ()) = tokio::join!(worker.invoke(&event), async {
+        gate.reached(1).await;
+        worker.signal("KILL");
+    });
+    killed.unwrap_err();
+    gate.open();
+    let waiting = std::time::Instant::now();
+    transship_tests::wait_until("the job comes again", Duration::from_secs(90), async || {
+        world.deliver("jobs.fifo", 1, &worker).await == Some(1)
+    })
+    .await;
+    assert_same(&build.at("team/app", "v1"), &mirror.at("team/app", "v1")).await;
+    assert!(waiting.elapsed() < Duration::from_secs(90));
+}
