@@ -46,7 +46,6 @@ const TOOLS: [(&str, &str, &[&str]); 3] = [
     ("sam", "1.170.0", &["aws-sam-cli==1.170.0"]),
     ("cargo-lambda", "1.9.2", &["cargo-lambda==1.9.2"]),
 ];
-];
 
 /// The path of a program from PyPI. It is installed in `target/tools/NAME-VERSION` the first time; test processes that run at the
 /// same time wait for the one that does it.
