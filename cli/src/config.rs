@@ -221,8 +221,9 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
             WebhookAuth::Secret(secret) => Some(("webhook_secret", secret)),
             WebhookAuth::Closed | WebhookAuth::Open => None,
         };
+        let notify = instance.notify.as_ref().and_then(|notify| notify.secret.as_ref()).map(|secret| ("notify.secret", secret));
         let ca = instance.ca.clone().map(SecretRef::File);
-        for (key, secret) in password.into_iter().chain(webhook).chain(ca.as_ref().map(|file| ("ca", file))) {
+        for (key, secret) in password.into_iter().chain(webhook).chain(notify).chain(ca.as_ref().map(|file| ("ca", file))) {
             if let Err(problem) = present(secret) {
                 missing.push(format!("instance '{}': {key}: {problem}", instance.name));
             }

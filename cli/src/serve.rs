@@ -1,4 +1,4 @@
-//! Everything in one process: webhook, workers, logger and API on the embedded store.
+//! Everything in one process: webhook, workers, logger, notifier and API on the embedded store.
 
 mod access;
 mod http;
@@ -11,11 +11,13 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
 };
-use transship_logger::Logger;
+use transship_logger::{Logger, Outlets};
 use transship_model::{Instance, Rule};
+use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
-    AttemptLog, Catalog, Dispatcher, Events, Incoming, Jobs, LocalSecrets, Origins, Queue, QueueError, Table, TaskLog, Uploads,
+    AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, LocalSecrets, Notifications, Origins, Queue,
+    QueueError, Table, TaskLog, Uploads,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -49,6 +51,10 @@ pub(crate) struct Running {
 
 /// How many events the logger takes in at once.
 const LOG_BATCH: usize = 200;
+/// How many webhooks are told something at once: one that does not answer keeps its place for seconds.
+const NOTIFIED_AT_ONCE: usize = 16;
+/// How often ends of tasks are looked for that were not told.
+const SWEEP: Duration = Duration::from_secs(60);
 /// For so long work in progress may go on after the process was asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -62,6 +68,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let table: Arc<dyn Table> = Arc::new(store.table());
     let jobs_queue = store.queue("jobs", QueueKind::Fifo);
     let events_queue = store.queue("events", QueueKind::Standard);
+    let notifications_queue = store.queue("notifications", QueueKind::Standard).with_max_deliveries(Notifier::MAX_DELIVERIES);
     let (jobs, events) = (Jobs(Arc::new(jobs_queue.clone())), Events(Arc::new(events_queue.clone())));
 
     let catalog = Arc::new(Catalog::new(table.clone()));
@@ -82,17 +89,24 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let api = transship_api::Api::new(catalog.clone(), log.clone(), jobs.clone(), events.clone());
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
-    let uploads = Uploads::new(table, "serve");
+    let uploads = Uploads::new(table.clone(), "serve");
+    let notifier = Notifier::new(catalog.clone(), secrets.clone());
+    // Outside subscribers are AWS's business.
+    let notifications = Notifications(Arc::new(notifications_queue.clone()));
+    let outlets = Outlets { catalog: catalog.clone(), topic: None, notifications };
+    let logger = Logger::new(log, DeadLetters::new(table), outlets);
     let http = Http::with_patience(settings.patience)?;
     let worker = Worker::new(Stores { catalog, origins, attempts, uploads, jobs, events, secrets }, http);
-    let logger = Logger::new(log);
 
     let (stop, stopped) = watch::channel(false);
     let mut loops = JoinSet::new();
     loops.spawn(work(Arc::new(worker), jobs_queue.clone(), settings.workers, stopped.clone()));
     loops.spawn(record(logger.clone(), events_queue.clone(), stopped.clone()));
-    loops.spawn(bury(logger, jobs_queue.dead_letters(), stopped.clone()));
-    let router = http::router(webhook, api, settings.token, http::Health::new(store, jobs_queue, events_queue));
+    loops.spawn(bury(logger.clone(), jobs_queue.dead_letters(), stopped.clone()));
+    loops.spawn(sweep(logger, stopped.clone()));
+    loops.spawn(notify(Arc::new(notifier), notifications_queue.clone(), stopped.clone()));
+    let queues = [("jobs", jobs_queue), ("events", events_queue), ("notifications", notifications_queue)];
+    let router = http::router(webhook, api, settings.token, http::Health::new(store, queues));
     loops.spawn(http::serve(listener, router, stopped));
     Ok(Running { address, stop, loops })
 }
@@ -172,10 +186,10 @@ async fn work(
     }
 }
 
-/// A job that panicked: its message comes again when its hold is over.
+/// Work that panicked: its message comes again when its hold is over.
 fn report_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a job ended by a bug");
+        tracing::error!(%error, "work on a message ended by a bug");
     }
 }
 
@@ -187,8 +201,8 @@ async fn settle(queue: &SqliteQueue, message: &Incoming, disposition: Dispositio
     };
     match result {
         // It comes again, and is found done.
-        Err(error @ QueueError::Lost) => tracing::warn!(%error, "a job ended after its time"),
-        Err(error) => tracing::error!(%error, "a job's message"),
+        Err(error @ QueueError::Lost) => tracing::warn!(%error, "work on a message ended after its time"),
+        Err(error) => tracing::error!(%error, "a message"),
         Ok(()) => {}
     }
 }
@@ -232,6 +246,60 @@ async fn bury(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver<b
         if let Err(error) = result.await {
             tracing::error!(%error, "a dead letter could not be logged; it comes again");
             tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Tells what was not told: by the process before, if it was killed, or because a store did not answer.
+async fn sweep(logger: Logger, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let mut times = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            _ = times.tick() => {}
+        }
+        if let Err(error) = logger.sweep().await {
+            tracing::error!(%error, "ends of tasks that were not told could not be looked for");
+        }
+    }
+}
+
+/// Tells webhooks. What is on its way when the process stops is told again at the next start.
+async fn notify(notifier: Arc<Notifier>, queue: SqliteQueue, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let places = Arc::new(Semaphore::new(NOTIFIED_AT_ONCE));
+    let mut running = JoinSet::new();
+    loop {
+        let place = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            place = places.clone().acquire_owned() => place?,
+        };
+        let messages = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            messages = queue.receive(1, HOLD) => messages,
+        };
+        let message = match messages {
+            Ok(messages) => messages.into_iter().next(),
+            Err(error) => {
+                tracing::error!(%error, "the notifications queue");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                None
+            }
+        };
+        let Some(message) = message else { continue };
+        let (notifier, queue) = (notifier.clone(), queue.clone());
+        running.spawn(async move {
+            let _place = place;
+            let disposition = match notifier.deliver(&message).await {
+                transship_notifier::Disposition::Done => Disposition::Done,
+                transship_notifier::Disposition::Again(wait) => Disposition::Again(wait),
+            };
+            settle(&queue, &message, disposition).await;
+        });
+        while let Some(ended) = running.try_join_next() {
+            report_panic(ended);
         }
     }
 }

@@ -167,7 +167,7 @@ async fn health_tells_of_the_store_and_the_queues() {
     let empty = json!({ "waiting": 0, "held": 0, "dead": 0 });
     let health = transship.get("/health").await;
     assert_eq!([&health["status"], &health["store"]], ["ok", "ok"]);
-    assert_eq!(health["queues"], json!({ "jobs": empty, "events": empty }));
+    assert_eq!(health["queues"], json!({ "jobs": empty, "events": empty, "notifications": empty }));
     assert!(health["version"].as_str().is_some_and(|version| version.contains('.')), "{health}");
 }
 

@@ -121,6 +121,7 @@ fn instance(name: &str, url: &str, region: &str) -> anyhow::Result<Instance> {
         credentials: Credentials::Anonymous,
         // The demo listens on loopback, for seconds.
         webhook: WebhookAuth::Open,
+        notify: None,
         token_realm: None,
         ca: None,
         plain_http: false,

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use transship_model::{Credentials, Instance, InvalidSecretRef, Kind, SecretRef, WebhookAuth, instance::is_loopback};
+use transship_model::{Credentials, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth, instance::is_loopback};
 use transship_registry::{Authorities, Ecr, InvalidAuthorities};
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     spelling::nearest,
@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "credentials",
     "webhook_secret",
     "webhook_auth",
+    "notify",
     "token_realm",
     "ca",
     "plain_http",
@@ -40,6 +41,10 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
     let kind = keys.get("kind").map_or(Some(Kind::default()), |node| kind(node, notes));
     let credentials = keys.get("credentials").map_or(Some(Credentials::Anonymous), |node| credentials(node, notes));
     let webhook = webhook(&keys, notes);
+    let notify = match keys.get("notify") {
+        Some(node) => notify(node, notes).map(Some),
+        None => Some(None),
+    };
     let plain_http = keys.get("plain_http").map_or(Some(false), |node| node.flag(notes));
     // A flag that can't be read is one mistake, not two.
     let may_be_plain = plain_http.unwrap_or(true);
@@ -87,6 +92,7 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         zone: zone?,
         credentials: credentials?,
         webhook: webhook?,
+        notify: notify?,
         token_realm: token_realm?,
         ca: ca?,
         plain_http: plain_http?,
@@ -225,6 +231,54 @@ fn open(node: &Node<'_>, notes: &mut Notes) -> Option<WebhookAuth> {
         return Some(WebhookAuth::Open);
     }
     node.is_not("'none' (anybody may send notifications; a secret goes into webhook_secret)", notes);
+    None
+}
+
+/// Where the ends of tasks are told.
+fn notify(node: &Node<'_>, notes: &mut Notes) -> Option<Notify> {
+    let keys = node.mapping(&["url", "secret", "private_network"], notes)?;
+    let private_network = keys.get("private_network").map_or(Some(false), |node| node.flag(notes));
+    let url = keys
+        .need("url", "where the ends of tasks are told, like 'https://ci.example.com/transship'", notes)
+        // A flag that can't be read is one mistake, not two.
+        .and_then(|node| receiver(node, private_network.unwrap_or(true), notes));
+    let secret = match keys.get("secret") {
+        Some(node) => secret(node, notes).map(Some),
+        None => Some(None),
+    };
+    Some(Notify { url: url?, secret: secret?, private_network: private_network? })
+}
+
+/// The URL of a webhook. No message shows it: chat services have tokens in theirs.
+fn receiver(node: &Node<'_>, may_be_near: bool, notes: &mut Notes) -> Option<Url> {
+    let text = node.text(notes)?;
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(url::ParseError::RelativeUrlWithoutBase) => {
+            notes.mistake(node, "no URL: write https:// before the host");
+            return None;
+        }
+        Err(error) => {
+            notes.mistake(node, format!("no URL: {error}; it is meant to be like 'https://ci.example.com/transship'"));
+            return None;
+        }
+    };
+    let is_near = is_loopback(&url) || matches!(url.host(), Some(Host::Ipv4(address)) if address.is_private());
+    let problem = if !matches!(url.scheme(), "http" | "https") {
+        "begin with https://, and a host: notifications are POSTs"
+    } else if !url.username().is_empty() || url.password().is_some() {
+        "take the user name and password out of the URL: a receiver knows us by the signature that 'secret' makes"
+    } else if url.fragment().is_some() {
+        "take away the fragment (after '#')"
+    } else if is_near && !may_be_near {
+        "private addresses and this machine's own are refused: write 'private_network: true' beside the url if the receiver is there"
+    } else if url.scheme() == "http" && !may_be_near {
+        "http:// sends what was copied where in the clear: use https://, or write 'private_network: true' beside the url if the \
+         receiver is in a network of yours"
+    } else {
+        return Some(url);
+    };
+    notes.mistake(node, problem);
     None
 }
 

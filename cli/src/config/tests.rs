@@ -92,6 +92,36 @@ fn a_file_says_what_the_model_has() {
 }
 
 #[test]
+fn an_instance_may_have_a_webhook_of_its_own() {
+    let lab = "  - { name: lab, endpoint: http://lab.internal:5000, plain_http: true }";
+    let with = |notify: &str| changed(lab, &format!("{lab}\n    # more\n").replace(" }", &format!(", notify: {notify} }}")));
+    let notify = |text: &str| read(&with(text)).unwrap().instances[2].notify.clone().unwrap();
+    let bare = notify("{ url: 'https://ci.example.com/hook?token=7' }");
+    assert_eq!((bare.url.as_str(), bare.secret, bare.private_network), ("https://ci.example.com/hook?token=7", None, false));
+    let full = notify("{ url: 'http://127.0.0.1:9000/', secret: env:HOOK, private_network: true }");
+    assert_eq!((full.url.as_str(), full.secret), ("http://127.0.0.1:9000/", Some(SecretRef::Env("HOOK".into()))));
+    assert!(full.private_network);
+    for (text, part) in [
+        ("https://ci.example.com/s3cret", "mapping"),
+        ("{ secret: env:HOOK }", "url"),
+        ("{ url: ci.example.com/s3cret }", "write https://"),
+        ("{ url: 'ftp://ci.example.com/s3cret' }", "begin with https://"),
+        ("{ url: 'https://me:s3cret@ci.example.com/' }", "user name and password"),
+        ("{ url: 'https://ci.example.com/#s3cret' }", "fragment"),
+        ("{ url: 'http://ci.example.com/s3cret' }", "in the clear"),
+        ("{ url: 'http://localhost:9000/s3cret' }", "private_network: true"),
+        ("{ url: 'https://10.1.2.3/s3cret' }", "private_network: true"),
+        ("{ url: 'https://ci.example.com/', secret: s3cret }", "secrets are not written"),
+        ("{ url: 'http://localhost/', private_network: perhaps }", "private_network"),
+        ("{ url: 'https://ci.example.com/', sekret: env:HOOK }", "secret"),
+    ] {
+        let mistake = mistake(&with(text));
+        assert!(mistake.contains("instances[2].notify") && mistake.contains(part), "{mistake}");
+        assert!(!mistake.contains("s3cret"), "{mistake} tells a secret");
+    }
+}
+
+#[test]
 fn json_is_yaml_and_line_ends_and_a_byte_order_mark_do_not_matter() {
     let json = r#"{"instances": [{"name": "a", "endpoint": "https://a.test"}], "rules": []}"#;
     assert_eq!(read(json).unwrap().instances.len(), 1);

@@ -28,12 +28,12 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// What `/health` looks at.
 pub(crate) struct Health {
     store: Arc<SqliteStore>,
-    queues: [(&'static str, SqliteQueue); 2],
+    queues: [(&'static str, SqliteQueue); 3],
 }
 
 impl Health {
-    pub(crate) fn new(store: Arc<SqliteStore>, jobs: SqliteQueue, events: SqliteQueue) -> Self {
-        Self { store, queues: [("jobs", jobs), ("events", events)] }
+    pub(crate) fn new(store: Arc<SqliteStore>, queues: [(&'static str, SqliteQueue); 3]) -> Self {
+        Self { store, queues }
     }
 }
 

@@ -1,36 +1,95 @@
 //! **logger**: task events become the task log.
 //!
 //! *Triggered by* batches of the events queue, and by jobs that nobody could do (the jobs' dead-letter queue). *Reads and
-//! writes* the task table, whose only writer it is. *When it fails* the batch is delivered again: events may arrive twice and in any
-//! order, and are merged so that the log is the same.
+//! writes* the task table, whose only writer it is; keeps dead letters; tells the ends of tasks to the topic and to the notifications
+//! queue. *When it fails* the batch is delivered again: events may arrive twice and in any order, and are merged so that the
+//! log is the same. A task's end that could not be told, or not be noted as told, is told again: by the event that comes again, or by
+//! the sweep.
 
+mod outlets;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures_util::future::join_all;
 use jiff::Timestamp;
-use transship_model::{Happening, Job, Outcome, Progress, Route, Task, TaskEvent};
-use transship_state::{StateError, TaskLog, messages};
+use transship_model::{Happening, Job, Outcome, Progress, Route, Task, TaskEvent, TaskId};
+use transship_state::{DeadLetters, Report, Snapshot, StateError, TaskLog, messages};
+
+pub use outlets::Outlets;
 
 /// The handler of task events.
 #[derive(Clone)]
 pub struct Logger {
     log: TaskLog,
+    dead_letters: DeadLetters,
+    outlets: Outlets,
 }
 
+/// So long an end that was not told is left to whoever has closed the task.
+const GRACE: Duration = Duration::from_secs(60);
+/// So many ends are told at the same time.
+const AT_ONCE: usize = 16;
+/// At most so many are told by one sweep, so that it fits an invocation.
+const MAX_SWEPT: usize = 1000;
+
 impl Logger {
-    /// A handler that writes this log.
-    pub fn new(log: TaskLog) -> Self {
-        Self { log }
+    /// A handler that writes this log, keeps dead letters there, and tells the ends of tasks by these outlets.
+    pub fn new(log: TaskLog, dead_letters: DeadLetters, outlets: Outlets) -> Self {
+        Self { log, dead_letters, outlets }
     }
 
     /// Takes in a batch of messages from the events queue, and returns the tasks that are complete by it. A message that is no
     /// event can only come from another version of transship; it is reported and left out, so that it does not block the others.
     ///
+    /// That an end can't be told is no reason to have the batch again: the log is right, and the sweep will tell it.
+    ///
     /// # Errors
     /// See [`StateError`]: the batch is to be delivered again.
     pub async fn record<'a>(&self, bodies: impl IntoIterator<Item = &'a str>) -> Result<Vec<Task>, StateError> {
-        let read = |body| {
-            messages::read_event(body).inspect_err(|error| tracing::error!(%error, body, "a message of the events queue")).ok()
-        };
-        let events: Vec<TaskEvent> = bodies.into_iter().filter_map(read).collect();
-        let closed = self.log.record(&events).await?;
+        let (mut events, mut has_sweep) = (Vec::new(), false);
+        for body in bodies {
+            match messages::read_report(body) {
+                Ok(Report::Event(event)) => events.push(*event),
+                Ok(Report::Sweep) => has_sweep = true,
+                Err(error) => tracing::error!(%error, body, "a message of the events queue"),
+            }
+        }
+        let closed = self.take_in(&events).await?;
+        if has_sweep {
+            self.sweep().await?;
+        }
+        Ok(closed)
+    }
+
+    /// Tells the ends of tasks that a crash, or an outlet that did not answer, has kept from being told.
+    ///
+    /// # Errors
+    /// See [`StateError`]. What can't be told now is left to the next sweep.
+    pub async fn sweep(&self) -> Result<(), StateError> {
+        let before = Timestamp::now().checked_sub(GRACE).unwrap_or(Timestamp::MIN);
+        let catalog = self.outlets.catalog.snapshot().await?;
+        let (mut after, mut swept) = (None, 0);
+        loop {
+            let page = self.log.unannounced_since(before, after, 100).await?;
+            swept += page.items.len();
+            if !page.items.is_empty() {
+                tracing::warn!(count = page.items.len(), "ends of tasks that were not told are told now");
+            }
+            self.announce(&catalog, &page.items, &[]).await;
+            after = page.next;
+            if after.is_none() || swept >= MAX_SWEPT {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the log, and tells the ends of tasks that these events have closed, or had closed before and were not told.
+    async fn take_in(&self, events: &[TaskEvent]) -> Result<Vec<Task>, StateError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let catalog = self.outlets.catalog.snapshot().await?;
+        let closed = self.log.record_for(events, &|task| self.outlets.wants(&catalog, task)).await?;
         for task in &closed {
             tracing::info!(
                 task = %task.head.id, rule = %task.head.rule, instance = %task.head.instance, status = %task.status(),
@@ -38,10 +97,43 @@ impl Logger {
                 failed = task.counts.failed, bytes_moved = task.counts.bytes_moved, "task ended"
             );
         }
+        // Only such events close a task.
+        let can_close = |event: &&TaskEvent| matches!(event.what, Happening::Ended { .. } | Happening::ScanEnded { .. });
+        let candidates = events.iter().filter(can_close).map(|event| &event.task);
+        let candidates: BTreeSet<&TaskId> = candidates
+            .filter(|task| self.outlets.wants(&catalog, task))
+            .map(|task| &task.id)
+            .chain(closed.iter().map(|task| &task.head.id))
+            .collect();
+        let candidates: Vec<TaskId> = candidates.into_iter().cloned().collect();
+        let unannounced = self.log.unannounced(&candidates).await?;
+        self.announce(&catalog, &unannounced, &closed).await;
         Ok(closed)
     }
 
-    /// Takes in a job from the dead-letter queue: what it was for has failed.
+    /// Tells the ends of tasks, some of which are known, and notes that they have been told.
+    async fn announce(&self, catalog: &Snapshot, ids: &[TaskId], known: &[Task]) {
+        for ids in ids.chunks(AT_ONCE) {
+            let tell = async |id: &TaskId| {
+                let read = match known.iter().find(|task| task.head.id == *id) {
+                    Some(task) => Some(task.clone()),
+                    None => self.log.task(id).await?,
+                };
+                // Of a task that has expired there is nothing to tell.
+                if let Some(task) = read {
+                    self.outlets.tell(&self.log, catalog, &task).await?;
+                }
+                self.log.announced(id).await
+            };
+            for (id, result) in ids.iter().zip(join_all(ids.iter().map(tell)).await) {
+                if let Err(error) = result {
+                    tracing::error!(task = %id, %error, "the end of a task could not be told; the sweep will try again");
+                }
+            }
+        }
+    }
+
+    /// Takes in a job from the dead-letter queue: what it was for has failed. The job is kept, so that it can be made again.
     ///
     /// # Errors
     /// See [`StateError`]: the message is to be delivered again.
@@ -53,6 +145,7 @@ impl Logger {
                 return Ok(());
             }
         };
+        self.dead_letters.keep(&job).await?;
         let reason = "given up: it came back too often. Start the rule again by hand when the cause is mended".to_owned();
         let at = Timestamp::now();
         let event = match job {
@@ -71,7 +164,7 @@ impl Logger {
                 return Ok(());
             }
         };
-        self.log.record(&[event]).await?;
+        self.take_in(&[event]).await?;
         Ok(())
     }
 }

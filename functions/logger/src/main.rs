@@ -4,10 +4,10 @@ use std::{process::ExitCode, sync::Arc};
 
 use transship_lambda::{
     Answer, Aws, Call, Event, Function, Message, Metric, Settings as _, StartError, Unhandled, each,
-    settings::{Arn, DEAD_LETTERS, TABLE},
+    settings::{Arn, DEAD_LETTERS, NOTIFICATIONS, TABLE, TOPIC},
 };
-use transship_logger::Logger;
-use transship_state::{Table, TaskLog};
+use transship_logger::{Logger, Outlets};
+use transship_state::{Catalog, DeadLetters, Notifications, Table, TaskLog, messages};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -15,9 +15,16 @@ async fn main() -> ExitCode {
 }
 
 async fn start() -> Result<Log, StartError> {
-    let (table, dead_letters) = (TABLE, DEAD_LETTERS).read()?;
-    let table: Arc<dyn Table> = Arc::new(Aws::connect().await.table(table));
-    Ok(Log { logger: Logger::new(TaskLog::new(table)), dead_letters })
+    let (table, notifications, topic, dead_letters) = (TABLE, NOTIFICATIONS, TOPIC, DEAD_LETTERS).read()?;
+    let aws = Aws::connect().await;
+    let table: Arc<dyn Table> = Arc::new(aws.table(table));
+    let [notifications] = aws.queues([notifications]);
+    let outlets = Outlets {
+        catalog: Arc::new(Catalog::new(table.clone())),
+        topic: Some(Arc::new(aws.topic(topic))),
+        notifications: Notifications(Arc::new(notifications)),
+    };
+    Ok(Log { logger: Logger::new(TaskLog::new(table.clone()), DeadLetters::new(table), outlets), dead_letters })
 }
 
 struct Log {
@@ -36,10 +43,16 @@ impl Function for Log {
 }
 
 impl Log {
-    /// Takes in events: all at once, because what they add to a counter is added up first.
+    /// Takes in events: all at once, because what they add to a counter is added up first. What can't be read is of another version,
+    /// which may be on its way: it comes again, until this one is gone or it is among the dead letters.
     async fn record(&self, messages: Vec<Message>, call: &Call) -> Result<Answer, Unhandled> {
-        let closed = self.logger.record(messages.iter().map(Message::body)).await.map_err(Unhandled::because)?;
-        call.count(Metric::Events, messages.len() as u64);
+        let (known, unknown): (Vec<&Message>, Vec<&Message>) = messages.iter().partition(|message| {
+            let read = messages::read_report(message.body());
+            read.inspect_err(|error| tracing::error!(%error, body = message.body(), "a message of the events queue")).is_ok()
+        });
+        let bodies = known.iter().map(|message| message.body());
+        let closed = self.logger.record(bodies).await.map_err(Unhandled::because)?;
+        call.count(Metric::Events, known.len() as u64);
         for task in &closed {
             call.count(Metric::Tasks, 1);
             let counts = &task.counts;
@@ -49,7 +62,7 @@ impl Log {
             call.count(Metric::Failed, counts.failed);
             call.count(Metric::BytesMoved, counts.bytes_moved);
         }
-        Ok(Answer::all_done())
+        Ok(Answer::done_but(unknown))
     }
 
     /// Takes in jobs that nobody could do.

@@ -116,9 +116,8 @@ impl Worker {
             }
             _ => tracing::info!(task, source = %job.source, target = %job.target, %outcome, "a copy ended"),
         }
-        // At the same time, because each waits for the disk. If only the second were done, the job would come again as a new one.
-        let told = self.tell(&job.task, Happening::Ended { route, progress: report.progress(), outcome });
-        tokio::try_join!(told, self.attempts.end(&task, &what))?;
+        // The count of its attempts expires by itself, which costs nothing.
+        self.tell(&job.task, Happening::Ended { route, progress: report.progress(), outcome }).await?;
         Ok(Disposition::Done)
     }
 

@@ -122,10 +122,7 @@ impl Worker {
                 Disposition::Lost
             }
             () = stop => {
-                let (task, what) = attempt_key(&job);
-                if let Err(error) = self.attempts.forgive(&task, &what).await {
-                    tracing::warn!(%error, "an attempt that was stopped counts");
-                }
+                self.forgive(&job).await;
                 Disposition::Again(Duration::ZERO)
             }
         }
@@ -141,10 +138,23 @@ impl Worker {
             Job::Restore(restore) => self.untasked(job, self.restore(&restore.place)).await,
             Job::FanOut(fan_out) => self.untasked(job, self.fan_out(fan_out)).await,
         };
-        result.unwrap_or_else(|error| {
-            tracing::error!(%error, "the state store");
-            Disposition::Again(jittered(Duration::from_secs(2)))
-        })
+        match result {
+            Ok(disposition) => disposition,
+            Err(error) => {
+                tracing::error!(%error, "the state store");
+                // Nothing about the job has killed its worker.
+                self.forgive(job).await;
+                Disposition::Again(jittered(Duration::from_secs(2)))
+            }
+        }
+    }
+
+    /// An attempt that ends before its job does, without anybody's fault.
+    async fn forgive(&self, job: &Job) {
+        let (task, what) = attempt_key(job);
+        if let Err(error) = self.attempts.forgive(&task, &what).await {
+            tracing::warn!(%error, "an attempt that was stopped counts");
+        }
     }
 
     async fn fan_out(&self, job: &transship_model::FanOutJob) -> Result<(), Trouble> {

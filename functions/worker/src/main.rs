@@ -46,7 +46,7 @@ struct Jobber {
 impl Function for Jobber {
     async fn handle(&self, event: Event, call: &Call) -> Result<Answer, Unhandled> {
         let messages = event.messages("the worker")?;
-        Ok(in_order(messages, async |message| self.job(&message, call).await).await)
+        Ok(in_order(messages, async |message| self.job(message, call).await).await)
     }
 }
 

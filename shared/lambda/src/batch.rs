@@ -1,6 +1,6 @@
 //! Messages of SQS, and which of a batch are to come again (`ReportBatchItemFailures`).
 
-use aws_lambda_events::sqs::{SqsBatchResponse, SqsMessage};
+use aws_lambda_events::sqs::SqsMessage;
 use transship_state::Incoming;
 
 use crate::Answer;
@@ -16,6 +16,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// Its name in the answer.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// What was sent.
     pub fn body(&self) -> &str {
         &self.incoming.body
@@ -30,30 +35,25 @@ pub(crate) fn message(record: SqsMessage) -> Option<Message> {
 }
 
 /// Hands over one message after the other; those for which the answer is no come again.
-pub async fn each(messages: Vec<Message>, mut is_done: impl AsyncFnMut(Message) -> bool) -> Answer {
-    let mut again = SqsBatchResponse::default();
-    for message in messages {
-        let id = message.id.clone();
+pub async fn each(messages: Vec<Message>, mut is_done: impl AsyncFnMut(&Message) -> bool) -> Answer {
+    let mut again = Vec::new();
+    for message in &messages {
         if !is_done(message).await {
-            again.add_failure(id);
+            again.push(message);
         }
     }
-    Answer::Batch(again)
+    Answer::done_but(again)
 }
 
 /// As [`each`], for a FIFO queue: the first message that is not done ends it, and it comes again with all that come after it. One of
 /// them that was dealt with before it would have overtaken it.
-pub async fn in_order(messages: Vec<Message>, mut is_done: impl AsyncFnMut(Message) -> bool) -> Answer {
-    let mut again = SqsBatchResponse::default();
-    let mut ended = false;
-    for message in messages {
-        let id = message.id.clone();
-        ended = ended || !is_done(message).await;
-        if ended {
-            again.add_failure(id);
+pub async fn in_order(messages: Vec<Message>, mut is_done: impl AsyncFnMut(&Message) -> bool) -> Answer {
+    for (at, message) in messages.iter().enumerate() {
+        if !is_done(message).await {
+            return Answer::done_but(&messages[at..]);
         }
     }
-    Answer::Batch(again)
+    Answer::done_but([])
 }
 
 #[cfg(test)]
@@ -98,6 +98,6 @@ mod tests {
 
     #[test]
     fn that_all_are_done_is_said() {
-        assert_eq!(again(&Answer::all_done()), json!([]));
+        assert_eq!(again(&Answer::done_but([])), json!([]));
     }
 }

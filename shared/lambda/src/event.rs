@@ -100,8 +100,10 @@ impl Answer {
         Self::Response(Box::new(http::response(response)))
     }
 
-    /// No message is to come again.
-    pub fn all_done() -> Self {
-        Self::Batch(SqsBatchResponse::default())
+    /// All messages are done with but these, which are to come again.
+    pub fn done_but<'a>(again: impl IntoIterator<Item = &'a Message>) -> Self {
+        let mut batch = SqsBatchResponse::default();
+        again.into_iter().for_each(|message| batch.add_failure(message.id()));
+        Self::Batch(batch)
     }
 }

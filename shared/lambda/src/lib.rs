@@ -23,7 +23,7 @@
 //!     async fn handle(&self, event: Event, call: &Call) -> Result<Answer, Unhandled> {
 //!         let messages = event.messages("the counter")?;
 //!         call.count(Metric::Events, messages.len() as u64);
-//!         Ok(Answer::all_done())
+//!         Ok(Answer::done_but([]))
 //!     }
 //! }
 //! ```

@@ -28,6 +28,9 @@ pub struct Instance {
     /// How its notifications prove where they come from.
     #[serde(default)]
     pub webhook: WebhookAuth,
+    /// Where the ends of tasks that copy from it or to it are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
     /// A token service besides the ones that are trusted by themselves (the registry's own host and its parent domain).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_realm: Option<Url>,
@@ -235,6 +238,29 @@ pub enum WebhookAuth {
     Secret(SecretRef),
     /// Not at all: written out as `webhook_auth: none`.
     Open,
+}
+
+/// An instance's own webhook: a POST to it tells the end of each task that copies from the instance or to it, whether it succeeded or
+/// not. A task whose source and target have the same URL is told there once. A POST may come twice, in any order, with the same ID.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notify {
+    /// Where to. It may hold a token, as chat services' URLs do, so it is kept out of logs and messages.
+    pub url: Url,
+    /// What the POSTs are signed with (Standard Webhooks 1.0): `whsec_` and base64, or any other text as it is. Unsigned without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretRef>,
+    /// The receiver may be at a private address or on this machine, and be spoken to by plain http. Otherwise a URL that leads
+    /// there is refused when it is connected to.
+    #[serde(default)]
+    pub private_network: bool,
+}
+
+impl fmt::Debug for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, secret, private_network } = self;
+        let host = url.host_str().unwrap_or_default();
+        f.debug_struct("Notify").field("host", &host).field("secret", secret).field("private_network", private_network).finish()
+    }
 }
 
 /// Whether a URL's host is this machine by its name or address alone: `localhost`, `127.0.0.0/8`, `[::1]`. Plain http is fine there.

@@ -8,19 +8,21 @@ pub mod instance;
 pub mod job;
 pub mod matching;
 pub mod names;
+pub mod notification;
 pub mod origin;
 pub mod problem;
 pub mod rule;
 pub mod task;
 
 pub use event::PushEvent;
-pub use instance::{Credentials, Instance, InvalidSecretRef, Kind, SecretRef, WebhookAuth};
+pub use instance::{Credentials, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName,
     SecretName, Tag, TaskId,
 };
+pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
 pub use origin::{Origin, Precedence, Pushed, Trail, Verdict, Version, Written};
 pub use problem::Problem;
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};

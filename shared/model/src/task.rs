@@ -369,6 +369,11 @@ impl Counts {
         self.copied + self.unchanged + self.skipped + self.failed
     }
 
+    /// Whether everything has an outcome, given how many resources there will be once that is known.
+    pub fn is_complete(&self, total: Option<u64>) -> bool {
+        total.is_some_and(|total| self.found >= total) && self.done() == self.found
+    }
+
     /// Counts what has come of a resource by a change.
     pub fn note(&mut self, before: Option<&Resource>, after: &Resource) {
         self.found += u64::from(before.is_none());
@@ -453,8 +458,7 @@ impl Task {
 
     /// Whether everything that was found has ended and nothing more will be found.
     pub fn is_complete(&self) -> bool {
-        let all_found = self.total.is_some_and(|total| self.counts.found >= total);
-        all_found && self.counts.done() == self.counts.found
+        self.counts.is_complete(self.total)
     }
 }
 

@@ -80,6 +80,8 @@ pub(crate) struct Reach(Class);
 impl Reach {
     /// Public addresses only.
     pub(crate) const PUBLIC: Self = Self(Class::Public);
+    /// Private networks and this host as well.
+    pub(crate) const NEAR: Self = Self(Class::Loopback);
 
     /// The reach of an instance whose endpoint is at these addresses. One public address among them makes it public: that is
     /// the smaller reach.
@@ -110,6 +112,15 @@ impl Reach {
             Class::LinkLocal => self.0 == Class::LinkLocal,
             Class::Never => false,
         }
+    }
+}
+
+/// The address that a URL's host is, if it is written out: such a one never meets the resolver.
+pub(crate) fn written_out(url: &Url) -> Option<IpAddr> {
+    match url.host() {
+        Some(Host::Ipv4(address)) => Some(address.into()),
+        Some(Host::Ipv6(address)) => Some(address.into()),
+        _ => None,
     }
 }
 

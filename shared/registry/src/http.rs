@@ -80,7 +80,7 @@ struct Purpose {
 
 /// How requests are sent over TLS. Without TLS it is always HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Protocol {
+pub(crate) enum Protocol {
     /// HTTP/1.1, for blobs: over HTTP/2, in frames of 16 KiB, they cost twice the CPU, and one slow stream can hold up the others.
     Http1,
     /// HTTP/2 where the host has it, for all else: many small requests share one connection, which is set up once.
@@ -161,7 +161,7 @@ impl fmt::Debug for Http {
     }
 }
 
-fn builder(protocol: Protocol) -> ClientBuilder {
+pub(crate) fn builder(protocol: Protocol) -> ClientBuilder {
     let builder = match protocol {
         Protocol::Http1 => Client::builder().http1_only(),
         // One connection has all the requests: a dead one has to be noticed before each of them has waited for itself.

@@ -18,6 +18,7 @@ mod http;
 mod kept;
 mod limit;
 mod manifest;
+mod outward;
 mod reference;
 mod registry;
 
@@ -32,6 +33,7 @@ pub use self::{
     error::{Error, Failure},
     http::{Http, Patience},
     manifest::{Descriptor, Manifest},
+    outward::{Answer, Outward, Unanswered},
     reference::{InvalidReference, parse_reference},
     registry::{Blob, Cursor, Page, PutOutcome, Registry, RegistryConfig, Upload, UploadStart},
 };

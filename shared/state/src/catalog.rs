@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use transship_model::{Instance, InstanceName, Place, Repository, Rule, RuleId, RuleIndex, RuleName};
+use transship_model::{Instance, InstanceName, Place, Repository, Rule, RuleId, RuleIndex, RuleName, TaskHead};
 
 use crate::{Condition, Item, Key, Op, Query, StateError, Table, document, table::MAX_OPS};
 
@@ -50,6 +50,15 @@ impl Snapshot {
     pub fn rules_of(&self, instance: &InstanceName) -> impl Iterator<Item = &Arc<Rule>> {
         let of_instance = move |entry: &(&(InstanceName, RuleName), &RuleId)| entry.0.0 == *instance;
         self.names.iter().filter(of_instance).filter_map(|(_, id)| self.rules.get(id))
+    }
+
+    /// The instances whose webhooks are told of a task's end: those of its source and its target that have one, or the first of them
+    /// where both have the same. Of a rule that is gone by then only the source is known.
+    pub fn listeners(&self, task: &TaskHead) -> Vec<&Arc<Instance>> {
+        let target = self.rule(task.id.rule()).map(|rule| &rule.target.instance);
+        let mut urls = HashSet::new();
+        let named = std::iter::once(&task.instance).chain(target).filter_map(|name| self.instance(name));
+        named.filter(|instance| instance.notify.as_ref().is_some_and(|notify| urls.insert(&notify.url))).collect()
     }
 
     /// The rule if it is enabled and still leads from `source` to `target`. An attachment is asked for without regard to tags.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use transship_model::{Happening, Job, TaskEvent};
+use serde::{Deserialize, Serialize};
+use transship_model::{Happening, Job, Notification, TaskEvent};
 
 use crate::{Outgoing, Queue, StateError};
 
@@ -22,6 +23,22 @@ impl Jobs {
         let messages = jobs.iter().map(message).collect::<Result<Vec<_>, StateError>>()?;
         Ok(self.0.send(messages).await?)
     }
+}
+
+/// What the logger's queue carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Something happened in a task.
+    Event(Box<TaskEvent>),
+    /// It is time to look for ends of tasks that were not told; [`Events::sweep`].
+    Sweep,
+}
+
+/// The form of [`Report::Sweep`], which no task event has.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Timed {
+    Sweep,
 }
 
 /// Sends task events to the logger's queue.
@@ -47,6 +64,35 @@ impl Events {
         }
         Ok(self.0.send(messages).await?)
     }
+
+    /// Asks the logger to tell what a crash has kept from being told. A schedule does it every few minutes.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn sweep(&self) -> Result<(), StateError> {
+        let body = encode("a sweep", &Timed::Sweep)?;
+        Ok(self.0.send(vec![Outgoing { body, group: None, deduplication: None }]).await?)
+    }
+}
+
+/// Sends notifications to the notifier's queue.
+#[derive(Clone)]
+pub struct Notifications(pub Arc<dyn Queue>);
+
+impl Notifications {
+    /// Sends notifications; when it returns they are durable.
+    ///
+    /// # Errors
+    /// See [`StateError`]. Some may have been sent then.
+    pub async fn send(&self, notifications: &[Notification]) -> Result<(), StateError> {
+        if notifications.is_empty() {
+            return Ok(());
+        }
+        let message =
+            |notification| Ok(Outgoing { body: encode("a notification", notification)?, group: None, deduplication: None });
+        let messages = notifications.iter().map(message).collect::<Result<Vec<_>, StateError>>()?;
+        Ok(self.0.send(messages).await?)
+    }
 }
 
 fn split(event: &TaskEvent) -> Vec<TaskEvent> {
@@ -59,7 +105,7 @@ fn split(event: &TaskEvent) -> Vec<TaskEvent> {
     }
 }
 
-fn encode<T: serde::Serialize>(what: &str, value: &T) -> Result<String, StateError> {
+fn encode<T: Serialize>(what: &str, value: &T) -> Result<String, StateError> {
     serde_json::to_string(value).map_err(|error| StateError::Corrupt { what: what.into(), why: error.to_string() })
 }
 
@@ -68,7 +114,18 @@ fn encode<T: serde::Serialize>(what: &str, value: &T) -> Result<String, StateErr
 /// # Errors
 /// [`StateError::Corrupt`] for what this version does not understand.
 pub fn read_job(body: &str) -> Result<Job, StateError> {
-    serde_json::from_str(body).map_err(|error| StateError::Corrupt { what: "a job".into(), why: error.to_string() })
+    read("a job", body)
+}
+
+/// Reads a message of the logger's queue.
+///
+/// # Errors
+/// [`StateError::Corrupt`] for what this version does not understand.
+pub fn read_report(body: &str) -> Result<Report, StateError> {
+    match serde_json::from_str(body) {
+        Ok(Timed::Sweep) => Ok(Report::Sweep),
+        Err(_) => Ok(Report::Event(Box::new(read_event(body)?))),
+    }
 }
 
 /// Reads a task event from a message.
@@ -76,5 +133,17 @@ pub fn read_job(body: &str) -> Result<Job, StateError> {
 /// # Errors
 /// [`StateError::Corrupt`] for what this version does not understand.
 pub fn read_event(body: &str) -> Result<TaskEvent, StateError> {
-    serde_json::from_str(body).map_err(|error| StateError::Corrupt { what: "a task event".into(), why: error.to_string() })
+    read("a task event", body)
+}
+
+/// Reads a notification from a message.
+///
+/// # Errors
+/// [`StateError::Corrupt`] for what this version does not understand.
+pub fn read_notification(body: &str) -> Result<Notification, StateError> {
+    read("a notification", body)
+}
+
+fn read<T: serde::de::DeserializeOwned>(what: &str, body: &str) -> Result<T, StateError> {
+    serde_json::from_str(body).map_err(|error| StateError::Corrupt { what: what.into(), why: error.to_string() })
 }

@@ -2,7 +2,9 @@
 //!
 //! Partition `tasks/<rule ID>`, sort key the rest of the task's ID: a task, so that a rule's tasks are one query and any task is one
 //! get. Partition `resources/<task ID>`, sort key the source's `repository:tag`: a resource. A task's counters grow in the
-//! transaction that moves its resources, so that an event that arrives twice is counted once.
+//! transaction that moves its resources, so that an event that arrives twice is counted once, and the one that moves the last of them
+//! closes the task. Partition `unannounced`, sort key the task's ID: a task whose end is still to be told; it is put there by the
+//! transaction that closes the task and removed when it has been told.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -38,6 +40,9 @@ struct Stored {
     resource: Resource,
     revision: i64,
 }
+
+/// Tasks whose end is still to be told.
+const UNANNOUNCED: &str = "unannounced";
 
 /// How often a write is tried again when others change the same task.
 const TRIES: usize = 20;
@@ -87,15 +92,25 @@ impl TaskLog {
     /// # Errors
     /// See [`StateError`]; giving it the same events again is safe.
     pub async fn record(&self, events: &[TaskEvent]) -> Result<Vec<Task>, StateError> {
+        self.record_for(events, &|_| false).await
+    }
+
+    /// As [`TaskLog::record`]; a task whose end somebody is to be told is noted as [`TaskLog::unannounced`] in the transaction that
+    /// closes it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn record_for(&self, events: &[TaskEvent], has_listeners: HasListeners<'_>) -> Result<Vec<Task>, StateError> {
         let mut by_task: BTreeMap<&TaskId, Vec<&TaskEvent>> = BTreeMap::new();
         for event in events {
             by_task.entry(&event.task.id).or_default().push(event);
         }
         let mut closed = Vec::new();
         for (id, events) in by_task {
+            let is_announced = has_listeners(&events[0].task);
             let mut tries = 0;
             loop {
-                match self.record_task(id, &events).await {
+                match self.record_task(id, &events, is_announced).await {
                     Ok(task) => break closed.extend(task),
                     Err(TableError::Condition(_)) if tries < TRIES => tries += 1,
                     Err(TableError::Condition(_)) => return Err(StateError::Contended(format!("task {id}"))),
@@ -107,58 +122,70 @@ impl TaskLog {
         Ok(closed)
     }
 
+    /// Those of these tasks whose end is still to be told.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn unannounced(&self, tasks: &[TaskId]) -> Result<Vec<TaskId>, StateError> {
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<Key> = tasks.iter().map(unannounced_key).collect();
+        let items = self.table.get_many(&keys).await?;
+        Ok(tasks.iter().zip(items).filter_map(|(id, item)| item.map(|_| id.clone())).collect())
+    }
+
+    /// All tasks that have been closed before that time, by the logger's clock, and whose end is still to be told.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn unannounced_since(
+        &self,
+        before: Timestamp,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Listing<TaskId>, StateError> {
+        let query = Query { partition: UNANNOUNCED.into(), prefix: String::new(), after, descending: false, limit };
+        let page = self.table.query(query).await?;
+        let is_due = |item: &Item| {
+            let closed = item.attributes.get("closed").and_then(|value| value.as_str()?.parse::<Timestamp>().ok());
+            closed.is_none_or(|closed| closed < before)
+        };
+        let due = page.items.iter().filter(|item| is_due(item));
+        Ok(Listing { items: due.filter_map(|item| item.key.sort.parse().ok()).collect(), next: page.next })
+    }
+
+    /// The end of a task has been told.
+    ///
+    /// # Errors
+    /// See [`StateError`]; it is told again then, with the same ID.
+    pub async fn announced(&self, task: &TaskId) -> Result<(), StateError> {
+        Ok(self.table.write(vec![Op::Delete { key: unannounced_key(task), condition: None }]).await?)
+    }
+
     /// One task's events: reads what is known, merges, and writes what has changed of it.
-    async fn record_task(&self, id: &TaskId, events: &[&TaskEvent]) -> Result<Option<Task>, TableError> {
+    async fn record_task(&self, id: &TaskId, events: &[&TaskEvent], is_announced: bool) -> Result<Option<Task>, TableError> {
         let head = &events[0].task;
         let mut resources = self.read_resources(id, events).await?;
         let task = self.table.get(&task_key(id)).await?;
         let mut note = Note::new(task.as_ref(), head);
         for event in events {
-            match &event.what {
-                Happening::Created => {}
-                Happening::Found { resources: routes } => {
-                    for route in routes {
-                        let entry = resources.entry(route.source.name()).or_default();
-                        let resource = entry.now.get_or_insert_with(|| Resource::new(route.clone(), event.at));
-                        resource.found(event.at, head.created);
-                    }
-                }
-                Happening::Progress { route, progress } | Happening::Ended { route, progress, .. } => {
-                    note.started(progress.started.unwrap_or(event.at));
-                    if matches!(event.what, Happening::Ended { .. }) {
-                        note.worked(event.at);
-                    }
-                    let entry = resources.entry(route.source.name()).or_default();
-                    entry.now.get_or_insert_with(|| Resource::new(route.clone(), head.created)).merge(event.at, &event.what);
-                }
-                Happening::Scanned { repositories, error } => {
-                    note.started(event.at);
-                    note.repositories(*repositories);
-                    // What is told late, after the end, is no news.
-                    if note.current("total").is_none() {
-                        note.error(error.as_deref());
-                    }
-                }
-                // The first end of a scan stands, as the first outcome of a resource does.
-                Happening::ScanEnded { .. } if note.current("total").is_some() => {}
-                Happening::ScanEnded { total, repositories, error } => {
-                    note.started(event.at);
-                    note.worked(event.at);
-                    note.repositories(*repositories);
-                    note.set("total", Value::from(*total));
-                    note.error(error.as_deref());
-                }
-            }
+            note.take_in(event, &mut resources);
         }
         let expires = head.created.checked_add(Self::KEEP).ok();
         let changed: Vec<_> = resources.into_iter().filter(|(_, entry)| entry.now != entry.before).collect();
+        // What fits one transaction closes the task as well, where it was the last of it.
+        let closes = changed.len() <= MAX_OPS - 2 && note.is_last(&changed);
+        if closes {
+            note.close(events);
+        }
         let (mut set, mut condition) = note.finish();
         // At least one write where anything at all is to be set.
         let chunks =
-            changed.chunks(MAX_OPS - 1).map(<[_]>::to_vec).chain((changed.is_empty() && !set.is_empty()).then(Vec::new));
+            changed.chunks(MAX_OPS - 2).map(<[_]>::to_vec).chain((changed.is_empty() && !set.is_empty()).then(Vec::new));
         for chunk in chunks {
             let mut counts = Counts::default();
-            let mut ops = Vec::with_capacity(chunk.len() + 1);
+            let mut ops = Vec::with_capacity(chunk.len() + 2);
             for (name, entry) in chunk {
                 let Some(now) = entry.now else { continue };
                 counts.note(entry.before.as_ref(), &now);
@@ -178,9 +205,10 @@ impl TaskLog {
                 expires,
                 condition: condition.take(),
             });
+            ops.extend((closes && is_announced).then(|| to_announce(id, expires)));
             self.table.write(ops).await?;
         }
-        self.close(id, events).await
+        self.close(id, events, closes, is_announced.then_some(expires)).await
     }
 
     async fn read_resources(&self, id: &TaskId, events: &[&TaskEvent]) -> Result<BTreeMap<String, Entry>, TableError> {
@@ -204,29 +232,46 @@ impl TaskLog {
         names.into_iter().zip(items).map(|(name, item)| Ok((name, entry(item)?))).collect()
     }
 
-    /// Closes the task if nothing is left to do. It looks at the table after the write: of several writers at least the last one sees
-    /// that all is there, and the condition lets only one close it.
-    async fn close(&self, id: &TaskId, events: &[&TaskEvent]) -> Result<Option<Task>, TableError> {
+    /// The task if it is closed by these events: by the write before, or now, if nothing is left to do. Of several writers none of which
+    /// knew of the others, at least the last one sees here that all is there, and the condition lets only one close it.
+    async fn close(
+        &self,
+        id: &TaskId,
+        events: &[&TaskEvent],
+        is_closed: bool,
+        announce: Option<Option<Timestamp>>,
+    ) -> Result<Option<Task>, TableError> {
         let Some(item) = self.table.get(&task_key(id)).await? else { return Ok(None) };
         let mut task = read_task(&item).map_err(|error| TableError::Invalid(error.to_string()))?;
+        if is_closed {
+            return Ok(Some(task));
+        }
         if task.ended.is_some() || !task.is_complete() {
             return Ok(None);
         }
-        let worked = item.attributes.get("worked").and_then(|value| value.as_str()?.parse().ok());
-        let ended = worked.or_else(|| events.iter().map(|event| event.at).max()).unwrap_or_else(Timestamp::now);
-        let set =
-            Map::from_iter([("ended".to_owned(), Value::from(ended.to_string())), ("open".to_owned(), Value::from(false))]);
+        let mut note = Note::new(Some(&item), &task.head);
+        task.ended = Some(note.close(events));
         let condition = Some(Condition::Equals("open".into(), Value::from(true)));
-        let op = Op::Update { key: task_key(id), set, add: BTreeMap::new(), expires: None, condition };
-        match self.table.write(vec![op]).await {
-            Ok(()) => {
-                task.ended = Some(ended);
-                Ok(Some(task))
-            }
+        let mut ops = vec![Op::Update { key: task_key(id), set: note.set, add: BTreeMap::new(), expires: None, condition }];
+        ops.extend(announce.map(|expires| to_announce(id, expires)));
+        match self.table.write(ops).await {
+            Ok(()) => Ok(Some(task)),
             Err(TableError::Condition(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether anybody is to be told of a task's end.
+pub type HasListeners<'a> = &'a (dyn Fn(&TaskHead) -> bool + Sync);
+
+fn unannounced_key(id: &TaskId) -> Key {
+    Key::new(UNANNOUNCED, id.as_str())
+}
+
+fn to_announce(id: &TaskId, expires: Option<Timestamp>) -> Op {
+    let attributes = Map::from_iter([("closed".to_owned(), Value::from(Timestamp::now().to_string()))]);
+    Op::Put { item: Item { key: unannounced_key(id), attributes, expires }, condition: None }
 }
 
 /// A resource before and after a batch of events.
@@ -255,6 +300,65 @@ impl<'a> Note<'a> {
             }
         }
         note
+    }
+
+    /// Takes in an event: what it sets on the task, and what becomes of its resources.
+    fn take_in(&mut self, event: &TaskEvent, resources: &mut BTreeMap<String, Entry>) {
+        let head = &event.task;
+        match &event.what {
+            Happening::Created => {}
+            Happening::Found { resources: routes } => {
+                for route in routes {
+                    let entry = resources.entry(route.source.name()).or_default();
+                    let resource = entry.now.get_or_insert_with(|| Resource::new(route.clone(), event.at));
+                    resource.found(event.at, head.created);
+                }
+            }
+            Happening::Progress { route, progress } | Happening::Ended { route, progress, .. } => {
+                self.started(progress.started.unwrap_or(event.at));
+                if matches!(event.what, Happening::Ended { .. }) {
+                    self.worked(event.at);
+                }
+                let entry = resources.entry(route.source.name()).or_default();
+                entry.now.get_or_insert_with(|| Resource::new(route.clone(), head.created)).merge(event.at, &event.what);
+            }
+            Happening::Scanned { repositories, error } => {
+                self.started(event.at);
+                self.repositories(*repositories);
+                // What is told late, after the end, is no news.
+                if self.current("total").is_none() {
+                    self.error(error.as_deref());
+                }
+            }
+            // The first end of a scan stands, as the first outcome of a resource does.
+            Happening::ScanEnded { .. } if self.current("total").is_some() => {}
+            Happening::ScanEnded { total, repositories, error } => {
+                self.started(event.at);
+                self.worked(event.at);
+                self.repositories(*repositories);
+                self.set("total", Value::from(*total));
+                self.error(error.as_deref());
+            }
+        }
+    }
+
+    /// Whether nothing is left to do once these changes are made, as far as is known here.
+    fn is_last(&self, changed: &[(String, Entry)]) -> bool {
+        let mut counts = self.known.map_or_else(Counts::default, |item| read_counts(&item.attributes));
+        for (_, entry) in changed {
+            if let Some(now) = &entry.now {
+                counts.note(entry.before.as_ref(), now);
+            }
+        }
+        self.current("open") == Some(&Value::from(true)) && counts.is_complete(self.current("total").and_then(Value::as_u64))
+    }
+
+    /// The task ends, when the last of its work did.
+    fn close(&mut self, events: &[&TaskEvent]) -> Timestamp {
+        let ended = self.time("worked").or_else(|| events.iter().map(|event| event.at).max()).unwrap_or_else(Timestamp::now);
+        self.set("ended", Value::from(ended.to_string()));
+        self.set("open", Value::from(false));
+        ended
     }
 
     fn set(&mut self, name: &str, value: Value) {
@@ -322,6 +426,12 @@ fn counters(counts: &Counts) -> BTreeMap<String, i64> {
     amounts.map(|(name, value)| (name.to_owned(), i64::try_from(value).unwrap_or(i64::MAX))).collect()
 }
 
+fn read_counts(attributes: &Map<String, Value>) -> Counts {
+    let [found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved] =
+        COUNTERS.map(|name| attributes.get(name).and_then(Value::as_u64).unwrap_or(0));
+    Counts { found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved }
+}
+
 fn task_key(id: &TaskId) -> Key {
     Key::new(format!("tasks/{}", id.rule()), id.ordinal())
 }
@@ -336,10 +446,9 @@ fn read_task(item: &Item) -> Result<Task, StateError> {
     let stored: Stored = document::value(item.clone())?;
     let number = |name: &str| stored.rest.get(name).and_then(Value::as_u64);
     let time = |name: &str| stored.rest.get(name).and_then(|value| value.as_str()?.parse().ok());
-    let [found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved] = COUNTERS.map(|name| number(name).unwrap_or(0));
     Ok(Task {
         head: stored.head.clone(),
-        counts: Counts { found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved },
+        counts: read_counts(&item.attributes),
         total: number("total"),
         repositories: number("repositories").unwrap_or(0),
         started: time("started"),

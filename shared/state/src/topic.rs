@@ -1,34 +1,34 @@
-//! The port `Topic`: what is told to subscribers outside.
+//! The port `Topic`: what is told to subscribers that transship does not know.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-/// Something to tell.
+/// Something to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
-    /// A line for people; what does not fit a subscriber's mail is left out.
+    /// A line for people, where a subscriber gets an e-mail: printable ASCII, 1 to 99 characters.
     pub subject: String,
-    /// The whole of it, as JSON; at most 256 KiB with the attributes.
+    /// The message, JSON, at most 256 KiB with the attributes.
     pub body: String,
-    /// What subscribers choose by.
+    /// What subscribers can filter by without reading the body: at most ten, with values that are not empty.
     pub attributes: BTreeMap<String, String>,
 }
 
-/// Why the topic did not do what it was asked for.
+/// Why something was not told.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TopicError {
-    /// The announcement can't be published by any topic.
-    #[error("the announcement can't be published: {0}")]
+    /// The topic will never take this announcement.
+    #[error("the topic does not take the announcement: {0}")]
     Invalid(String),
-    /// The topic is out of reach, overloaded or broken.
+    /// The topic is out of reach, overloaded, or not ours to publish to.
     #[error("the topic did not answer: {0}")]
     Unavailable(String),
 }
 
-/// Where announcements go.
+/// Where tasks' ends are announced.
 #[async_trait]
 pub trait Topic: Send + Sync {
-    /// Publishes an announcement; when it returns, that is durable. It may reach a subscriber twice.
+    /// Publishes an announcement; when it returns, the subscribers will get it, in any order, at least once.
     async fn publish(&self, announcement: &Announcement) -> Result<(), TopicError>;
 }

@@ -118,6 +118,7 @@ fn instance(name: &str) -> Instance {
         zone: None,
         credentials: Credentials::Anonymous,
         webhook: WebhookAuth::Open,
+        notify: None,
         token_realm: None,
         ca: None,
         plain_http: false,

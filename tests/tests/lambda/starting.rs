@@ -16,7 +16,8 @@ async fn a_function_names_all_settings_that_it_misses() {
     for (name, needs) in [
         ("webhook", &["TRANSSHIP_TABLE", "TRANSSHIP_JOBS_URL", "TRANSSHIP_EVENTS_URL"][..]),
         ("worker", &["TRANSSHIP_TABLE", "TRANSSHIP_JOBS_URL", "TRANSSHIP_EVENTS_URL"]),
-        ("logger", &["TRANSSHIP_TABLE", "TRANSSHIP_DEAD_LETTERS_ARN"]),
+        ("logger", &["TRANSSHIP_TABLE", "TRANSSHIP_NOTIFICATIONS_URL", "TRANSSHIP_TOPIC_ARN", "TRANSSHIP_DEAD_LETTERS_ARN"]),
+        ("notifier", &["TRANSSHIP_TABLE", "TRANSSHIP_NOTIFICATIONS_URL"]),
         ("api", &["TRANSSHIP_TABLE", "TRANSSHIP_JOBS_URL", "TRANSSHIP_EVENTS_URL", "TRANSSHIP_API_TOKEN"]),
     ] {
         let function = Rie::start(name, NONE, TIME).await;
@@ -33,7 +34,7 @@ async fn a_function_names_all_settings_that_it_misses() {
 #[tokio::test]
 async fn an_event_that_is_not_understood_fails_and_says_so() {
     let world = World::start().await;
-    for name in ["webhook", "worker", "logger", "api"] {
+    for name in ["webhook", "worker", "logger", "notifier", "api"] {
         let function = world.function(name).await;
         for event in [json!({}), json!({ "Records": "none" }), json!({ "Records": [{ "eventSource": "aws:sns" }] })] {
             let error = function.invoke(&event).await.unwrap_err();
@@ -46,7 +47,7 @@ async fn an_event_that_is_not_understood_fails_and_says_so() {
 #[tokio::test]
 async fn a_message_that_is_not_understood_comes_again() {
     let world = World::start().await;
-    for (queue, name) in [("jobs.fifo", "worker"), ("events", "logger"), ("inbox", "webhook")] {
+    for (queue, name) in [("jobs.fifo", "worker"), ("events", "logger"), ("notifications", "notifier")] {
         world.send(queue, "{\"from\":\"the future\"}").await;
         let function = world.function(name).await;
         assert_eq!(world.deliver(queue, 1, &function).await, Some(0), "{name}: {}", function.log());

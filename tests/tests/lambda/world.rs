@@ -49,6 +49,7 @@ impl World {
             create = create.attributes(QueueAttributeName::VisibilityTimeout, "5400");
             urls.insert(name, create.send().await.unwrap().queue_url.unwrap());
         }
+        aws_sdk_sns::Client::new(&sdk).create_topic().name("stack-topic").send().await.unwrap();
         let secrets = aws_sdk_secretsmanager::Client::new(&sdk);
         for (name, value) in [("transship/api-token", TOKEN), ("transship/hook", HOOK_SECRET)] {
             secrets.create_secret().name(name).secret_string(value).send().await.unwrap();

@@ -34,6 +34,7 @@ pub use self::{
     upload::{Upload, UploadStart},
 };
 pub(crate) use self::{
+    send::wait_of,
     strategy::{CHUNK, PART, Strategy, part_after},
     upload::{Part, Told},
 };

@@ -9,11 +9,11 @@ use http::{
 };
 use reqwest::{RequestBuilder, Response};
 use tokio::time::{Instant, sleep, timeout};
-use url::{Host, Url};
+use url::Url;
 
 use super::Registry;
 use crate::{
-    address::{Forbidden, Reach},
+    address::{Forbidden, Reach, written_out},
     auth::{Authorization, Scope, TokenService},
     error::{Error, Failure, network},
     http::Patience,
@@ -218,13 +218,7 @@ impl Registry {
             return Ok(self.0.client.clone());
         }
         let reach = *self.0.reach.get_or_init(|| Reach::of_endpoint(&self.0.endpoint)).await;
-        // Addresses that are written out never meet the resolver.
-        let address = match url.host() {
-            Some(Host::Ipv4(address)) => Some(address.into()),
-            Some(Host::Ipv6(address)) => Some(address.into()),
-            _ => None,
-        };
-        if let Some(address) = address
+        if let Some(address) = written_out(url)
             && !reach.allows(address)
         {
             return Err(self.failure(action, Forbidden(address.to_string()).to_string()).refused());
@@ -431,7 +425,7 @@ fn pause(error: &Error, tried: u32) -> Option<Duration> {
 }
 
 /// How long a registry asks to wait.
-fn wait_of(response: &Response) -> Option<Duration> {
+pub(crate) fn wait_of(response: &Response) -> Option<Duration> {
     retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?)
 }
 

@@ -1,0 +1,75 @@
+//! Jobs that nobody could do, kept so that they can be made again.
+//!
+//! Partition `dead/<task ID>`, or `dead/untasked` for jobs that have no task of their own; sort key the source's `repository:tag`, or
+//! `scan`, or the job's de-duplication ID.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use transship_model::{Job, TaskId};
+
+use crate::{Item, Key, Listing, Op, Query, StateError, Table, TaskLog, document};
+
+/// A job that came back too often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// What was to be done.
+    pub job: Job,
+    /// When it was given up.
+    pub buried: Timestamp,
+}
+
+/// Reads and writes [`DeadLetter`]s.
+#[derive(Clone)]
+pub struct DeadLetters {
+    table: Arc<dyn Table>,
+}
+
+impl DeadLetters {
+    /// How long they are kept after they were given up: as long as tasks are.
+    pub const KEEP: Duration = TaskLog::KEEP;
+
+    /// The dead letters in a table.
+    pub fn new(table: Arc<dyn Table>) -> Self {
+        Self { table }
+    }
+
+    /// Keeps a job that is given up now, in place of an earlier copy of it.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn keep(&self, job: &Job) -> Result<(), StateError> {
+        let buried = Timestamp::now();
+        let attributes = document::attributes(&DeadLetter { job: job.clone(), buried })?;
+        let item = Item { key: key(job), attributes, expires: buried.checked_add(Self::KEEP).ok() };
+        Ok(self.table.write(vec![Op::Put { item, condition: None }]).await?)
+    }
+
+    /// The jobs of a task that were given up; with `None`, those without a task.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn of(
+        &self,
+        task: Option<&TaskId>,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Listing<DeadLetter>, StateError> {
+        let query = Query { partition: partition(task), prefix: String::new(), after, descending: false, limit };
+        let page = self.table.query(query).await?;
+        Ok(Listing { items: page.items.into_iter().map(document::value).collect::<Result<_, _>>()?, next: page.next })
+    }
+}
+
+fn partition(task: Option<&TaskId>) -> String {
+    format!("dead/{}", task.map_or("untasked", TaskId::as_str))
+}
+
+fn key(job: &Job) -> Key {
+    match job {
+        Job::Copy(copy) => Key::new(partition(Some(&copy.task.id)), copy.source.name()),
+        Job::Scan(scan) => Key::new(partition(Some(&scan.task.id)), "scan"),
+        Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => Key::new(partition(None), job.deduplication()),
+    }
+}
