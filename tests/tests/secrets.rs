@@ -1,5 +1,4 @@
 //! Secrets that AWS keeps, read by `serve`.
-#![expect(clippy::unwrap_used, reason = "what a test needs and does not get is its failure")]
 
 use serde_json::json;
 use transship_tests::*;
