@@ -234,9 +234,10 @@ fn remembered(catalog: &Snapshot, deliveries: &[Delivery]) -> Vec<transship_mode
 /// A line of the log for each push.
 fn tell(deliveries: &[Delivery], dispatched: &[Dispatched]) {
     for (Delivery { event, .. }, Dispatched { tasks, pending }) in deliveries.iter().zip(dispatched) {
+        let tasks: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
         tracing::info!(
             instance = %event.instance, repository = %event.repository, tag = ?event.tag, digest = ?event.digest,
-            tasks = tasks.len(), pending, "push"
+            tasks = tasks.join(" "), pending, "push"
         );
     }
 }

@@ -33,6 +33,8 @@ async fn a_push_becomes_a_copy_and_a_log() {
     let (status, log) = answer(&api.invoke(&call("GET", &format!("/v1/tasks/{task}"))).await.unwrap());
     assert_eq!((status, &log["status"], &log["counts"]["copied"]), (200, &json!("succeeded"), &json!(1)), "{log}");
 
+    let pushes: Vec<Value> = webhook.lines().into_iter().filter(|line| line["level"] == "INFO").collect();
+    assert_eq!((pushes.len(), &pushes[0]["tasks"]), (1, &json!(task)), "{pushes:?}");
     lines_can_be_found_by_request_and_task(&worker, &task);
     metrics_are_told(&webhook, &json!({ "Accepted": 1, "FunctionName": "stack-webhook" }));
     metrics_are_told(&worker, &json!({ "Jobs": 1, "Outcome": "done", "FunctionName": "stack-worker" }));
