@@ -12,7 +12,8 @@ use transship_model::{
 };
 use transship_registry::Http;
 use transship_state::{
-    AttemptLog, Catalog, Dispatcher, Events, Jobs, LocalSecrets, Origins, Queue as _, Table, Uploads, messages,
+    AttemptLog, Catalog, Dispatcher, Events, Jobs, LocalSecrets, Origins, Outgoing, Queue, QueueError, Table, Uploads,
+    messages,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_tests::*;
@@ -108,8 +109,13 @@ impl World {
 
     /// A worker of a process of its own.
     fn worker(&self, process: &str) -> Worker {
+        self.worker_telling(process, self.queues().1)
+    }
+
+    /// One that tells the log there.
+    fn worker_telling(&self, process: &str, events: Events) -> Worker {
         let table: Arc<dyn Table> = Arc::new(self.store.table());
-        let (jobs, events) = self.queues();
+        let (jobs, _) = self.queues();
         let stores = Stores {
             catalog: self.catalog.clone(),
             origins: self.origins(),
@@ -178,6 +184,42 @@ impl World {
         }
         outcomes
     }
+}
+
+/// A queue that does not answer.
+struct Down;
+
+#[async_trait::async_trait]
+impl Queue for Down {
+    async fn send(&self, _: Vec<Outgoing>) -> Result<(), QueueError> {
+        Err(QueueError::Unavailable("a test".into()))
+    }
+    async fn extend(&self, _: &str, _: Duration) -> Result<(), QueueError> {
+        Err(QueueError::Unavailable("a test".into()))
+    }
+    async fn release(&self, _: &str, _: Duration) -> Result<(), QueueError> {
+        Err(QueueError::Unavailable("a test".into()))
+    }
+}
+
+/// Would break: a copy that was made, and is called the crash of its worker because the log could not be told for a while.
+#[tokio::test]
+async fn a_log_that_can_t_be_told_is_no_crash() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let world = World::new(a.url(), b.url()).await;
+    Image::random(1).layers(1, 4 << 10).build().push(&a.at("team/app", "v1")).await;
+    world.told("team/app", "v1").await;
+    world.outcomes().await;
+    let message = world.jobs.receive(1, Duration::from_secs(600)).await.unwrap().remove(0);
+    let troubled = world.worker_telling("one", Events(Arc::new(Down)));
+    // More often than a job may crash.
+    for _ in 0..8 {
+        let disposition = troubled.deliver(&world.jobs, &message, None, std::future::pending()).await;
+        assert!(matches!(disposition, Disposition::Again(_)), "{disposition:?}");
+    }
+    let worker = world.worker("two");
+    assert_eq!(worker.deliver(&world.jobs, &message, None, std::future::pending()).await, Disposition::Done);
+    assert_eq!(world.outcomes().await, [Outcome::Unchanged], "the first attempt has copied it");
 }
 
 /// A proxy that holds the parts of large uploads until the gate is open.
