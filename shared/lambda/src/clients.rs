@@ -1,9 +1,15 @@
 //! The clients of AWS's services, built once an environment and only where a function needs them.
 
-use aws_config::SdkConfig;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
 use transship_state::aws::{AwsSecrets, DynamoDbTable, SnsTopic, SqsQueue};
 
 use crate::settings::{Arn, QueueUrl, SecretPrefix, TableName};
+
+/// For so long an answer is waited for before it is asked for again: services answer in milliseconds, and who does not has lost the
+/// connection, as those that were frozen with the environment have.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The AWS identity and region of the environment.
 pub struct Aws(SdkConfig);
@@ -11,7 +17,8 @@ pub struct Aws(SdkConfig);
 impl Aws {
     /// Reads them from the environment's variables, which Lambda sets.
     pub async fn connect() -> Self {
-        Self(aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await)
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).build();
+        Self(aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).load().await)
     }
 
     /// The table.
