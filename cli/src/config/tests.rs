@@ -637,3 +637,10 @@ fn secrets_that_are_not_there_are_named() {
     let set = read(&text.replace("TRANSSHIP_TEST_NEVER_SET", "PATH").replace(&file.display().to_string(), "/")).unwrap();
     assert_eq!(missing(&set), ["instance 'build': webhook_secret: / is a directory"]);
 }
+
+/// Would break: sample events whose configuration nobody can apply.
+#[test]
+fn the_configuration_of_the_sample_events_is_right() {
+    let config = read(include_str!("../../../events/sync.yaml")).unwrap();
+    assert_eq!((config.instances.len(), config.rules.len(), config.warnings.len()), (16, 15, 0), "{:?}", config.warnings);
+}

@@ -175,6 +175,7 @@ mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
+    use http::Request;
     use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp, jwk::Jwk};
     use serde_json::{Value, json};
     use tokio::{
@@ -182,7 +183,13 @@ mod tests {
         net::TcpListener,
     };
 
-    use super::*;
+    use transship_model::{Credentials, Instance, Kind, WebhookAuth};
+    use transship_state::{Catalog, LocalSecrets, sqlite::SqliteStore};
+
+    use super::{
+        super::{Gate, Proof},
+        *,
+    };
 
     /// Two keys: the first is published, the second not.
     static KEYS: LazyLock<[EncodingKey; 2]> = LazyLock::new(|| [key(), key()]);
@@ -360,6 +367,47 @@ mod tests {
                 assert!(matches!(result, Err(Untrusted::Unavailable(_))), "{result:?}");
             }
             assert_eq!(server.requests(), 1);
+        }
+    }
+
+    /// Would break: an instance that asks for Google's token lets in who has a secret, or not who has the token.
+    #[tokio::test]
+    async fn where_a_token_is_asked_for_nothing_else_proves_a_request() {
+        let server = Server::start(Vec::new()).await;
+        let gate = Gate { secrets: Arc::new(LocalSecrets), google: server.google(HOUR) };
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::new(Arc::new(SqliteStore::open(dir.path()).unwrap().table()));
+        let instance = Instance {
+            name: "google".parse().unwrap(),
+            endpoint: "https://europe-docker.pkg.dev".parse().unwrap(),
+            kind: Kind::Google,
+            region: None,
+            zone: None,
+            credentials: Credentials::Anonymous,
+            webhook: WebhookAuth::Google(identity()),
+            token_realm: None,
+            ca: None,
+            plain_http: false,
+            notify: None,
+        };
+        catalog.replace(&[instance], &[]).await.unwrap();
+        let catalog = catalog.snapshot().await.unwrap();
+        let prove = async |path: &str, authorization: Option<String>| {
+            let mut request = Request::builder().uri(path);
+            if let Some(authorization) = authorization {
+                request = request.header("authorization", authorization);
+            }
+            gate.prove(&request.body(()).unwrap().into_parts().0, None, &catalog).await.map_err(|problem| problem.status)
+        };
+        let token = token(&KEYS[0], "k1", json!({}));
+        assert!(matches!(prove("/hooks/google", Some(format!("Bearer {token}"))).await, Ok(Proof::Given(_))));
+        for (path, authorization) in [
+            ("/hooks/google", None),
+            ("/hooks/google", Some(token.clone())),
+            ("/hooks/google", Some("Bearer secret".to_owned())),
+            ("/hooks/google/secret", None),
+        ] {
+            assert_eq!(prove(path, authorization.clone()).await.err(), Some(401), "{path} {authorization:?}");
         }
     }
 
