@@ -1,6 +1,5 @@
 //! template.yaml: valid, built by `sam build`, deployed by `sam deploy` to an emulator that enforces the functions' roles, and at
 //! work there. [`transship_tests::Stack`] says what the emulator can't do.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test does not expect is a failed test")]
 
 mod carrying;
 mod local;
