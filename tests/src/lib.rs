@@ -49,7 +49,7 @@ pub use install::{program, tool};
 pub use proxy::{Action, Exchange, Gate, Proxy, Request};
 pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
 pub use rie::Rie;
-pub use sam::{built, root, sam};
+pub use sam::{architecture, built, root, sam};
 pub use sink::{Delivery, Sink};
 pub use stack::Stack;
 pub use tls::{Authority, Certificate, TlsFront};

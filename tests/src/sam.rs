@@ -24,7 +24,7 @@ pub fn sam(arguments: &[&str]) -> Command {
 }
 
 /// The architecture of this machine, as template.yaml's parameter has it: functions of any other could not run here.
-pub(crate) fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match env::consts::ARCH {
         "aarch64" => "arm64",
         same => same,

@@ -38,7 +38,7 @@ async fn a_push_is_carried_and_logged() {
     assert_eq!((task["status"].as_str(), task["counts"]["copied"].as_u64()), (Some("succeeded"), Some(1)), "{task}");
     let (status, resources) = stack.call(Method::GET, &format!("/v1/tasks/{}/resources", task["id"].as_str().unwrap())).await;
     assert_eq!(status, 200, "{resources}");
-    assert_eq!(resources["items"][0]["source"], "team/app:v1", "{resources}");
+    assert_eq!(resources["items"][0]["target"]["repository"], "mirror/app", "{resources}");
 
     for token in ["", "wrong"] {
         let (status, body) = stack.call_as(token, Method::GET, "/v1/instances").await;
