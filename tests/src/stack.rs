@@ -1,0 +1,156 @@
+//! transship as `sam deploy` puts it on AWS: template.yaml on the emulator, each function with its role's rights and no others.
+//!
+//! What the emulator can't do, or does in its own way:
+//! - A function URL's host can't be resolved here, and docker-registry sends no `Host` of one's choosing; the emulator has the same
+//!   function at a path of its own address, too.
+//! - A FIFO queue's messages go to one worker at a time, whatever `MaximumConcurrency` says: workers side by side are tested on
+//!   the embedded store.
+//! - Nothing is scheduled in the time of a test, and alarms are kept and not judged.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use aws_sdk_secretsmanager::Client as Secrets;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::{
+    Aws, DockerRegistry, HOOK_SECRET, binary,
+    sam::{architecture, built, said, sam},
+    wait_until,
+};
+
+/// The stack's name.
+const NAME: &str = "tested";
+
+/// A deployed stack in an emulator of its own; both go on drop.
+pub struct Stack {
+    aws: Aws,
+    http: reqwest::Client,
+    outputs: BTreeMap<String, String>,
+    token: String,
+}
+
+impl Stack {
+    /// Builds the functions, deploys them with these parameters (`"WorkerTimeout=10"`), and puts [`HOOK_SECRET`] where
+    /// `secretsmanager:hook` finds it.
+    pub async fn deploy(parameters: &[&str]) -> Self {
+        let aws = Aws::with_iam().await;
+        let parameters: Vec<String> = parameters.iter().map(|&parameter| parameter.to_owned()).collect();
+        let environment = aws.env();
+        let deploy = move || {
+            let template = built().join("template.yaml");
+            let mut deploy =
+                sam(&["deploy", "--stack-name", NAME, "--resolve-s3", "--no-confirm-changeset", "--no-progressbar"]);
+            deploy.args(["--capabilities", "CAPABILITY_IAM", "--template-file"]).arg(template);
+            deploy.arg("--parameter-overrides").arg(format!("Architecture={}", architecture())).args(parameters);
+            said(&deploy.envs(environment.clone()).output().expect("sam starts"), "sam deploy");
+            let mut list = sam(&["list", "stack-outputs", "--stack-name", NAME, "--output", "json"]);
+            let outputs = said(&list.envs(environment).output().expect("sam starts"), "sam list stack-outputs");
+            let outputs: Vec<Value> = serde_json::from_str(&outputs).expect("the stack's outputs as JSON");
+            let text = |output: &Value, key: &str| output[key].as_str().expect("an output").to_owned();
+            outputs.iter().map(|output| (text(output, "OutputKey"), text(output, "OutputValue"))).collect()
+        };
+        let outputs: BTreeMap<String, String> = tokio::task::spawn_blocking(deploy).await.expect("the deployment");
+
+        let secrets = Secrets::new(&aws.sdk().await);
+        secrets.create_secret().name("transship/hook").secret_string(HOOK_SECRET).send().await.expect("the hook's secret");
+        let token = secrets.get_secret_value().secret_id(&outputs["ApiTokenSecret"]).send().await.expect("the API's token");
+        let token = token.secret_string().expect("a token in text").to_owned();
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { aws, http, outputs, token }
+    }
+
+    /// Loads these instances and rules, as an operator does.
+    pub async fn apply(&self, config: &str) {
+        let file = self.aws.dir().join("sync.yaml");
+        fs::write(&file, config).expect("the configuration");
+        let mut command = Command::new(binary());
+        command.args(["apply", "--table", self.output("TableName"), "--config"]).arg(file).envs(self.aws.env());
+        let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().expect("the command runs"));
+        said(&output.await.expect("the command ends"), "transship apply");
+    }
+
+    /// A registry whose notifications go to the webhook of `instance`, with the secret that `secretsmanager:hook` names.
+    pub async fn registry(&self, instance: &str) -> DockerRegistry {
+        let url = self.local(&self.output("WebhookUrl").replace("INSTANCE", instance));
+        DockerRegistry::builder().notify(url, &[("Authorization", &format!("Bearer {HOOK_SECRET}"))]).start().await
+    }
+
+    /// Calls the API with the stack's own token; the answer's status and body.
+    pub async fn call(&self, method: Method, path: &str) -> (StatusCode, Value) {
+        self.call_as(&self.token, method, path).await
+    }
+
+    /// Calls the API with any token.
+    pub async fn call_as(&self, token: &str, method: Method, path: &str) -> (StatusCode, Value) {
+        let url = format!("{}{path}", self.local(self.output("ApiUrl")).trim_end_matches('/'));
+        let response = self.http.request(method, url).bearer_auth(token).send().await.expect("the API answers");
+        let status = response.status();
+        let text = response.text().await.expect("a whole answer");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// The tasks of `INSTANCE/RULE`, the newest first.
+    pub async fn tasks(&self, rule: &str) -> Vec<Value> {
+        let (instance, rule) = rule.split_once('/').expect("INSTANCE/RULE");
+        let (status, tasks) = self.call(Method::GET, &format!("/v1/instances/{instance}/rules/{rule}/tasks")).await;
+        assert_eq!(status, 200, "{tasks}");
+        tasks["items"].as_array().expect("items").clone()
+    }
+
+    /// Waits until `INSTANCE/RULE` has a task that has ended.
+    pub async fn ended(&self, rule: &str, patience: Duration) -> Value {
+        let mut ended = None;
+        wait_until(&format!("a task of {rule} has ended"), patience, async || {
+            ended = self.tasks(rule).await.into_iter().find(|task| task.get("ended").is_some());
+            ended.is_some()
+        })
+        .await;
+        ended.expect("a task")
+    }
+
+    /// The processes of a function (`"Worker"`).
+    pub fn processes(&self, function: &str) -> Vec<u32> {
+        let (function, endpoint) = (format!("-{function}Function-"), self.aws.endpoint());
+        let is_it = |process: &Path| {
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+            let name =
+                variables.clone().find_map(|variable| variable.strip_prefix("AWS_LAMBDA_FUNCTION_NAME=").map(str::to_owned));
+            name.is_some_and(|name| name.contains(&function)) && variables.any(|variable| variable.ends_with(&endpoint))
+        };
+        let processes = fs::read_dir("/proc").expect("the list of processes").flatten().filter(|entry| is_it(&entry.path()));
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// An output of the stack.
+    pub fn output(&self, name: &str) -> &str {
+        &self.outputs[name]
+    }
+
+    /// The emulator.
+    pub fn aws(&self) -> &Aws {
+        &self.aws
+    }
+
+    /// A function URL, as it can be reached from here.
+    fn local(&self, url: &str) -> String {
+        let (host, path) = url.trim_start_matches("https://").split_once('/').expect("a URL with a path");
+        let id = host.split('.').next().expect("a host");
+        format!("{}/_aws/lambda-url/{id}/{path}", self.aws.endpoint())
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the emulator:\n{}", self.aws.log());
+        }
+    }
+}

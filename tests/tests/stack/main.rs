@@ -1,0 +1,7 @@
+//! template.yaml: valid, built by `sam build`, deployed by `sam deploy` to an emulator that enforces the functions' roles, and at
+//! work there. [`transship_tests::Stack`] says what the emulator can't do.
+#![expect(clippy::unwrap_used, reason = "what a test does not expect is a failed test")]
+
+mod carrying;
+mod local;
+mod template;
