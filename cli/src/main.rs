@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod output;
 mod progress;
+mod secrets;
 mod serve;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Serve(commands::serve::Arguments),
     /// Check a configuration file and name every mistake in it
     Check(commands::check::Arguments),
+    /// Bring the catalogue of a deployment on AWS to what a configuration file says
+    Apply(commands::apply::Arguments),
     /// List a rule's tasks, the newest first
     Tasks(commands::tasks::ListArguments),
     /// Show one task and its resources
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
             Command::Demo(arguments) => commands::demo::run(arguments).await,
             Command::Serve(arguments) => commands::serve::run(arguments).await,
             Command::Check(arguments) => commands::check::run(arguments),
+            Command::Apply(arguments) => commands::apply::run(arguments).await,
             Command::Tasks(arguments) => commands::tasks::list(arguments).await,
             Command::Task(arguments) => commands::tasks::show(arguments).await,
             Command::Sync(arguments) => commands::tasks::sync(arguments).await,

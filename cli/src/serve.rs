@@ -16,12 +16,14 @@ use transship_model::{Instance, Rule};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
-    AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, LocalSecrets, Notifications, Origins, Queue,
-    QueueError, Table, TaskLog, Uploads,
+    AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue, QueueError, Table,
+    TaskLog, Uploads,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
 use transship_worker::{Disposition, HOLD, Stores, Worker};
+
+use crate::secrets::ProcessSecrets;
 
 /// What a process is started with.
 pub(crate) struct Settings {
@@ -83,7 +85,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     );
     let origins = Origins::new(table.clone());
     let log = TaskLog::new(table.clone());
-    let secrets = Arc::new(LocalSecrets);
+    let secrets = Arc::new(ProcessSecrets::default());
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
     let webhook = Webhook::new(catalog.clone(), dispatcher, secrets.clone());
     let api = transship_api::Api::new(catalog.clone(), log.clone(), jobs.clone(), events.clone());

@@ -80,6 +80,13 @@ impl Rie {
         *children(self.process.id()).first().expect("a function that has been invoked")
     }
 
+    /// The most memory that the function's process has had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process's status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB")
+    }
+
     /// Sends the function's process a signal: `"KILL"`; `"STOP"` and `"CONT"` are what a frozen environment does to it.
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status();

@@ -24,7 +24,7 @@ pub fn sam(arguments: &[&str]) -> Command {
 }
 
 /// The architecture of this machine, as template.yaml's parameter has it: functions of any other could not run here.
-pub fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match env::consts::ARCH {
         "aarch64" => "arm64",
         same => same,
@@ -39,10 +39,11 @@ pub fn architecture() -> &'static str {
 pub fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let folder = target().join("sam");
+        // The SAM CLI notes beside the folder what it has built.
+        let folder = target().join("sam/build");
         fs::create_dir_all(&folder).expect("the folder of the build");
         // Another test process may be building there.
-        let lock = File::create(folder.with_extension("lock")).expect("the lock of the build");
+        let lock = File::create(target().join("sam/lock")).expect("the lock of the build");
         lock.lock().expect("the lock of the build");
         let cargo_lambda = tool("cargo-lambda");
         let path = env::var_os("PATH").unwrap_or_default();

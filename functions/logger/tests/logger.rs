@@ -3,32 +3,103 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::{
-    sync::{Arc, LazyLock, Mutex},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use jiff::Timestamp;
-use transship_logger::Logger;
+use serde_json::{Value, json};
+use transship_logger::{Logger, Outlets};
 use transship_model::{
-    Counts, Digest, FanOutJob, Happening, Job, LookJob, Outcome, Place, Progress, PushEvent, Resource, ResourceState,
-    RestoreJob, Route, RuleId, ScanCursor, ScanJob, SkipReason, Task, TaskEvent, TaskHead, TaskId, TaskStatus, Trigger,
+    Counts, Digest, FanOutJob, Happening, Instance, Job, LookJob, Outcome, Place, Progress, PushEvent, Resource, ResourceState,
+    RestoreJob, Route, Rule, RuleId, ScanCursor, ScanJob, SkipReason, Task, TaskEvent, TaskHead, TaskId, TaskStatus, Trigger,
 };
-use transship_state::{Key, Outgoing, Queue, QueueError, Table, TaskLog, dispatch, messages, sqlite::SqliteStore};
+use transship_state::{
+    Announcement, Catalog, DeadLetter, DeadLetters, Item, Key, Notifications, Op, Outgoing, Page, Query, Queue, QueueError,
+    Table, TableError, TaskLog, Topic, TopicError, dispatch, messages, sqlite::SqliteStore,
+};
 
-/// A logger over a store in a folder that goes away with it.
+/// A logger over a store in a folder that goes away with it, with a topic and with instances `a` and `b` that have webhooks.
 struct World {
     table: Arc<dyn Table>,
     log: TaskLog,
     logger: Logger,
+    dead_letters: DeadLetters,
+    topic: Arc<Heard>,
+    notifications: Arc<Kept>,
     _dir: tempfile::TempDir,
 }
 
 impl World {
+    /// Without listeners.
     fn new() -> Self {
+        Self::over(|table| table, false)
+    }
+
+    /// With a topic, and what the logger sees of the table.
+    fn over(seen: impl FnOnce(Arc<dyn Table>) -> Arc<dyn Table>, has_topic: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let table: Arc<dyn Table> = Arc::new(SqliteStore::open(dir.path()).unwrap().table());
-        let log = TaskLog::new(table.clone());
-        Self { table, logger: Logger::new(log.clone()), log, _dir: dir }
+        let (log, dead_letters) = (TaskLog::new(table.clone()), DeadLetters::new(table.clone()));
+        let (topic, notifications) = (Arc::new(Heard::default()), Arc::new(Kept::default()));
+        let outlets = Outlets {
+            catalog: Arc::new(Catalog::new(table.clone())),
+            topic: has_topic.then(|| topic.clone() as Arc<dyn Topic>),
+            notifications: Notifications(notifications.clone()),
+        };
+        let logger = Logger::new(TaskLog::new(seen(table.clone())), dead_letters.clone(), outlets);
+        Self { table, log, logger, dead_letters, topic, notifications, _dir: dir }
+    }
+
+    /// Instances with these webhooks, and the rule 1 from the first to the second.
+    async fn with_webhooks(self, urls: [Option<&str>; 2]) -> Self {
+        let instance = |(name, url): (&str, Option<&str>)| -> Instance {
+            let notify = url.map(|url| json!({ "url": url }));
+            let instance = json!({"name": name, "endpoint": "https://x.test", "kind": "oci", "notify": notify});
+            serde_json::from_value(instance).unwrap()
+        };
+        let rule: Rule = serde_json::from_value(json!({
+            "id": 0, "revision": 0, "name": "r", "description": "", "overwrite": false, "enabled": true,
+            "source": {"instance": "a", "namespace": "team", "repository": ".*", "tag": ".*", "types": []},
+            "target": {"instance": "b"},
+        }))
+        .unwrap();
+        let instances: Vec<_> = ["a", "b"].into_iter().zip(urls).map(instance).collect();
+        Catalog::new(self.table.clone()).replace(&instances, &[rule]).await.unwrap();
+        self
+    }
+
+    /// To whom something was sent, with what.
+    fn notified(&self) -> Vec<(String, Value)> {
+        let bodies = self.notifications.0.lock().unwrap();
+        let read = |body: &String| {
+            let notification = messages::read_notification(body).unwrap();
+            let event: Value = serde_json::from_str(&notification.body).unwrap();
+            assert_eq!(event["id"], notification.id);
+            (notification.instance.to_string(), event)
+        };
+        bodies.iter().map(read).collect()
+    }
+
+    /// The ends that were published.
+    fn announced(&self) -> Vec<Announcement> {
+        self.topic.said.lock().unwrap().clone()
+    }
+
+    /// Time goes by: the sweep tells what nobody else will.
+    async fn sweep_later(&self) {
+        let key = Key::new("unannounced", id().as_str());
+        if let Some(mut item) = self.table.get(&key).await.unwrap() {
+            item.attributes.insert("closed".into(), json!("2026-01-01T00:00:00Z"));
+            self.table.write(vec![Op::Put { item, condition: None }]).await.unwrap();
+        }
+        let kept = Arc::new(Kept::default());
+        transship_state::Events(kept.clone()).sweep().await.unwrap();
+        let body = kept.0.lock().unwrap().remove(0);
+        self.logger.record([body.as_str()]).await.unwrap();
     }
 
     async fn tell(&self, events: &[TaskEvent]) -> Vec<Task> {
@@ -77,6 +148,57 @@ impl Queue for Kept {
     }
     async fn release(&self, _: &str, _: Duration) -> Result<(), QueueError> {
         Err(QueueError::Lost)
+    }
+}
+
+/// A topic that remembers what it was told, unless it does not answer.
+#[derive(Default)]
+struct Heard {
+    said: Mutex<Vec<Announcement>>,
+    is_down: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Topic for Heard {
+    async fn publish(&self, announcement: &Announcement) -> Result<(), TopicError> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(TopicError::Unavailable("a test".into()));
+        }
+        self.said.lock().unwrap().push(announcement.clone());
+        Ok(())
+    }
+}
+
+/// A table that is lost to a logger from some write on, as if its process had been killed there.
+struct Dying {
+    table: Arc<dyn Table>,
+    is_last: fn(&[Op]) -> bool,
+    is_dead: AtomicBool,
+}
+
+impl Dying {
+    fn alive(&self) -> Result<(), TableError> {
+        if self.is_dead.load(Ordering::Relaxed) { Err(TableError::Unavailable("killed".into())) } else { Ok(()) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Table for Dying {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, TableError> {
+        self.alive()?;
+        self.table.get(key).await
+    }
+    async fn query(&self, query: Query) -> Result<Page, TableError> {
+        self.alive()?;
+        self.table.query(query).await
+    }
+    async fn write(&self, ops: Vec<Op>) -> Result<(), TableError> {
+        self.alive()?;
+        // What removes the note is not done, what closes the task is.
+        let is_last = (self.is_last)(&ops);
+        let is_removal = ops.iter().all(|op| matches!(op, Op::Delete { .. }));
+        self.is_dead.store(is_last, Ordering::Relaxed);
+        if is_last && is_removal { self.alive() } else { self.table.write(ops).await }
     }
 }
 
@@ -284,4 +406,146 @@ async fn a_large_page_of_a_scan_is_recorded_whole() {
     assert!(messages.len() > 1 && messages.iter().all(|body| body.len() < 200 << 10), "{}", messages.len());
     world.tell(&[page.clone(), page]).await;
     assert_eq!(world.task().await.counts.found, 1000);
+}
+
+/// Would break: a dead letter that is only marked in the log, so that nobody can make the job again; or that is kept for ever.
+#[tokio::test]
+async fn a_job_that_was_given_up_is_kept() {
+    let world = World::new();
+    let look = Job::Look(LookJob { event: push_event() });
+    let jobs = [copy_job(push(), "v1"), copy_job(push(), "v2"), scan_job(1, 2)];
+    for job in jobs.iter().chain([&look]) {
+        for _ in 0..2 {
+            world.bury(job.clone()).await;
+        }
+    }
+    let kept = |letters: Vec<DeadLetter>| letters.into_iter().map(|letter| letter.job).collect::<Vec<_>>();
+    let [v1, v2, scan] = jobs;
+    let of_task = world.dead_letters.of(Some(&id()), None, 10).await.unwrap().items;
+    assert!(of_task.iter().all(|letter| Timestamp::now().duration_since(letter.buried).as_secs() < 3600));
+    assert_eq!(kept(of_task), [scan, v1, v2], "in the order of their names");
+    assert_eq!(kept(world.dead_letters.of(None, None, 10).await.unwrap().items), [look]);
+    let item = world.table.get(&Key::new(format!("dead/{}", id()), "scan")).await.unwrap().unwrap();
+    assert!(item.expires.is_some_and(|expires| expires > Timestamp::now()));
+}
+
+/// Would break: an instance whose webhook is not told, or is told by each of the two that have the same one; a topic that is not told
+/// of a failure; a notification that says something else than the log.
+#[tokio::test]
+async fn the_end_of_a_task_is_told_to_the_topic_and_to_the_webhooks_of_both_ends() {
+    let (x, y) = (Some("https://x.test/"), Some("https://y.test/"));
+    for (urls, names) in [([x, y], vec!["a", "b"]), ([x, x], vec!["a"]), ([None, y], vec!["b"]), ([None, None], vec![])] {
+        for outcome in [Outcome::Copied, Outcome::Failed { reason: "no".into() }] {
+            let world = World::over(|table| table, true).with_webhooks(urls).await;
+            world.tell(&[event(push(), 1, found(&["v1"]))]).await;
+            assert!(world.notified().is_empty() && world.announced().is_empty(), "it has not ended");
+            world.tell(&[event(push(), 5, ended("v1", outcome.clone()))]).await;
+            let kind = match outcome {
+                Outcome::Copied => "io.transship.task.succeeded",
+                _ => "io.transship.task.failed",
+            };
+            let notified = world.notified();
+            assert_eq!(notified.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), names);
+            let [announcement] = &world.announced()[..] else { unreachable!("one announcement") };
+            assert_eq!(announcement.attributes["type"], kind);
+            assert!(announcement.subject.is_ascii() && announcement.subject.starts_with("transship: a/r "));
+            let said: Value = serde_json::from_str(&announcement.body).unwrap();
+            assert_eq!(said["data"]["resources"][0]["target"]["instance"], "b");
+            assert!(notified.iter().all(|(_, event)| *event == said && event["type"] == kind));
+            // What comes late, or again, tells nothing any more.
+            world.tell(&[event(push(), 1, found(&["v1"])), event(push(), 5, ended("v1", outcome))]).await;
+            world.sweep_later().await;
+            assert_eq!((world.notified().len(), world.announced().len()), (names.len(), 1), "told again");
+        }
+    }
+}
+
+/// Would break: a note of every task that is kept for nobody, which costs a third of the table's writes.
+#[tokio::test]
+async fn where_nobody_listens_nothing_is_told_and_nothing_noted() {
+    let world = World::new().with_webhooks([None, None]).await;
+    let dying = World::over(|table| never_noted(table), false).with_webhooks([None, None]).await;
+    for world in [world, dying] {
+        world.tell(&[event(push(), 5, ended("v1", Outcome::Copied))]).await;
+        assert!(world.log.unannounced(&[id()]).await.unwrap().is_empty() && world.notified().is_empty());
+    }
+}
+
+/// A table that fails whoever notes that something is to be told.
+fn never_noted(table: Arc<dyn Table>) -> Arc<dyn Table> {
+    Arc::new(Dying { table, is_last: |ops| ops.iter().any(|op| op.key().partition == "unannounced"), is_dead: false.into() })
+}
+
+/// Would break: a task whose end nobody hears of, because the logger was killed after it had closed the task and before it had told
+/// it; that its two notifications can't be known as one where it was killed after it had told it.
+#[tokio::test]
+async fn a_logger_that_is_killed_around_the_telling_leaves_it_to_the_next() {
+    let closes: fn(&[Op]) -> bool =
+        |ops| ops.iter().any(|op| matches!(op, Op::Put { item, .. } if item.key.partition == "unannounced"));
+    let forgets: fn(&[Op]) -> bool = |ops| matches!(ops, [Op::Delete { key, .. }] if key.partition == "unannounced");
+    for (is_last, told_before) in [(closes, 0), (forgets, 1)] {
+        for is_redelivered in [true, false] {
+            let first = World::over(|table| Arc::new(Dying { table, is_last, is_dead: false.into() }), true);
+            let first = first.with_webhooks([Some("https://x.test/"), None]).await;
+            let end = event(push(), 5, ended("v1", Outcome::Copied));
+            let messages = bodies(std::slice::from_ref(&end)).await;
+            // Whether the batch is said to be done does not matter to the dead.
+            let _ = first.logger.record(messages.iter().map(String::as_str)).await;
+            assert_eq!((first.notified().len(), first.announced().len()), (told_before, told_before));
+            assert_eq!(first.task().await.status(), TaskStatus::Succeeded, "it is closed");
+            assert_eq!(first.log.unannounced(&[id()]).await.unwrap(), [id()]);
+
+            let outlets = Outlets {
+                catalog: Arc::new(Catalog::new(first.table.clone())),
+                topic: Some(first.topic.clone()),
+                notifications: Notifications(first.notifications.clone()),
+            };
+            let logger = Logger::new(first.log.clone(), first.dead_letters.clone(), outlets);
+            let next = World { logger, ..first };
+            if is_redelivered {
+                assert!(next.tell(&[end]).await.is_empty(), "it is closed only once");
+            } else {
+                next.logger.sweep().await.unwrap();
+                assert_eq!(next.announced().len(), told_before, "the sweep leaves a fresh one to whoever closed it");
+                next.sweep_later().await;
+            }
+            let (notified, announced) = (next.notified(), next.announced());
+            assert_eq!((notified.len(), announced.len()), (told_before + 1, told_before + 1));
+            assert!(notified.iter().all(|(_, event)| *event == notified[0].1), "not to be known as one");
+            assert!(announced.iter().all(|announcement| *announcement == announced[0]));
+            assert!(next.log.unannounced(&[id()]).await.unwrap().is_empty());
+            next.sweep_later().await;
+            assert_eq!(next.announced().len(), told_before + 1, "told, and told again");
+        }
+    }
+}
+
+/// Would break: a log that stands still because a topic does not answer; an end that is lost by it.
+#[tokio::test]
+async fn a_topic_that_does_not_answer_is_told_later_and_keeps_nothing_from_the_log() {
+    let world = World::over(|table| table, true).with_webhooks([None, None]).await;
+    world.topic.is_down.store(true, Ordering::Relaxed);
+    let closed = world.tell(&[event(push(), 5, ended("v1", Outcome::Copied))]).await;
+    assert_eq!((closed.len(), world.announced().len()), (1, 0));
+    world.sweep_later().await;
+    assert!(world.announced().is_empty());
+    world.topic.is_down.store(false, Ordering::Relaxed);
+    world.sweep_later().await;
+    assert_eq!(world.announced().len(), 1);
+}
+
+/// Would break: a full run of thousands of resources whose notification no queue takes.
+#[tokio::test]
+async fn of_a_large_task_the_counts_are_told_and_not_the_resources() {
+    for (count, told) in [(10, 10), (11, 0)] {
+        let world = World::over(|table| table, true).with_webhooks([None, None]).await;
+        let tags: Vec<String> = (0..count).map(|n| format!("v{n}")).collect();
+        let mut events: Vec<_> = tags.iter().map(|tag| event(head(Trigger::Manual), 5, ended(tag, Outcome::Copied))).collect();
+        let over = Happening::ScanEnded { total: count, repositories: 1, error: None };
+        events.push(event(head(Trigger::Manual), 6, over));
+        world.tell(&events).await;
+        let said: Value = serde_json::from_str(&world.announced()[0].body).unwrap();
+        assert_eq!(said["data"]["counts"]["copied"], count);
+        assert_eq!(said["data"]["resources"].as_array().map_or(0, Vec::len), told);
+    }
 }

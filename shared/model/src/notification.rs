@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn task() -> Task {
-        let at = |second| Timestamp::from_second(1_767_323_045 + second).unwrap();
+        let at = |second: i64| Timestamp::from_second(1_767_323_045 + second).unwrap();
         Task {
             head: TaskHead {
                 id: TaskId::derive(RuleId(7), at(0), "x"),

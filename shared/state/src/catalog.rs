@@ -6,13 +6,20 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use serde_json::{Map, Value};
 use transship_model::{Instance, InstanceName, Place, Repository, Rule, RuleId, RuleIndex, RuleName, TaskHead};
 
-use crate::{Condition, Item, Key, Op, Query, StateError, Table, document, table::MAX_OPS};
+use crate::{
+    Condition, Item, Key, Op, Query, StateError, Table, TableError, document,
+    table::{
+        MAX_OPS,
+        limits::{MAX_WRITE, size},
+    },
+};
 
 /// The instances and rules as they were at one version.
 #[derive(Debug, Default)]
@@ -211,26 +218,33 @@ impl Catalog {
         }
     }
 
-    /// Brings the catalogue to exactly these instances and rules. A rule keeps its ID as long as its name stays, and gets a new
-    /// revision when anything else of it changes; the IDs and revisions given are ignored.
+    /// Brings the catalogue to exactly these instances and rules: carries out what [`Catalog::plan`] finds.
     ///
     /// # Errors
     /// See [`StateError`]; a part may have been written then, and the same call again completes it.
     pub async fn replace(&self, instances: &[Instance], rules: &[Rule]) -> Result<Applied, StateError> {
+        self.carry_out(self.plan(instances, rules).await?).await
+    }
+
+    /// Finds out what is to be done so that the catalogue has exactly these instances and rules. A rule keeps its ID as long as its
+    /// name stays, and gets a new revision when anything else of it changes; the IDs and revisions given are ignored.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn plan(&self, instances: &[Instance], rules: &[Rule]) -> Result<Plan, StateError> {
         let state = self.table.get(&version_key()).await?;
-        let mut version = state.as_ref().map_or(0, |item| document::number(item, "version"));
+        let version = state.as_ref().map_or(0, |item| document::number(item, "version"));
         let mut next_rule = state.as_ref().map_or(1, |item| document::number(item, "next_rule"));
         let old = self.load(version).await?;
-        let mut applied = Applied::default();
-        let mut ops = Vec::new();
-        let mut put = |key: Key, attributes: Map<String, Value>, is_new: bool| {
-            *if is_new { &mut applied.created } else { &mut applied.changed } += 1;
-            ops.push(Op::Put { item: Item { key, attributes, expires: None }, condition: None });
+        let mut steps = Vec::new();
+        let mut put = |what: Entry, attributes: Map<String, Value>, is_new: bool| {
+            let op = Op::Put { item: Item { key: what.key(), attributes, expires: None }, condition: None };
+            steps.push((if is_new { Change::Created } else { Change::Changed }, what, op));
         };
         for instance in instances {
             let known = old.instances.get(&instance.name);
             if known.is_none_or(|known| **known != *instance) {
-                put(instance_key(&instance.name), document::attributes(instance)?, known.is_none());
+                put(Entry::Instance(instance.name.clone()), document::attributes(instance)?, known.is_none());
             }
         }
         for rule in rules {
@@ -245,37 +259,142 @@ impl Catalog {
                 Some(known) if **known == rule => continue,
                 Some(_) => rule.revision += 1,
             }
-            put(rule_key(&rule.source.instance, &rule.name), document::attributes(&rule)?, known.is_none());
+            let what = Entry::Rule(rule.source.instance.clone(), rule.name.clone());
+            put(what, document::attributes(&rule)?, known.is_none());
         }
-        let kept: std::collections::BTreeSet<Key> = instances
+        let kept: HashSet<Entry> = instances
             .iter()
-            .map(|instance| instance_key(&instance.name))
-            .chain(rules.iter().map(|rule| rule_key(&rule.source.instance, &rule.name)))
+            .map(|instance| Entry::Instance(instance.name.clone()))
+            .chain(rules.iter().map(|rule| Entry::Rule(rule.source.instance.clone(), rule.name.clone())))
             .collect();
-        let keys =
-            old.instances.keys().map(instance_key).chain(old.names.keys().map(|(instance, rule)| rule_key(instance, rule)));
-        for key in keys.filter(|key| !kept.contains(key)) {
-            applied.deleted += 1;
-            ops.push(Op::Delete { key, condition: None });
+        // Rules go before the instances that they name.
+        let known_rules = old.names.keys().map(|(instance, rule)| Entry::Rule(instance.clone(), rule.clone()));
+        let known = known_rules.chain(old.instances.keys().cloned().map(Entry::Instance));
+        for what in known.filter(|what| !kept.contains(what)) {
+            let op = Op::Delete { key: what.key(), condition: None };
+            steps.push((Change::Deleted, what, op));
         }
-        for chunk in ops.chunks(MAX_OPS - 1) {
-            let mut chunk = chunk.to_vec();
+        Ok(Plan { version, next_rule, steps })
+    }
+
+    /// Does what a plan says, unless the catalogue has changed since it was made.
+    ///
+    /// # Errors
+    /// See [`StateError`]; a part may have been written then, and another plan completes it.
+    pub async fn carry_out(&self, plan: Plan) -> Result<Applied, StateError> {
+        let applied = plan.applied();
+        let Plan { mut version, next_rule, steps } = plan;
+        for mut chunk in chunks(steps.into_iter().map(|(_, _, op)| op)) {
             let unchanged =
                 if version == 0 { Condition::Absent } else { Condition::Equals("version".into(), Value::from(version)) };
             version += 1;
             let set = [("version", version), ("next_rule", next_rule)].map(|(name, n)| (name.to_owned(), Value::from(n)));
             let item = Item { key: version_key(), attributes: Map::from_iter(set), expires: None };
             chunk.push(Op::Put { item, condition: Some(unchanged) });
-            self.table.write(chunk).await?;
+            self.table.write(chunk).await.map_err(|error| match error {
+                TableError::Condition(_) => StateError::Contended("the catalogue".into()),
+                other => other.into(),
+            })?;
         }
         Ok(applied)
     }
 }
 
-fn instance_key(name: &InstanceName) -> Key {
-    Key::new(INSTANCES, name.as_str())
+/// Operations in chunks that each fit one write, with room for the version.
+fn chunks(ops: impl Iterator<Item = Op>) -> Vec<Vec<Op>> {
+    const ROOM: usize = MAX_WRITE - 1024;
+    let mut chunks: Vec<Vec<Op>> = Vec::new();
+    let mut bytes = 0;
+    for op in ops {
+        let size = size(&op);
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() < MAX_OPS - 1 && bytes + size <= ROOM => {
+                bytes += size;
+                chunk.push(op);
+            }
+            _ => {
+                bytes = size;
+                chunks.push(vec![op]);
+            }
+        }
+    }
+    chunks
 }
 
-fn rule_key(instance: &InstanceName, rule: &RuleName) -> Key {
-    Key::new(RULES, format!("{instance}/{rule}"))
+/// Something that the catalogue has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Entry {
+    /// An instance.
+    Instance(InstanceName),
+    /// A rule, by its source instance and its name.
+    Rule(InstanceName, RuleName),
+}
+
+impl Entry {
+    fn key(&self) -> Key {
+        match self {
+            Self::Instance(name) => Key::new(INSTANCES, name.as_str()),
+            Self::Rule(instance, rule) => Key::new(RULES, format!("{instance}/{rule}")),
+        }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(name) => write!(f, "instance {name}"),
+            Self::Rule(instance, rule) => write!(f, "rule {instance}/{rule}"),
+        }
+    }
+}
+
+/// What becomes of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// It is there, and is to be another.
+    Changed,
+    /// It is there, and is to go.
+    Deleted,
+}
+
+/// What is to be done to bring the catalogue to what it should be.
+#[derive(Debug)]
+pub struct Plan {
+    /// The version that it was made for.
+    version: i64,
+    next_rule: i64,
+    steps: Vec<(Change, Entry, Op)>,
+}
+
+impl Plan {
+    /// What becomes of what, in the order in which it is done. What stays as it is is left out.
+    pub fn changes(&self) -> impl Iterator<Item = (Change, &Entry)> {
+        self.steps.iter().map(|(change, entry, _)| (*change, entry))
+    }
+
+    /// How much there is to do.
+    pub fn applied(&self) -> Applied {
+        let count = |wanted| self.steps.iter().filter(|(change, ..)| *change == wanted).count();
+        Applied { created: count(Change::Created), changed: count(Change::Changed), deleted: count(Change::Deleted) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would break: large rules, fewer than a hundred of them, that DynamoDB refuses to write at once.
+    #[test]
+    fn a_chunk_fits_one_write_by_number_and_by_bytes() {
+        let put = |n: usize, bytes: usize| {
+            let attributes = Map::from_iter([("text".to_owned(), Value::from("x".repeat(bytes)))]);
+            Op::Put { item: Item { key: Key::new(RULES, n.to_string()), attributes, expires: None }, condition: None }
+        };
+        let lengths = |ops: Vec<Op>| chunks(ops.into_iter()).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths((0..200).map(|n| put(n, 10)).collect()), [99, 99, 2]);
+        assert_eq!(lengths((0..25).map(|n| put(n, 399 << 10)).collect()), [10, 10, 5]);
+        assert_eq!(lengths(vec![]), Vec::<usize>::new());
+    }
 }

@@ -22,7 +22,7 @@ pub mod topic;
 pub mod uploads;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
-pub use catalog::{Applied, Catalog, Snapshot};
+pub use catalog::{Applied, Catalog, Change, Entry, Plan, Snapshot};
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use dispatch::{Dispatched, Dispatcher};
 pub use error::StateError;

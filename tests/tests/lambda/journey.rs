@@ -1,9 +1,13 @@
 //! A push on its way through all functions.
 
 use serde_json::{Value, json};
-use transship_tests::{DockerRegistry, HOOK_SECRET, Rie, assert_same};
+use transship_model::Instance;
+use transship_tests::{DockerRegistry, HOOK_SECRET, Rie, Sink, assert_same};
 
-use crate::world::{TOKEN, World, answer, call, image, push, request};
+use crate::{
+    events::samples,
+    world::{TOKEN, World, answer, call, image, instance, push, request},
+};
 
 /// From the notification to the log: each function does its part with what the one before has left in AWS.
 #[tokio::test]
@@ -122,4 +126,42 @@ async fn a_dead_letter_is_logged_as_failed_and_counted() {
     let task = accepted["tasks"][0].as_str().unwrap();
     let (_, log) = answer(&api.invoke(&call("GET", &format!("/v1/tasks/{task}"))).await.unwrap());
     assert_eq!((&log["status"], &log["counts"]["failed"]), (&json!("failed"), &json!(1)), "{log}");
+}
+
+/// Who has a webhook is told of the end of a task, also if it is down at first; and what another version wrote into the same batch
+/// neither blocks that nor is lost.
+#[tokio::test]
+async fn the_end_of_a_task_is_told_until_it_is_taken() {
+    let world = World::start().await;
+    let subscriber = Sink::start().await;
+    let notify = json!({ "url": subscriber.url(), "private_network": true });
+    let build =
+        Instance { notify: Some(serde_json::from_value(notify).unwrap()), ..instance("distribution", "http://127.0.0.1:1") };
+    world.apply(&[build, instance("mirror", "http://127.0.0.1:2")], &[]).await;
+
+    let (_, sample) = samples("logger").into_iter().find(|(name, _)| name == "push").unwrap();
+    // A log as old as the sample has expired.
+    let today = jiff::Timestamp::now().to_string()[..11].to_owned();
+    let mut batch: Value = serde_json::from_str(&sample.to_string().replace("2026-03-04T", &today)).unwrap();
+    let records = batch["Records"].as_array_mut().unwrap();
+    let mut unknown = records[0].clone();
+    (unknown["messageId"], unknown["body"]) = (json!("unknown"), json!("{\"from\":\"the future\"}"));
+    records.insert(1, unknown);
+    let logger = world.function("logger").await;
+    let again = json!({ "batchItemFailures": [{ "itemIdentifier": "unknown" }] });
+    assert_eq!(logger.invoke(&batch).await, Ok(again), "{}", logger.log());
+
+    let notifier = world.function("notifier").await;
+    subscriber.answer(|_| 503);
+    assert_eq!(world.deliver("notifications", 1, &notifier).await, Some(0), "{}", notifier.log());
+    metrics_are_told(&notifier, &json!({ "Deliveries": 1, "Retries": 1, "Outcome": "again" }));
+    subscriber.answer(|_| 200);
+    transship_tests::wait_until("the notification comes again", std::time::Duration::from_secs(120), async || {
+        world.deliver("notifications", 1, &notifier).await == Some(1)
+    })
+    .await;
+    let deliveries = subscriber.deliveries();
+    assert_eq!(deliveries.len(), 2);
+    assert_eq!(deliveries[0].header("webhook-id"), deliveries[1].header("webhook-id"));
+    assert_eq!(deliveries[1].json()["type"], "io.transship.task.succeeded");
 }

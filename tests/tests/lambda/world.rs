@@ -19,6 +19,7 @@ const LONG: Duration = Duration::from_secs(120);
 pub(crate) struct World {
     aws: Aws,
     sqs: aws_sdk_sqs::Client,
+    secrets: aws_sdk_secretsmanager::Client,
     catalog: Catalog,
     urls: HashMap<&'static str, String>,
 }
@@ -51,11 +52,16 @@ impl World {
         }
         aws_sdk_sns::Client::new(&sdk).create_topic().name("stack-topic").send().await.unwrap();
         let secrets = aws_sdk_secretsmanager::Client::new(&sdk);
-        for (name, value) in [("transship/api-token", TOKEN), ("transship/hook", HOOK_SECRET)] {
-            secrets.create_secret().name(name).secret_string(value).send().await.unwrap();
-        }
         let catalog = Catalog::new(Arc::new(DynamoDbTable::new(dynamodb, "stack-table")));
-        Self { aws, sqs, catalog, urls }
+        let world = Self { aws, sqs, secrets, catalog, urls };
+        world.secret("transship/api-token", TOKEN).await;
+        world.secret("transship/hook", HOOK_SECRET).await;
+        world
+    }
+
+    /// A secret in Secrets Manager.
+    pub(crate) async fn secret(&self, name: &str, value: &str) {
+        self.secrets.create_secret().name(name).secret_string(value).send().await.unwrap();
     }
 
     /// With the instances `build` and `mirror` at these endpoints, and a rule that copies `team` from one to the other.
@@ -136,7 +142,7 @@ impl World {
         Some(done)
     }
 
-    async fn delete(&self, queue: &str, record: &Value) {
+    pub(crate) async fn delete(&self, queue: &str, record: &Value) {
         let delete = self.sqs.delete_message().queue_url(&self.urls[queue]);
         delete.receipt_handle(record["receiptHandle"].as_str().unwrap()).send().await.unwrap();
     }

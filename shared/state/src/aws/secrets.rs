@@ -43,6 +43,9 @@ struct Entry {
 }
 
 impl AwsSecrets {
+    /// The prefix of a deployment that has not chosen another.
+    pub const PREFIX: &str = "transship/";
+
     /// Secrets below a prefix like `transship/`, in the clients' region and account.
     pub fn new(secretsmanager: aws_sdk_secretsmanager::Client, ssm: aws_sdk_ssm::Client, prefix: impl Into<String>) -> Self {
         Self { secretsmanager, ssm, prefix: prefix.into(), entries: Mutex::default() }
@@ -142,5 +145,29 @@ impl Secrets for AwsSecrets {
 impl fmt::Debug for AwsSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AwsSecrets").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_secretsmanager::config::{BehaviorVersion, Region};
+
+    use super::*;
+
+    /// Would break: after a password was replaced every job of five minutes fails.
+    #[tokio::test]
+    async fn what_is_not_young_is_forgotten_when_it_is_refused() {
+        let (region, version) = (Region::from_static("eu-central-1"), BehaviorVersion::latest());
+        let config = aws_sdk_secretsmanager::Config::builder().behavior_version(version).region(region.clone()).build();
+        let ssm = aws_sdk_ssm::Config::builder().behavior_version(version).region(region).build();
+        let (manager, ssm) = (aws_sdk_secretsmanager::Client::from_conf(config), aws_sdk_ssm::Client::from_conf(ssm));
+        let secrets = AwsSecrets::new(manager, ssm, AwsSecrets::PREFIX);
+        let reference: SecretRef = "ssm:a".parse().unwrap();
+        for (age, is_forgotten) in [(YOUNG / 2, false), (YOUNG * 2, true)] {
+            let at = Instant::now().checked_sub(age).unwrap();
+            *secrets.entry(&reference).answer.lock().await = Some((Ok("old".into()), at));
+            secrets.forget(&reference);
+            assert_eq!(secrets.entry(&reference).answer.lock().await.is_none(), is_forgotten, "{age:?}");
+        }
     }
 }

@@ -5,3 +5,8 @@
 
 mod cloud;
 mod conformance;
+mod replay;
+mod replayed;
+mod secrets;
+mod table;
+mod topic;

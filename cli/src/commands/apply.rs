@@ -1,0 +1,68 @@
+//! `transship apply`.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use aws_config::{BehaviorVersion, timeout::TimeoutConfig};
+use transship_state::{Applied, Catalog, Change, aws::DynamoDbTable};
+
+use crate::{
+    config::{self, LoadError},
+    output,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The configuration file: instances and rules. What it does not name is deleted
+    #[arg(short = 'f', long, value_name = "FILE")]
+    config: PathBuf,
+    /// The deployment's DynamoDB table, an output of its stack. Region and identity are those of the environment or the AWS profile
+    #[arg(long, env = "TRANSSHIP_TABLE", value_name = "NAME")]
+    table: String,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// How long one request may take; people wait for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { config: path, table, dry_run } = arguments;
+    let config = config::load(&path)?;
+    for config::Mistake { line, column, message } in &config.warnings {
+        eprintln!("{}:{line}:{column}: warning: {message}", path.display());
+    }
+    if !config.local.is_empty() {
+        return Err(LoadError::Mistakes { path, mistakes: config.local }.into());
+    }
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(PATIENCE).build();
+    let sdk = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).load().await;
+    if sdk.region().is_none() {
+        bail!("no region of AWS is chosen: set AWS_REGION, or AWS_PROFILE to a profile that has one");
+    }
+    let catalog = Catalog::new(Arc::new(DynamoDbTable::new(aws_sdk_dynamodb::Client::new(&sdk), &table)));
+    let plan = catalog.plan(&config.instances, &config.rules).await;
+    let plan = plan.with_context(|| format!("the catalogue in the table {table} can't be read"))?;
+    if dry_run {
+        for (change, entry) in plan.changes() {
+            let sign = match change {
+                Change::Created => '+',
+                Change::Changed => '~',
+                Change::Deleted => '-',
+            };
+            output::print(&format!("{sign} {entry}"))?;
+        }
+        return output::print(&format!("{table}: {}; nothing was changed", summary(plan.applied(), "to be ")));
+    }
+    let applied = catalog.carry_out(plan).await;
+    let applied = applied.with_context(|| {
+        format!("the catalogue in the table {table} was not brought up to date, or only in part; the same command completes it")
+    })?;
+    output::print(&format!("{table}: {}", summary(applied, "")))
+}
+
+fn summary(applied: Applied, to_be: &str) -> String {
+    let Applied { created, changed, deleted } = applied;
+    format!("{created} {to_be}created, {changed} {to_be}changed, {deleted} {to_be}deleted")
+}

@@ -1,0 +1,48 @@
+//! Ends of tasks, told to an instance's webhook by the real binary.
+
+use std::time::Duration;
+
+use serde_json::json;
+use transship_tests::*;
+
+/// Would break: a webhook that hears nothing of a push that was carried, of one that could not be, or hears of it in other words than the
+/// log has; what was not delivered when the process ended, and is forgotten.
+#[tokio::test]
+async fn an_instance_s_webhook_is_told_how_its_tasks_end() {
+    let mut transship = Transship::reserve();
+    transship.set("NOTIFY_SECRET", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX");
+    let (build, prod) = (transship.registry("build").await, DockerRegistry::start().await);
+    let sink = Sink::start().await;
+    // At first nobody takes it.
+    sink.answer(|_| 503);
+    let notify = format!("notify: {{ url: '{}/hook', secret: env:NOTIFY_SECRET, private_network: true }}", sink.url());
+    let target = instance("prod", prod.url()).replace(" }", &format!(", {notify} }}"));
+    let rule = rule("release", "instance: build, namespace: team", "instance: prod, namespace: mirror", "");
+    transship.start(&config(&[instance("build", build.url()), target], &[rule])).await;
+
+    let image = Image::random(1).layers(1, 4 << 10).build();
+    image.push(&build.at("team/app", "v1")).await;
+    let task = transship.ended("build/release", 1).await.remove(0);
+    sink.wait_for("a first try", Duration::from_secs(60), |_| true).await;
+    transship.restart().await;
+    sink.answer(|_| 200);
+    let tries = sink.deliveries().len();
+    wait_until("the notification comes again", Duration::from_secs(120), async || sink.deliveries().len() > tries).await;
+
+    let deliveries = sink.deliveries();
+    let id = format!("{}-ended", task["id"].as_str().unwrap());
+    for delivery in &deliveries {
+        assert_eq!((delivery.path.as_str(), delivery.header("webhook-id")), ("/hook", id.as_str()));
+        assert!(delivery.header("webhook-signature").starts_with("v1,"));
+        assert_eq!(delivery.body, deliveries[0].body, "the same bytes, however often");
+    }
+    let event = deliveries[0].json();
+    assert_eq!((&event["type"], &event["subject"]), (&json!("io.transship.task.succeeded"), &json!("team/app:v1")));
+    assert_eq!(event["source"], "/v1/instances/build/rules/release");
+    let data = &event["data"];
+    for name in ["counts", "status", "success_rate", "created", "started", "ended", "repositories"] {
+        assert_eq!(data[name], task[name], "{name}");
+    }
+    assert_eq!(data["resources"][0]["digest"], json!(image.digest()));
+    assert_eq!(data["resources"][0]["target"]["repository"], "mirror/app");
+}
