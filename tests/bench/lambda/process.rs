@@ -32,6 +32,12 @@ pub(crate) fn invocations(function: &Rie) -> Vec<Duration> {
     noted(function, "INVOKE RTDONE(", "ms)")
 }
 
+/// The bytes that it has logged so far, with the lines that Lambda adds for each invocation.
+pub(crate) fn logged(function: &Rie) -> usize {
+    // The emulator's own lines have no counterpart.
+    function.log().lines().filter(|line| !line.contains("(rapid)")).map(|line| line.len() + 1).sum()
+}
+
 /// The numbers at the end of the emulator's lines of a kind.
 fn noted(function: &Rie, kind: &str, end: &str) -> Vec<Duration> {
     let log = function.log();

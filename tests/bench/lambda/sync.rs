@@ -31,6 +31,8 @@ pub(crate) async fn measure(figures: &mut Figures, package: &Package) {
         small(&setting, &functions, n, 1).await;
     }
     let before = functions.each_ref().map(|function| (process::invocations(function).len(), process::cpu(function)));
+    let logged = || functions.iter().map(process::logged).sum::<usize>();
+    let logged_before = logged();
     let mut syncs = Vec::with_capacity(SYNCS);
     for n in 0..SYNCS {
         // The worst for the table: the logger hears of every event by itself.
@@ -39,6 +41,7 @@ pub(crate) async fn measure(figures: &mut Figures, package: &Package) {
     let names = ["webhook", "worker", "logger"];
     let took = functions.each_ref().map(process::invocations);
     let cpu = functions.each_ref().map(process::cpu);
+    let logged = (logged() - logged_before) / SYNCS;
 
     let total = |parts: &[Part; 3]| {
         let mut total = Cost::default();
@@ -56,6 +59,7 @@ pub(crate) async fn measure(figures: &mut Figures, package: &Package) {
     figures.note("    invocations, and each a receipt and a deletion but the webhook's", invocations.to_string());
     figures.note("    requests of SQS by functions", all.of_service("SQS.").to_string());
     figures.note("    publications to SNS", all.of_service("SNS.").to_string());
+    figures.note("    logged", format!("{logged} bytes"));
     for (at, part) in worst.iter().enumerate() {
         figures.note(&format!("    {}", names[at]), format!("{} in a row; {}", part.in_a_row, part.cost));
         let times = took[at][before[at].0..].to_vec();
