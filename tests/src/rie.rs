@@ -28,8 +28,13 @@ impl Rie {
     /// The function `name` (`"webhook"`), called `stack-NAME`, with these variables and no others. After `timeout` an invocation is
     /// killed.
     pub async fn start(name: &str, environment: &[(String, String)], timeout: Duration) -> Self {
-        let program = tokio::task::spawn_blocking(emulator).await.expect("the emulator");
         let binary = tokio::task::spawn_blocking(binaries).await.expect("the functions").join(format!("transship-{name}"));
+        Self::run(&binary, name, environment, timeout).await
+    }
+
+    /// The same with this program, which may have been built otherwise.
+    pub async fn run(binary: &Path, name: &str, environment: &[(String, String)], timeout: Duration) -> Self {
+        let program = tokio::task::spawn_blocking(emulator).await.expect("the emulator");
         let dir = tempfile::Builder::new().prefix("transship-function-").tempdir().expect("a folder");
         let log = File::create(dir.path().join("log")).expect("the function's log");
         let (port, runtime) = (free_port(), free_port());
