@@ -16,8 +16,7 @@ pub fn program(name: &str) -> PathBuf {
     if let Some(path) = find(name) {
         return path;
     }
-    let lock = File::create(std::env::temp_dir().join("transship-tests.install.lock")).expect("the lock of the installation");
-    lock.lock().expect("the lock of the installation");
+    let _lock = lock_packages();
     if let Some(path) = find(name) {
         return path;
     }
@@ -25,6 +24,13 @@ pub fn program(name: &str) -> PathBuf {
     find(name).unwrap_or_else(|| {
         panic!("`{name}` is missing; these tests need it: apt-get install --no-install-recommends docker-registry skopeo")
     })
+}
+
+/// apt waits for nobody: one of the tests' processes at a time.
+fn lock_packages() -> File {
+    let lock = File::create(std::env::temp_dir().join("transship-tests.install.lock")).expect("the lock of the installation");
+    lock.lock().expect("the lock of the installation");
+    lock
 }
 
 /// Installs packages of Debian's, where we may.
@@ -65,7 +71,12 @@ pub fn tool(name: &str) -> PathBuf {
     if complete.exists() {
         return program;
     }
-    if !Command::new("python3").args(["-c", "import ensurepip, venv"]).output().is_ok_and(|output| output.status.success()) {
+    let has_venv = || {
+        let asked = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
+        asked.is_ok_and(|output| output.status.success())
+    };
+    let _packages = lock_packages();
+    if !has_venv() {
         install("python3 with venv", &["python3", "python3-venv"]);
     }
     // What an installation that was broken off has left.

@@ -37,7 +37,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Builds the functions, deploys them with these parameters (`"WorkerTimeout=10"`), and puts [`HOOK_SECRET`] where
+    /// Builds the functions, deploys them with these parameters (`"WorkerTimeout=15"`), and puts [`HOOK_SECRET`] where
     /// `secretsmanager:hook` finds it.
     pub async fn deploy(parameters: &[&str]) -> Self {
         let aws = Aws::with_iam().await;

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use transship_model::{Happening, Job, Outcome, Progress, Route, Task, TaskEvent, TaskId};
+use transship_model::{Happening, Job, Outcome, Route, Task, TaskEvent, TaskId};
 use transship_state::{DeadLetters, Report, Snapshot, StateError, TaskLog, Unannounced, messages};
 
 pub use outlets::Outlets;
@@ -146,17 +146,28 @@ impl Logger {
             }
         };
         self.dead_letters.keep(&job).await?;
-        let reason = "given up: it came back too often. Start the rule again by hand when the cause is mended".to_owned();
+        let reason = "given up: it came back too often. Start the rule again by hand when the cause is mended";
         let at = Timestamp::now();
         let event = match job {
             Job::Copy(job) => {
+                // What the worker told last is the best that is known of it.
+                let known = self.log.resource(&job.task.id, &job.source).await?;
+                let progress = known.map(|resource| resource.progress).unwrap_or_default();
+                let reason = match &progress.error {
+                    Some(error) => format!("{reason}. The last error: {error}"),
+                    None => reason.to_owned(),
+                };
                 let route = Route { source: job.source, target: job.target };
                 let outcome = Outcome::Failed { reason };
-                TaskEvent { task: job.task, at, what: Happening::Ended { route, progress: Progress::default(), outcome } }
+                TaskEvent { task: job.task, at, what: Happening::Ended { route, progress, outcome } }
             }
             Job::Scan(job) => {
                 let (total, repositories) = (job.cursor.resources, job.cursor.repositories);
-                TaskEvent { task: job.task, at, what: Happening::ScanEnded { total, repositories, error: Some(reason) } }
+                TaskEvent {
+                    task: job.task,
+                    at,
+                    what: Happening::ScanEnded { total, repositories, error: Some(reason.to_owned()) },
+                }
             }
             // They have no task of their own.
             Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => {

@@ -299,6 +299,19 @@ async fn a_copy_among_the_dead_letters_has_failed_and_its_task_is_over() {
     }
 }
 
+/// Would break: a job that is given up, and nobody knows what it has failed of each time.
+#[tokio::test]
+async fn a_dead_letter_fails_with_the_error_that_was_told_last() {
+    let world = World::new();
+    let progress = Progress { attempts: 3, bytes_moved: 7, error: Some("mirror: 503".into()), ..Progress::default() };
+    world.tell(&[event(push(), 1, Happening::Progress { route: route("v1"), progress })]).await;
+    world.bury(copy_job(push(), "v1")).await;
+    let resource = world.resources().await.remove(0);
+    let Some(Outcome::Failed { reason }) = &resource.result else { unreachable!("{resource:?}") };
+    assert!(reason.ends_with("The last error: mirror: 503"), "{reason}");
+    assert_eq!((resource.progress.attempts, resource.progress.bytes_moved), (3, 7), "what was done stays");
+}
+
 /// Would break: a copy that was made, of which the message came back until it was given up: it is not a failure.
 #[tokio::test]
 async fn a_dead_letter_of_a_copy_that_had_ended_changes_nothing() {

@@ -11,8 +11,11 @@ use transship_registry::{Bounds, Http};
 use transship_state::{AttemptLog, Catalog, Events, Jobs, Origins, Queue, QueueError, Table, Uploads, aws::SqsQueue, messages};
 use transship_worker::{Disposition, HOLD, Stores, Worker};
 
-/// What is left of an invocation when a job has come to its end in time: to note how far it has come and to send itself on.
-const SENDING_ON: Duration = Duration::from_secs(2);
+/// What is left of an invocation when a job has come to its end in time: to note how far it has come and to send itself on. A request
+/// or two, each of which may have to be made again.
+const SENDING_ON: Duration = Duration::from_secs(7);
+/// A job that has less than this is hardly worth beginning.
+const LEAST: Duration = Duration::from_secs(2);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -93,7 +96,7 @@ impl Jobber {
 /// When work on a job is to end, so that it can be sent on in time.
 fn end_of_work(call: &Call) -> Instant {
     let left = call.deadline().duration_since(Instant::now());
-    let work = left.checked_sub(Bounds::ENDING + SENDING_ON).filter(|work| *work >= SENDING_ON).unwrap_or_else(|| {
+    let work = left.checked_sub(Bounds::ENDING + SENDING_ON).filter(|work| *work >= LEAST).unwrap_or_else(|| {
         tracing::warn!(?left, "the function's time-out is short: give it a minute at least");
         left / 2
     });

@@ -6,12 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use transship_model::{RuleId, TaskId};
 
 /// The namespace of all metrics.
 const NAMESPACE: &str = "transship";
 
-/// What is counted. Each has the dimension `FunctionName`; jobs and deliveries have [`Outcome`] besides. Tasks, rules and
-/// instances are no dimensions: each would be a metric that is paid for; they are in the log.
+/// What is counted. Each has the dimension `FunctionName`; where a job or a delivery ended there is `Outcome` besides. Tasks, rules and
+/// instances are no dimensions: each would be a metric that is paid for; they are in the line beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
     /// HTTP requests that were answered with 2xx.
@@ -58,10 +59,15 @@ impl Metric {
 pub(crate) struct Counts {
     metrics: BTreeMap<Metric, u64>,
     outcome: Option<&'static str>,
+    about: Option<(TaskId, RuleId)>,
 }
 
 impl Counts {
+    /// Nothing is told of what was nothing: each metric is paid for in the hours in which it is told.
     pub(crate) fn add(&mut self, metric: Metric, amount: u64) {
+        if amount == 0 {
+            return;
+        }
         *self.metrics.entry(metric).or_default() += amount;
     }
 
@@ -69,9 +75,13 @@ impl Counts {
         self.outcome = Some(outcome);
     }
 
+    pub(crate) fn concern(&mut self, task: TaskId, rule: RuleId) {
+        self.about = Some((task, rule));
+    }
+
     /// The line, unless nothing has been counted.
     pub(crate) fn line(self, at: Timestamp, function: &str, request: &str, took: Duration) -> Option<Value> {
-        let Self { metrics, outcome } = self;
+        let Self { metrics, outcome, about } = self;
         if metrics.is_empty() {
             return None;
         }
@@ -90,6 +100,10 @@ impl Counts {
         }
         line.insert("FunctionName".into(), json!(function));
         line.insert("request".into(), json!(request));
+        if let Some((task, rule)) = about {
+            line.insert("task".into(), json!(task));
+            line.insert("rule".into(), json!(rule));
+        }
         let directive = json!({ "Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": definitions });
         line.insert("_aws".into(), json!({ "Timestamp": at.as_millisecond(), "CloudWatchMetrics": [directive] }));
         Some(line.into())

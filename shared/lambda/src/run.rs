@@ -67,8 +67,9 @@ impl Call {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).end(outcome);
     }
 
-    /// Says what it is about, for the lines of the log from here on.
+    /// Says what it is about, for the lines of the log from here on and the one that ends it.
     pub fn concerns(&self, task: &TaskId, rule: RuleId) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).concern(task.clone(), rule);
         Span::current().record("task", task.as_str()).record("rule", rule.0);
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use transship_model::{Counts, Happening, Resource, RuleId, Task, TaskEvent, TaskHead, TaskId};
+use transship_model::{Counts, Happening, Place, Resource, RuleId, Task, TaskEvent, TaskHead, TaskId};
 
 use crate::{Condition, Item, Key, Op, Query, StateError, Table, TableError, document, table::MAX_OPS};
 
@@ -88,6 +88,15 @@ impl TaskLog {
         let query = Query { partition: format!("tasks/{rule}"), prefix: String::new(), after, descending: true, limit };
         let page = self.table.query(query).await?;
         Ok(Listing { items: page.items.iter().map(read_task).collect::<Result<_, _>>()?, next: page.next })
+    }
+
+    /// One of a task's resources, by its source.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn resource(&self, id: &TaskId, source: &Place) -> Result<Option<Resource>, StateError> {
+        let item = self.table.get(&Key::new(format!("resources/{id}"), source.name())).await?;
+        Ok(item.map(document::value::<Stored>).transpose()?.map(|stored| stored.resource))
     }
 
     /// A task's resources, in the order of their names at the source.

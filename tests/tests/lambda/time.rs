@@ -23,8 +23,8 @@ async fn a_layer_that_outlives_the_invocation_arrives_in_parts_and_no_byte_is_se
     let webhook = world.function("webhook").await;
     assert_eq!(answer(&webhook.invoke(&push("team/app", "v1", &image)).await.unwrap()).0, 202);
 
-    // Three seconds of work: seven are kept for the end.
-    let worker = world.function_for("worker", Duration::from_secs(10)).await;
+    // Three seconds of work: twelve are kept for the end.
+    let worker = world.function_for("worker", Duration::from_secs(15)).await;
     let invocations = world.drain("jobs.fifo", 1, &worker).await;
     assert!(invocations > 2, "{invocations}");
     assert_same(&build.at("team/app", "v1"), &mirror.at("team/app", "v1")).await;

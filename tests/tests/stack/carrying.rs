@@ -72,14 +72,14 @@ async fn the_job_of_a_killed_worker_is_taken_up_within_90_seconds() {
     assert_same(&build.at("team/app", "v1"), &prod.at("mirror/app", "v1")).await;
 }
 
-/// An invocation of ten seconds ends its work after three, to have time to end what is under way and to send itself on.
+/// An invocation of fifteen seconds ends its work after three, to have time to end what is under way and to send itself on.
 ///
 /// Would break: an upload that begins again with each invocation; one that is cut off by the time-out instead of being ended; a job that
 /// does not send itself on, or whose continuation is taken for a repetition and dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_longer_than_an_invocation_arrives_over_several_and_no_byte_is_sent_twice() {
     let _alone = LARGE.lock().await;
-    let stack = Stack::deploy(&["WorkerTimeout=10"]).await;
+    let stack = Stack::deploy(&["WorkerTimeout=15"]).await;
     let (build, prod) = (stack.registry("build").await, DockerRegistry::start().await);
     let link = Wan::start(build.url(), Link { rate: Some(RATE), ..Link::default() }).await;
     let (source, target) = (Proxy::passing(link.url()).await, Proxy::passing(prod.url()).await);

@@ -42,5 +42,5 @@ fn a_function_answers_in_a_container_of_the_sam_cli() {
     let answers: Vec<Value> = values.filter(|value| value.get("statusCode").is_some()).collect();
     let [answer] = &answers[..] else { panic!("{said}\n{log}") };
     assert_eq!(answer["statusCode"], 405, "{answer}\n{log}");
-    assert_eq!(answer["headers"]["allow"], "POST", "{answer}\n{log}");
+    assert_eq!(answer["headers"]["allow"], "POST, OPTIONS", "{answer}\n{log}");
 }
