@@ -78,6 +78,9 @@ pub struct FanOutJob {
     pub event: PushEvent,
     /// What tells it apart from other deliveries, where the event has no identity.
     pub nonce: String,
+    /// It is known to be a push that is to be remembered: that makes it another job than one for what was taken for an echo before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub push: bool,
     /// Only rules with a greater ID are left to be done.
     #[serde(default)]
     pub after: u64,
@@ -197,8 +200,7 @@ impl Job {
     pub fn deduplication(&self) -> String {
         match self {
             Self::Copy(job) => {
-                // What is known to be a push by now, and was not when the same copy was asked for, is to be copied as one.
-                let push = if job.told.is_some() { "\npush" } else { "" };
+                let push = push_mark(job.told.is_some());
                 hash(&format!("copy\n{}\n{}\n{}{push}", job.task.id, job.source, job.continuation))
             }
             Self::Restore(job) => hash(&format!("restore\n{}\n{}\n{}", job.place, job.digest, job.overwritten_by)),
@@ -206,7 +208,7 @@ impl Job {
                 Some(identity) => hash(&format!("look\n{identity}")),
                 None => hash(&format!("look\n{}\n{:?}\n{:?}\n{}", event.repository, event.tag, event.digest, event.received)),
             },
-            Self::FanOut(job) => hash(&format!("fan-out\n{}\n{}", job.identity(), job.after)),
+            Self::FanOut(job) => hash(&format!("fan-out\n{}\n{}{}", job.identity(), job.after, push_mark(job.push))),
             Self::Scan(job) => hash(&format!("scan\n{}\n{}", job.task.id, job.continuation)),
         }
     }
@@ -215,6 +217,11 @@ impl Job {
 /// The group of all jobs that write one place.
 pub fn target_group(place: &Place) -> String {
     hash(&format!("target\n{place}"))
+}
+
+/// What is known to be a push by now, and was not when the same was asked for before, is to be done as one.
+fn push_mark(is_push: bool) -> &'static str {
+    if is_push { "\npush" } else { "" }
 }
 
 fn hash(text: &str) -> String {

@@ -56,13 +56,13 @@ impl Plan {
     }
 
     /// Takes over what the event asks for by what is known now, and returns the jobs that have not been sent for it before. What was sent
-    /// in excess stays told: it is a look that finds nothing to do.
+    /// in excess stays announced: it is a look that finds nothing to do.
     fn revise(&mut self, now: Self) -> Vec<Job> {
         let sent: HashSet<String> = self.jobs.iter().map(Job::deduplication).collect();
-        let told: HashSet<TaskId> = self.events.iter().map(|event| event.task.id.clone()).collect();
+        let announced: HashSet<TaskId> = self.events.iter().map(|event| event.task.id.clone()).collect();
         let jobs: Vec<Job> = now.jobs.into_iter().filter(|job| !sent.contains(&job.deduplication())).collect();
         self.jobs.extend(jobs.iter().cloned());
-        self.events.extend(now.events.into_iter().filter(|event| !told.contains(&event.task.id)));
+        self.events.extend(now.events.into_iter().filter(|event| !announced.contains(&event.task.id)));
         self.pending |= now.pending;
         self.next = now.next;
         jobs
@@ -148,7 +148,8 @@ impl Dispatcher {
             Some(tag) if tag.subject().is_none() => {
                 let course = course(catalog, event, &place, recalled);
                 let mut plan = if course.routes.len() > Self::DIRECT {
-                    Plan::pending(Job::FanOut(FanOutJob { event: event.clone(), nonce: nonce.clone(), after: 0 }))
+                    let (event, nonce, push) = (event.clone(), nonce.clone(), course.told.is_some());
+                    Plan::pending(Job::FanOut(FanOutJob { event, nonce, push, after: 0 }))
                 } else {
                     copies(event, &place, &course, nonce)
                 };

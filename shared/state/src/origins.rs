@@ -17,8 +17,8 @@ pub struct Origins {
     table: Arc<dyn Table>,
 }
 
-/// Origins as they were read, many in one call: by [`crate::Catalog::recall`], together with something else, or by [`Origins::recall`].
-/// They are changed here, and then written by [`Origins::write`].
+/// Origins as they were read, many in one call: by [`crate::Catalog::recall`], together with something else. They are changed
+/// here, and then written all at once.
 #[derive(Debug, Default)]
 pub struct Recalled(HashMap<Place, Known>);
 
@@ -110,7 +110,7 @@ impl Origins {
     ///
     /// # Errors
     /// See [`StateError`].
-    pub async fn recall(&self, places: Vec<Place>) -> Result<Recalled, StateError> {
+    pub(crate) async fn recall(&self, places: Vec<Place>) -> Result<Recalled, StateError> {
         let keys: Vec<Key> = places.iter().map(key).collect();
         let items = if keys.is_empty() { Vec::new() } else { self.table.get_many(&keys).await? };
         Recalled::read(places, items)

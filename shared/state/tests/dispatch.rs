@@ -187,7 +187,7 @@ async fn an_event_for_very_many_rules_is_fanned_out_and_sends_each_copy_once() {
         let world = World::with(&rules(count)).await;
         let event = push("team/app", Some("v1"));
         assert_eq!(world.dispatch(&event, "n").await, Dispatched { tasks: Vec::new(), pending: true });
-        let job = FanOutJob { event: event.clone(), nonce: "n".into(), after: 0 };
+        let job = FanOutJob { event: event.clone(), nonce: "n".into(), push: false, after: 0 };
         let sent = world.jobs().await;
         assert_eq!(sent, [Job::FanOut(job.clone())]);
         assert!(world.events().await.is_empty());
@@ -487,7 +487,7 @@ async fn a_fan_out_tells_each_copy_of_the_push() {
     world.forgetful().fan_out(&catalog, job).await.unwrap_err();
     assert_eq!(world.told_of(&event).await, None);
     let (copies, _) = world.fan_out(1).await;
-    assert_eq!(copies.len(), 61);
+    assert_eq!((copies.len(), job.push), (61, true));
     assert!(copies.iter().all(|copy| copy.told == told(&event)));
     world.dispatcher().fan_out(&catalog, job).await.unwrap();
     assert_eq!(world.told_of(&event).await, told(&event).map(|told| told.pushed));
@@ -499,28 +499,42 @@ async fn what_turns_out_to_be_a_push_is_sent_as_one() {
     // Another registry's stage leads to a/team, which leads on.
     let mut stage = rule("stage", "team");
     (stage.source.namespace, stage.target.instance) = ("dev".parse().unwrap(), "a".parse().unwrap());
-    let world = World::with(&[stage, rule("on", "mirror")]).await;
-    let event = push("team/app", Some("v1"));
-    let (place, catalog) = (event.place().unwrap(), world.snapshot().await);
-    let stage = catalog.rule_named(&"a".parse().unwrap(), &"stage".parse().unwrap()).unwrap().id;
-    let earlier = event.time().checked_sub(1.hour()).unwrap();
-    let wrote = |content: &[u8]| written(content, earlier, ("a", "dev/app"), ("a", "team/app"), stage);
-    let (first, second) = (wrote(b"content"), wrote(b"another"));
-    let wrote = |origin: &mut Origin| {
-        origin.note_write(first.clone());
-        origin.note_write(second.clone());
-        true
-    };
-    world.origins().change(&place, wrote).await.unwrap();
-    // Meanwhile the echo of the first comes, so that this one is somebody's.
-    let digest = first.digest.clone();
-    let dispatcher = world.overtaken(place, move |origin| assert!(origin.note_echo(&digest, earlier)));
-    let tasks = dispatcher.dispatch(&catalog, &event, "n").await.unwrap().tasks;
-    let copies = world.fan_out(1).await.0;
-    let sent: Vec<_> = copies.iter().map(|copy| (copy.task.id.clone(), copy.told.clone())).collect();
-    assert_eq!(sent, [(tasks[0].clone(), None), (tasks[0].clone(), told(&event))], "a look more, and the push");
-    assert_eq!((tasks.len(), world.events().await.len()), (1, 1));
-    assert_eq!(world.told_of(&event).await, told(&event).map(|told| told.pushed));
+    for count in [1, 60] {
+        let mut rules = rules(count);
+        rules.push(stage.clone());
+        let world = World::with(&rules).await;
+        let event = push("team/app", Some("v1"));
+        let (place, catalog) = (event.place().unwrap(), world.snapshot().await);
+        let stage = catalog.rule_named(&"a".parse().unwrap(), &"stage".parse().unwrap()).unwrap().id;
+        let earlier = event.time().checked_sub(1.hour()).unwrap();
+        let wrote = |content: &[u8]| written(content, earlier, ("a", "dev/app"), ("a", "team/app"), stage);
+        let (first, second) = (wrote(b"content"), wrote(b"another"));
+        let wrote = |origin: &mut Origin| {
+            origin.note_write(first.clone());
+            origin.note_write(second.clone());
+            true
+        };
+        world.origins().change(&place, wrote).await.unwrap();
+        // Meanwhile the echo of the first comes, so that this one is somebody's.
+        let digest = first.digest.clone();
+        let dispatcher = world.overtaken(place, move |origin| assert!(origin.note_echo(&digest, earlier)));
+        let tasks = dispatcher.dispatch(&catalog, &event, "n").await.unwrap().tasks;
+        // A look more, and the push.
+        let sent: Vec<_> = world
+            .jobs()
+            .await
+            .into_iter()
+            .map(|job| match job {
+                Job::Copy(job) => (Some(job.task.id), job.told),
+                Job::FanOut(job) => (None, job.push.then(|| told(&event)).flatten()),
+                other => unreachable!("{other:?}"),
+            })
+            .collect();
+        let task = tasks.first().cloned();
+        assert_eq!(sent, [(task.clone(), None), (task, told(&event))]);
+        assert_eq!(world.events().await.len(), tasks.len());
+        assert_eq!(world.told_of(&event).await, told(&event).map(|told| told.pushed));
+    }
 }
 
 /// Would break: an echo that is noted as a push, which would be newer than everything that came before it.
