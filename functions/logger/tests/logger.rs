@@ -389,8 +389,10 @@ async fn a_dead_letter_that_is_nobodys_task_is_left_out() {
         world.logger.bury(body).await.unwrap();
     }
     world.bury(Job::Look(LookJob { event: push_event() })).await;
-    world.bury(Job::FanOut(FanOutJob { event: push_event(), nonce: "n".into(), after: 0 })).await;
-    world.bury(Job::Restore(RestoreJob { place: place("b", "v1"), digest: Digest::of(b"x"), overwritten_by: at(0) })).await;
+    world.bury(Job::FanOut(FanOutJob { event: push_event(), nonce: "n".into(), push: false, after: 0 })).await;
+    world
+        .bury(Job::Restore(RestoreJob { place: place("b", "v1"), digest: Digest::of(b"x"), overwritten_by: at(0), told: None }))
+        .await;
     world.assert_empty().await;
 }
 

@@ -2,7 +2,8 @@
 //!
 //! *Triggered by* `POST /hooks/{instance}`, sent by a registry after a push, and by messages of the inbox: what EventBridge tells of
 //! Amazon ECR, and schedules. *Reads* the catalogue and, for tags that rules write, where their content came from, both in one call.
-//! *Writes* a job for each rule that the push meets, then the event that puts it in the rule's log. *When it fails* it has answered
+//! *Writes* a job for each rule that the push meets and, at the same time, what is to be remembered of the push; then the event that
+//! puts it in the rule's log. *When it fails* it has answered
 //! 503, and the registry sends the notification again; a message of the inbox is delivered again. Task IDs derive from the event, so
 //! that nothing is done twice. It talks to no registry, so its answer takes milliseconds, whatever they are doing.
 
@@ -137,7 +138,7 @@ impl Webhook {
         if deliveries.is_empty() {
             tracing::info!(account = origin.account, region = origin.region, "a push to no instance of kind ecr that is known");
         }
-        let dispatched = self.dispatcher.dispatch_all(&catalog, &deliveries, &recalled).await?;
+        let dispatched = self.dispatcher.dispatch_all(&catalog, &deliveries, recalled).await?;
         tell(&deliveries, &dispatched);
         Ok(())
     }
@@ -192,7 +193,7 @@ impl Webhook {
                 catalog = now;
                 tracing::debug!(instance = %instance.name, "the catalogue has changed");
             }
-            let dispatched = self.dispatcher.dispatch_all(&catalog, deliveries, &recalled).await.map_err(unavailable)?;
+            let dispatched = self.dispatcher.dispatch_all(&catalog, deliveries, recalled).await.map_err(unavailable)?;
             tell(deliveries, &dispatched);
             for Dispatched { tasks, pending } in dispatched {
                 accepted.tasks.extend(tasks);

@@ -8,7 +8,7 @@ mod world;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use transship_model::{Digest, Job, Trail, Written};
+use transship_model::{Digest, Job, Trail, Version, Written};
 
 use world::{SECRET, World, body_of, instance, mac, rule};
 
@@ -163,18 +163,20 @@ async fn a_change_of_the_catalogue_holds_for_the_next_request() {
     assert_eq!(world.jobs().await, []);
 }
 
-/// The calls to services, one after the other, that a warm webhook makes for a notification.
+/// The calls to services that a warm webhook makes for a notification, one after the other: three at most, whatever it tells.
 #[tokio::test]
-async fn a_warm_webhook_makes_few_calls() {
+async fn a_warm_webhook_makes_three_calls_at_most() {
     let instances = [instance("a", "https://a.test", Some(SECRET)), instance("b", "https://b.test", Some(SECRET))];
     let world = World::with(&instances, &[rule("copy", "a", "b")]).await;
     let calls = async |world: &World, path: &str, body: String| {
         world.calls();
         let response = world.webhook.handle(request(path, &[("authorization", SECRET)], body)).await;
         assert!(response.status().is_success(), "{response:?}");
-        world.calls()
+        let calls = world.calls();
+        assert!(calls.len() <= 3, "{calls:?}");
+        calls
     };
-    calls(&world, "/hooks/a", push("v0")).await;
+    warm(&world).await;
 
     assert_eq!(calls(&world, "/hooks/a", push("v1")).await, ["get", "send jobs", "send events"]);
     let other = push("v1").replace("shop/cart", "elsewhere");
@@ -183,14 +185,37 @@ async fn a_warm_webhook_makes_few_calls() {
     assert_eq!(calls(&world, "/hooks/a", push("v1").replace("push", "pull")).await, [""; 0], "nothing was pushed");
     let tags = json!({"repository": "shop/cart", "docker_url": "a.test/shop/cart", "updated_tags": ["v2", "v3", "v4"]});
     assert_eq!(calls(&world, "/hooks/a", tags.to_string()).await, ["get", "send jobs", "send events"], "several at once");
+    let rules: Vec<_> = (0..60).map(|n| rule(&format!("copy-{n}"), "a", &format!("b{n}"))).collect();
+    let targets = (0..60).map(|n| instance(&format!("b{n}"), "https://b.test", None));
+    let many: Vec<_> = instances.iter().cloned().chain(targets).collect();
+    world.replace(&many, &rules).await;
+    warm(&world).await;
+    assert_eq!(calls(&world, "/hooks/a", push("v6")).await, ["get", "send jobs"], "for a worker to fan out");
 
     // Where rules lead both ways, it is remembered where a tag's content came from.
     let world = World::with(&instances, &[rule("there", "a", "b"), rule("back", "b", "a")]).await;
-    calls(&world, "/hooks/a", push("v0")).await;
-    assert_eq!(calls(&world, "/hooks/a", push("v1")).await, ["get many", "write", "send jobs", "send events"]);
+    warm(&world).await;
+    assert_eq!(calls(&world, "/hooks/a", push("v1")).await, ["get many", "send jobs + write", "send events"]);
     assert_eq!(calls(&world, "/hooks/a", push("v1")).await, ["get many", "send jobs", "send events"], "the same once more");
     world.wrote("b", "shop/cart", "v1").await;
     assert_eq!(calls(&world, "/hooks/b", push("v1")).await, ["get many", "write"], "the echo of our own push");
+    let bodies = ["v2", "v3", "v2"].map(|tag| serde_json::from_str::<Value>(&push(tag)).unwrap()["events"][0].take());
+    let calls_of_three = calls(&world, "/hooks/a", json!({ "events": bodies }).to_string()).await;
+    assert_eq!(calls_of_three, ["get many", "send jobs + write + write", "send events"], "one write for each of two tags");
+
+    // What is carried on along a chain, and what is put back.
+    let chain = [rule("there", "a", "b"), rule("on", "b", "c"), rule("back", "d", "b")];
+    let ends = ["c", "d"].map(|name| instance(name, "https://c.test", None));
+    let world = World::with(&[&instances[..], &ends[..]].concat(), &chain).await;
+    warm(&world).await;
+    world.wrote("b", "shop/cart", "v1").await;
+    assert_eq!(calls(&world, "/hooks/b", push("v1")).await, ["get many", "send jobs + write", "send events"], "an echo");
+    assert_eq!(calls(&world, "/hooks/b", push("v2")).await, ["get many", "send jobs + write", "send events"], "a push");
+    world.replace(&[&instances[..], &ends[..]].concat(), &[chain[0].clone(), chain[2].clone()]).await;
+    warm(&world).await;
+    world.wrote("b", "shop/cart", "v3").await;
+    let other = push("v3").replace(&Digest::of(b"v3").to_string(), Digest::of(b"newer").as_ref());
+    assert_eq!(calls(&world, "/hooks/b", other).await, ["get many", "send jobs + write"], "what is to be put back");
 }
 
 #[tokio::test]
@@ -252,6 +277,13 @@ async fn a_message_of_the_inbox_goes_to_every_instance_of_its_account_and_region
     world.webhook.take_in(&message("123456789012", "PUSH")).await.unwrap_err();
 }
 
+/// Has the webhook read the catalogue of this moment.
+async fn warm(world: &World) {
+    let other = push("v5").replace("shop/cart", "elsewhere");
+    world.status("/hooks/a", &[("authorization", SECRET)], other).await;
+    world.calls();
+}
+
 impl World {
     /// As if a copy had just set a tag to what [`push`] tells.
     async fn wrote(&self, instance: &str, repository: &str, tag: &str) {
@@ -259,7 +291,7 @@ impl World {
         let written = Written {
             digest: Digest::of(tag.as_bytes()),
             at: "2026-03-04T05:06:06Z".parse().unwrap(),
-            version: None,
+            version: Some(Version { time: "2026-03-04T05:06:05Z".parse().unwrap(), instance: "a".parse().unwrap() }),
             trail: Trail::default(),
             echoed: None,
         };

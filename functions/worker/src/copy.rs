@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use transship_model::{
-    CopyJob, Digest, Happening, Job, Origin, Outcome, Place, Precedence, Reference, RestoreJob, Route, Rule, SkipReason,
+    CopyJob, Digest, Happening, Job, Origin, Outcome, Place, Precedence, Reference, RestoreJob, Route, Rule, SkipReason, Told,
     Written, origin::precedence,
 };
 use transship_registry::{Bounds, Endpoint, Error as RegistryError, Resolved, Way};
@@ -122,7 +122,9 @@ impl Worker {
     }
 
     async fn copy(&self, job: &CopyJob, bounds: Bounds<'_>, report: &Report) -> Result<Finish, Trouble> {
-        let catalog = self.catalog.snapshot().await?;
+        // First of all: who looks at the source before its push is known could miss that it has been overwritten, and nobody else would
+        // look again.
+        let (catalog, ()) = tokio::try_join!(self.catalog.snapshot(), self.note(&job.source, job.told.as_ref()))?;
         let in_force = catalog.rule_in_force(job.task.id.rule(), &job.source, &job.target, job.subject.is_some());
         let Some(rule) = in_force else { return Finish::skipped(SkipReason::RuleChanged) };
         let contested = catalog.is_contested(rule, &job.source, &job.target);
@@ -271,9 +273,17 @@ impl Worker {
         let Some((digest, _)) = origin.overwritten(pointed_to) else { return Ok(None) };
         let by = origin.written.iter().rfind(|written| written.digest == *pointed_to);
         let overwritten_by = by.map_or_else(Timestamp::now, |written| written.at);
-        let restore = RestoreJob { place: copy.job.source.clone(), digest: digest.clone(), overwritten_by };
+        let restore = RestoreJob { place: copy.job.source.clone(), digest: digest.clone(), overwritten_by, told: None };
         self.jobs.send(&[Job::Restore(restore)]).await?;
         Ok(self.copier.resolve(&copy.source, &Reference::Digest(digest.clone())).await?)
+    }
+
+    /// Notes a push that a job tells of, unless the webhook has.
+    pub(crate) async fn note(&self, place: &Place, told: Option<&Told>) -> Result<(), StateError> {
+        if let Some(told) = told {
+            self.origins.change(place, |origin| origin.note_told(told)).await?;
+        }
+        Ok(())
     }
 
     /// Notes what is about to be set, so that the target's own notification of it is known as an echo.

@@ -135,7 +135,7 @@ impl Worker {
             Job::Copy(job) => self.copy_job(job, bounds).await,
             Job::Scan(job) => self.scan_job(job).await,
             Job::Look(look) => self.untasked(job, self.look(look)).await,
-            Job::Restore(restore) => self.untasked(job, self.restore(&restore.place)).await,
+            Job::Restore(restore) => self.untasked(job, self.restore_job(restore)).await,
             Job::FanOut(fan_out) => self.untasked(job, self.fan_out(fan_out)).await,
         };
         match result {

@@ -1,11 +1,17 @@
 //! Putting back what an older copy had overwritten, where rules lead both ways.
 
 use jiff::Timestamp;
-use transship_model::{Place, Reference, Trail, Written};
+use transship_model::{Place, Reference, RestoreJob, Trail, Written};
 
 use crate::{Worker, trouble::Trouble};
 
 impl Worker {
+    /// A job to put something back: what it tells of is noted first, because that may be what is to be put back.
+    pub(crate) async fn restore_job(&self, job: &RestoreJob) -> Result<(), Trouble> {
+        self.note(&job.place, job.told.as_ref()).await?;
+        self.restore(&job.place).await
+    }
+
     /// Sets a tag to the newest content that it has had, if an older one stands there. Only who holds the place's message group
     /// may do this.
     pub(crate) async fn restore(&self, place: &Place) -> Result<(), Trouble> {

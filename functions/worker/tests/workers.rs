@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use transship_model::{
-    CopyJob, Happening, Instance, Job, Outcome, Place, PushEvent, Rule, ScanCursor, ScanJob, TaskHead, TaskId, Trigger,
+    CopyJob, Happening, Instance, Job, Outcome, Place, PushEvent, Pushed, Rule, ScanCursor, ScanJob, TaskHead, TaskId, Trigger,
 };
 use transship_registry::Http;
 use transship_state::{
-    AttemptLog, Catalog, Dispatcher, Events, Jobs, LocalSecrets, Origins, Outgoing, Queue, QueueError, Table, Uploads,
-    messages,
-    sqlite::{QueueKind, SqliteQueue, SqliteStore},
+    AttemptLog, Catalog, Dispatcher, Events, Item, Jobs, Key, LocalSecrets, Op, Origins, Outgoing, Page, Query, Queue,
+    QueueError, Table, TableError, Uploads, messages,
+    sqlite::{QueueKind, SqliteQueue, SqliteStore, SqliteTable},
 };
 use transship_tests::*;
 use transship_worker::{Disposition, HOLD, Stores, Worker};
@@ -51,14 +51,24 @@ impl World {
         let instance = |name: &str, endpoint: &str| -> Instance {
             serde_json::from_value(json!({"name": name, "endpoint": endpoint, "kind": "distribution"})).unwrap()
         };
-        let rule: Rule = serde_json::from_value(json!({
-            "id": 0, "revision": 0, "name": "all", "description": "", "overwrite": false, "enabled": true,
-            "source": {"instance": "a", "namespace": "team", "repository": ".*", "tag": ".*", "types": []},
-            "target": {"instance": "b", "namespace": "mirror"},
-        }))
-        .unwrap();
+        let rule = rule("all", ("a", "team"), ("b", "mirror"), false);
         catalog.replace(&[instance("a", source), instance("b", target)], &[rule]).await.unwrap();
         Self { jobs, events, store, catalog, _dir: dir }
+    }
+
+    /// From now on there are these rules.
+    async fn rules(&self, rules: &[Rule]) {
+        let instances: Vec<Instance> =
+            self.catalog.snapshot().await.unwrap().instances().map(|instance| Instance::clone(instance)).collect();
+        self.catalog.replace(&instances, rules).await.unwrap();
+    }
+
+    /// A push is told to a webhook that can send jobs, and ends before it has noted anything.
+    async fn told_to_one_that_crashes(&self, event: &PushEvent) {
+        let (jobs, events) = self.queues();
+        let origins = Origins::new(Arc::new(Unwritable(self.store.table())));
+        let catalog = self.catalog.snapshot().await.unwrap();
+        Dispatcher::new(origins, jobs, events).dispatch(&catalog, event, "").await.unwrap_err();
     }
 
     fn queues(&self) -> (Jobs, Events) {
@@ -184,6 +194,101 @@ impl World {
         }
         outcomes
     }
+}
+
+fn rule(name: &str, source: (&str, &str), target: (&str, &str), overwrite: bool) -> Rule {
+    serde_json::from_value(json!({
+        "id": 0, "revision": 0, "name": name, "description": "", "overwrite": overwrite, "enabled": true,
+        "source": {"instance": source.0, "namespace": source.1, "repository": ".*", "tag": ".*", "types": []},
+        "target": {"instance": target.0, "namespace": target.1},
+    }))
+    .unwrap()
+}
+
+/// A push of an image, told as a registry tells it.
+fn push(instance: &str, repository: &str, image: &Artifact) -> PushEvent {
+    PushEvent {
+        instance: instance.parse().unwrap(),
+        repository: repository.parse().unwrap(),
+        tag: Some("v1".parse().unwrap()),
+        digest: Some(image.digest().clone()),
+        id: Some(format!("{instance}/{repository}@{}", image.digest())),
+        time: None,
+        received: Timestamp::now(),
+    }
+}
+
+/// A table that takes no writes.
+struct Unwritable(SqliteTable);
+
+#[async_trait::async_trait]
+impl Table for Unwritable {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, TableError> {
+        self.0.get(key).await
+    }
+    async fn query(&self, query: Query) -> Result<Page, TableError> {
+        self.0.query(query).await
+    }
+    async fn write(&self, _: Vec<Op>) -> Result<(), TableError> {
+        Err(TableError::Unavailable("a test".into()))
+    }
+}
+
+/// Would break: a push that has no version, and so loses against whatever the target holds, because the webhook has sent its job and
+/// ended before it could note it; a worker that looks at the source first, and misses that the push has been overwritten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_the_webhook_never_noted_is_copied_with_its_version() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let gate = Gate::new();
+    let held = gate.clone();
+    let source = Proxy::start(a.url(), move |request| match request.is("GET", "/manifests/v1") {
+        true => Action::Hold(held.clone()),
+        false => Action::Pass,
+    })
+    .await;
+    let world = World::new(source.url(), b.url()).await;
+    world.rules(&[rule("there", ("a", "team"), ("b", "team"), true), rule("back", ("b", "team"), ("a", "team"), true)]).await;
+    // Neither side would have a version, and they differ.
+    let (image, other) = (Image::random(1).layers(1, 1000).build(), Image::random(2).layers(1, 1000).build());
+    other.push(&b.at("team/app", "v1")).await;
+    image.push(&a.at("team/app", "v1")).await;
+    let event = push("a", "team/app", &image);
+    world.told_to_one_that_crashes(&event).await;
+
+    let worker = world.worker("one");
+    let look = async {
+        gate.reached(1).await;
+        let noted = world.origins().get(&event.place().unwrap()).await.unwrap().pushed;
+        gate.open();
+        noted
+    };
+    let ((), noted) = tokio::join!(world.work(&worker, 1), look);
+    assert_eq!(noted, Some(Pushed { digest: image.digest().clone(), version: event.version() }));
+    assert_eq!(world.outcomes().await, [Outcome::Copied]);
+    assert_same(&a.at("team/app", "v1"), &b.at("team/app", "v1")).await;
+    let target = Place { instance: "b".parse().unwrap(), ..event.place().unwrap() };
+    let written = world.origins().get(&target).await.unwrap().written;
+    assert_eq!(written[0].version, Some(event.version()));
+}
+
+/// Would break: a newer push that stays overwritten, because who is to put it back does not know of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_the_webhook_never_noted_is_put_back() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let world = World::new(a.url(), b.url()).await;
+    // Several sources of one target, from where nothing leads on.
+    world.rules(&[rule("one", ("a", "team"), ("b", "mirror"), true), rule("two", ("a", "more"), ("b", "mirror"), true)]).await;
+    let (older, newer) = (Image::random(1).layers(1, 1000).build(), Image::random(2).layers(1, 1000).build());
+    older.push(&a.at("team/app", "v1")).await;
+    newer.push(&b.at("mirror/app", "v1")).await;
+    let worker = world.worker("one");
+    world.told_to_one_that_crashes(&push("a", "team/app", &older)).await;
+    world.work(&worker, 1).await;
+    assert_eq!(b.at("mirror/app", "v1").manifest().await.digest, *older.digest(), "nothing was known of the newer one");
+
+    world.told_to_one_that_crashes(&push("b", "mirror/app", &newer)).await;
+    world.work(&worker, 1).await;
+    assert_eq!(b.at("mirror/app", "v1").manifest().await.digest, *newer.digest());
 }
 
 /// A queue that does not answer.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Digest, Place, PushEvent, names::hex, task::TaskHead};
+use crate::{Digest, Place, PushEvent, Told, names::hex, task::TaskHead};
 
 /// One step for a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,10 @@ pub struct CopyJob {
     /// What the push was of. Some registries tell of a push before they set its tag: while it is fresh, the tag is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Digest>,
+    /// The push, where it is to be remembered: it is noted at the source before anything there is looked at, because the webhook, which
+    /// notes it as well, may not have done that yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
     /// The manifest whose attachment this is: the copy is made only while the target has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Digest>,
@@ -55,6 +59,9 @@ pub struct RestoreJob {
     pub digest: Digest,
     /// When the older one was set: the same digest may have to be put back more than once.
     pub overwritten_by: Timestamp,
+    /// The push that shows it, to be noted first, as in [`CopyJob::told`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
 }
 
 /// Find out whether something pushed belongs to what targets have.
@@ -71,6 +78,9 @@ pub struct FanOutJob {
     pub event: PushEvent,
     /// What tells it apart from other deliveries, where the event has no identity.
     pub nonce: String,
+    /// It is known to be a push that is to be remembered: that makes it another job than one for what was taken for an echo before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub push: bool,
     /// Only rules with a greater ID are left to be done.
     #[serde(default)]
     pub after: u64,
@@ -189,13 +199,16 @@ impl Job {
     /// The de-duplication ID: the same step asked for twice within minutes is done once.
     pub fn deduplication(&self) -> String {
         match self {
-            Self::Copy(job) => hash(&format!("copy\n{}\n{}\n{}", job.task.id, job.source, job.continuation)),
+            Self::Copy(job) => {
+                let push = push_mark(job.told.is_some());
+                hash(&format!("copy\n{}\n{}\n{}{push}", job.task.id, job.source, job.continuation))
+            }
             Self::Restore(job) => hash(&format!("restore\n{}\n{}\n{}", job.place, job.digest, job.overwritten_by)),
             Self::Look(LookJob { event }) => match event.identity() {
                 Some(identity) => hash(&format!("look\n{identity}")),
                 None => hash(&format!("look\n{}\n{:?}\n{:?}\n{}", event.repository, event.tag, event.digest, event.received)),
             },
-            Self::FanOut(job) => hash(&format!("fan-out\n{}\n{}", job.identity(), job.after)),
+            Self::FanOut(job) => hash(&format!("fan-out\n{}\n{}{}", job.identity(), job.after, push_mark(job.push))),
             Self::Scan(job) => hash(&format!("scan\n{}\n{}", job.task.id, job.continuation)),
         }
     }
@@ -206,6 +219,37 @@ pub fn target_group(place: &Place) -> String {
     hash(&format!("target\n{place}"))
 }
 
+/// What is known to be a push by now, and was not when the same was asked for before, is to be done as one.
+fn push_mark(is_push: bool) -> &'static str {
+    if is_push { "\npush" } else { "" }
+}
+
 fn hash(text: &str) -> String {
     hex(&Sha256::digest(text)[..20])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would break: the jobs that are in the queue, or among the dead letters, when a new version is deployed.
+    #[test]
+    fn jobs_of_the_version_before_are_read() {
+        let copy = r#"{"job":"copy","task":{"id":"1-0123456789ab0123456789abcdef","instance":"a","rule":"r","trigger":{"kind":"manual"},
+            "created":"2026-01-02T03:04:05Z"},"source":{"instance":"a","repository":"app","reference":"v1"},
+            "target":{"instance":"b","repository":"app","reference":"v1"}}"#;
+        let digest = Digest::of(b"1");
+        let restore = format!(
+            r#"{{"job":"restore","place":{{"instance":"a","repository":"app","reference":"v1"}},"digest":"{digest}",
+            "overwritten_by":"2026-01-02T03:04:05Z"}}"#
+        );
+        for body in [copy, &restore] {
+            let told = match serde_json::from_str(body).unwrap() {
+                Job::Copy(job) => job.told,
+                Job::Restore(job) => job.told,
+                other => unreachable!("{other:?}"),
+            };
+            assert_eq!(told, None);
+        }
+    }
 }

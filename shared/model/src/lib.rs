@@ -23,7 +23,7 @@ pub use names::{
     SecretName, ServiceAccount, Tag, TaskId,
 };
 pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
-pub use origin::{Origin, Precedence, Pushed, Trail, Verdict, Version, Written};
+pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
 pub use problem::Problem;
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use task::{

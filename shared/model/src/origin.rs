@@ -81,6 +81,16 @@ pub struct Pushed {
     pub version: Version,
 }
 
+/// A push as its registry told of it. Jobs carry it, because they are sent while the webhook still notes it: who does one notes it first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// What was pushed, and the version that this gives it.
+    #[serde(flatten)]
+    pub pushed: Pushed,
+    /// When that was by the registry's clock, be it ahead or not.
+    pub time: Timestamp,
+}
+
 /// What is known of where a tag's content came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
@@ -155,6 +165,14 @@ impl Origin {
         }
         self.pushed = Some(pushed);
         true
+    }
+
+    /// Takes note of a push that the webhook has told of, if it is one by what is known now. True if that changes anything.
+    ///
+    /// Whoever does a job cannot take its event for an echo: our own write may be newer than the push, and would never again be told
+    /// from one.
+    pub fn note_told(&mut self, told: &Told) -> bool {
+        self.classify(Some(&told.pushed.digest), told.time) == Verdict::Push && self.note_push(told.pushed.clone(), told.time)
     }
 
     /// Takes note of what transship is about to set. Another try to set the same takes the place of the one before.
@@ -305,6 +323,24 @@ mod tests {
         assert!(origin.note_push(pushed(2, 48), at(48)));
         assert_eq!(origin.newest().map(|(digest, _)| digest.clone()), Some(digest(2)));
         assert!(!origin.note_push(pushed(2, 48), at(48)), "a repeated event changes nothing");
+    }
+
+    /// Would break: a push that each attempt of a job makes newer again, or that takes the place of one that came after it; our own
+    /// write, whose echo is then taken for a push.
+    #[test]
+    fn a_push_that_a_job_tells_of_is_noted_once_and_never_as_an_echo() {
+        let told = |n: u8, second: i64| Told { pushed: pushed(n, second), time: at(second) };
+        let mut origin = Origin::default();
+        assert!(origin.note_told(&told(1, 10)));
+        assert!(!origin.note_told(&told(1, 10)));
+        assert!(origin.note_told(&told(2, 20)));
+        assert!(!origin.note_told(&told(1, 10)));
+        assert_eq!(origin.pushed, Some(pushed(2, 20)));
+        origin.note_write(written(1, 30, Some(version(25, "a"))));
+        let before = origin.clone();
+        assert!(!origin.note_told(&told(1, 10)), "the attempt that comes after our own write of the same");
+        assert_eq!(origin, before);
+        assert_eq!(origin.classify(Some(&digest(1)), at(30)), echo());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value;
 use transship_model::{Origin, Place};
@@ -16,15 +17,50 @@ pub struct Origins {
     table: Arc<dyn Table>,
 }
 
-/// Origins that were read together with something else, by [`crate::Catalog::recall`]: each saves a read. A change that finds
-/// another state by then reads it itself.
+/// Origins as they were read, many in one call: by [`crate::Catalog::recall`], together with something else. They are changed
+/// here, and then written all at once.
 #[derive(Debug, Default)]
-pub struct Recalled(HashMap<Place, Option<Stored>>);
+pub struct Recalled(HashMap<Place, Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    origin: Origin,
+    /// That of the item as it was read; 0 where there was none.
+    revision: i64,
+    is_changed: bool,
+}
 
 impl Recalled {
     pub(crate) fn read(places: Vec<Place>, items: impl IntoIterator<Item = Option<Item>>) -> Result<Self, StateError> {
-        let stored = |(place, item): (Place, Option<Item>)| Ok((place, item.map(document::value).transpose()?));
-        places.into_iter().zip(items).map(stored).collect::<Result<_, _>>().map(Self)
+        let known = |(place, item): (Place, Option<Item>)| {
+            let stored: Option<Stored> = item.map(document::value).transpose()?;
+            Ok((place, stored.map_or_else(Known::default, Known::from)))
+        };
+        places.into_iter().zip(items).map(known).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether a place is among them.
+    pub(crate) fn has(&self, place: &Place) -> bool {
+        self.0.contains_key(place)
+    }
+
+    /// Takes over what has been read besides.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Changes what is known of a place. `change` returns what it finds, and whether there is anything to write.
+    pub(crate) fn change<T>(&mut self, place: &Place, change: impl FnOnce(&mut Origin) -> (T, bool)) -> (T, &Origin) {
+        let known = self.0.entry(place.clone()).or_default();
+        let (found, is_changed) = change(&mut known.origin);
+        known.is_changed |= is_changed;
+        (found, &known.origin)
+    }
+}
+
+impl From<Stored> for Known {
+    fn from(Stored { origin, revision }: Stored) -> Self {
+        Self { origin, revision, is_changed: false }
     }
 }
 
@@ -39,7 +75,7 @@ struct Stored {
 const KEEP: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// How often a change is tried again when webhook and worker change the same item.
-const TRIES: usize = 20;
+pub(crate) const TRIES: usize = 20;
 
 impl Origins {
     /// The origins in a table.
@@ -60,44 +96,57 @@ impl Origins {
     ///
     /// # Errors
     /// See [`StateError`].
-    pub async fn change(&self, place: &Place, change: impl FnMut(&mut Origin) -> bool) -> Result<Origin, StateError> {
-        self.change_recalled(place, &Recalled::default(), change).await
-    }
-
-    /// As [`Origins::change`], beginning with what has been read already.
-    ///
-    /// # Errors
-    /// See [`StateError`].
-    pub async fn change_recalled(
-        &self,
-        place: &Place,
-        recalled: &Recalled,
-        mut change: impl FnMut(&mut Origin) -> bool,
-    ) -> Result<Origin, StateError> {
-        let mut recalled = recalled.0.get(place).cloned();
+    pub async fn change(&self, place: &Place, mut change: impl FnMut(&mut Origin) -> bool) -> Result<Origin, StateError> {
         for _ in 0..TRIES {
-            let known = match recalled.take() {
-                Some(known) => known,
-                None => self.read(place).await?,
-            };
-            let (mut origin, revision) = known.map_or_else(Default::default, |stored| (stored.origin, stored.revision));
-            if !change(&mut origin) {
+            let Known { mut origin, revision, .. } = self.read(place).await?.map_or_else(Known::default, Known::from);
+            if !change(&mut origin) || self.put(place, &origin, revision).await? {
                 return Ok(origin);
-            }
-            let condition = match revision {
-                0 => Condition::Absent,
-                revision => Condition::Equals("revision".into(), Value::from(revision)),
-            };
-            let attributes = document::attributes(&Stored { origin: origin.clone(), revision: revision + 1 })?;
-            let expires = Timestamp::now().checked_add(KEEP).ok();
-            let item = Item { key: key(place), attributes, expires };
-            match self.table.write(vec![Op::Put { item, condition: Some(condition) }]).await {
-                Ok(()) => return Ok(origin),
-                Err(TableError::Condition(_)) => {}
-                Err(error) => return Err(error.into()),
             }
         }
         Err(StateError::Contended(format!("the origin of {place}")))
+    }
+
+    /// What is known of some places.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub(crate) async fn recall(&self, places: Vec<Place>) -> Result<Recalled, StateError> {
+        let keys: Vec<Key> = places.iter().map(key).collect();
+        let items = if keys.is_empty() { Vec::new() } else { self.table.get_many(&keys).await? };
+        Recalled::read(places, items)
+    }
+
+    /// Writes what was changed, all of it at once, and returns the places that others have changed since they were read: what was
+    /// decided there is to be decided again.
+    ///
+    /// # Errors
+    /// See [`StateError`]; some may have been written then.
+    pub(crate) async fn write(&self, recalled: &Recalled) -> Result<Vec<Place>, StateError> {
+        let changed = recalled.0.iter().filter(|(_, known)| known.is_changed);
+        let writes = changed.map(async |(place, known)| (place, self.put(place, &known.origin, known.revision).await));
+        let mut overtaken = Vec::new();
+        for (place, is_written) in join_all(writes).await {
+            if !is_written? {
+                overtaken.push(place.clone());
+            }
+        }
+        Ok(overtaken)
+    }
+
+    /// Writes an origin if the item is still that of `revision`.
+    async fn put(&self, place: &Place, origin: &Origin, revision: i64) -> Result<bool, StateError> {
+        let condition = match revision {
+            0 => Condition::Absent,
+            revision => Condition::Equals("revision".into(), Value::from(revision)),
+        };
+        let attributes = document::attributes(&Stored { origin: origin.clone(), revision: revision + 1 })?;
+        let expires = Timestamp::now().checked_add(KEEP).ok();
+        let item = Item { key: key(place), attributes, expires };
+        match self.table.write(vec![Op::Put { item, condition: Some(condition) }]).await {
+            Ok(()) => Ok(true),
+            Err(TableError::Condition(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn read(&self, place: &Place) -> Result<Option<Stored>, StateError> {

@@ -4,17 +4,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use jiff::{Timestamp, ToSpan};
 use transship_model::{
-    CopyJob, Credentials, Digest, FanOutJob, Happening, Instance, Job, Kind, LookJob, Origin, Pattern, PushEvent, Repository,
-    Rule, RuleId, Source, Target, TaskEvent, TaskId, Trigger, WebhookAuth,
+    CopyJob, Credentials, Digest, FanOutJob, Happening, Instance, Job, Kind, LookJob, Origin, Pattern, Place, PushEvent,
+    Pushed, Repository, RestoreJob, Rule, RuleId, Source, Target, TaskEvent, TaskId, Told, Trail, Trigger, Version,
+    WebhookAuth, Written,
 };
 use transship_state::{
-    Applied, Catalog, Dispatched, Dispatcher, Events, Jobs, Origins, Snapshot, Table, messages,
+    Applied, Catalog, Dispatched, Dispatcher, Events, Item, Jobs, Key, Op, Origins, Outgoing, Page, Query, Queue, QueueError,
+    Snapshot, StateError, Table, TableError, messages,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 
@@ -184,7 +187,7 @@ async fn an_event_for_very_many_rules_is_fanned_out_and_sends_each_copy_once() {
         let world = World::with(&rules(count)).await;
         let event = push("team/app", Some("v1"));
         assert_eq!(world.dispatch(&event, "n").await, Dispatched { tasks: Vec::new(), pending: true });
-        let job = FanOutJob { event: event.clone(), nonce: "n".into(), after: 0 };
+        let job = FanOutJob { event: event.clone(), nonce: "n".into(), push: false, after: 0 };
         let sent = world.jobs().await;
         assert_eq!(sent, [Job::FanOut(job.clone())]);
         assert!(world.events().await.is_empty());
@@ -349,6 +352,232 @@ async fn what_has_no_tag_of_its_own_is_looked_at_once_where_a_rule_is_for_its_re
         assert!(world.jobs().await.is_empty());
         assert!(world.events().await.is_empty());
     }
+}
+
+/// Two rules that lead both ways between `a/team` and `b/team`: it is remembered where tags came from.
+fn both_ways() -> [Rule; 2] {
+    let there = Rule { overwrite: true, ..rule("there", "team") };
+    let mut back = Rule { name: "back".parse().unwrap(), ..there.clone() };
+    std::mem::swap(&mut back.source.instance, &mut back.target.instance);
+    [there, back]
+}
+
+/// A queue that does not answer.
+struct Down;
+
+#[async_trait]
+impl Queue for Down {
+    async fn send(&self, _: Vec<Outgoing>) -> Result<(), QueueError> {
+        Err(QueueError::Unavailable("a test".into()))
+    }
+    async fn extend(&self, _: &str, _: Duration) -> Result<(), QueueError> {
+        Err(QueueError::Unavailable("a test".into()))
+    }
+    async fn release(&self, _: &str, _: Duration) -> Result<(), QueueError> {
+        Err(QueueError::Unavailable("a test".into()))
+    }
+}
+
+/// Something that another process does to an origin.
+type Change = Box<dyn FnMut(&mut Origin) + Send>;
+
+/// A table whose first write others are quicker than, or, where nothing is to be done by them, that takes no writes.
+struct Overtaken {
+    table: Arc<dyn Table>,
+    by: Option<Mutex<Option<(Place, Change)>>>,
+}
+
+#[async_trait]
+impl Table for Overtaken {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, TableError> {
+        self.table.get(key).await
+    }
+    async fn query(&self, query: Query) -> Result<Page, TableError> {
+        self.table.query(query).await
+    }
+    async fn write(&self, ops: Vec<Op>) -> Result<(), TableError> {
+        let Some(by) = &self.by else { return Err(TableError::Unavailable("a test".into())) };
+        let change = by.lock().unwrap().take();
+        if let Some((place, mut change)) = change {
+            let note = |origin: &mut Origin| {
+                change(origin);
+                true
+            };
+            Origins::new(self.table.clone()).change(&place, note).await.unwrap();
+        }
+        self.table.write(ops).await
+    }
+}
+
+impl World {
+    /// A dispatcher that can't note anything.
+    fn forgetful(&self) -> Dispatcher {
+        self.dispatcher_with(Overtaken { table: Arc::new(self.store.table()), by: None })
+    }
+
+    /// A dispatcher whose first note comes too late.
+    fn overtaken(&self, place: Place, by: impl FnMut(&mut Origin) + Send + 'static) -> Dispatcher {
+        let by: (Place, Change) = (place, Box::new(by));
+        self.dispatcher_with(Overtaken { table: Arc::new(self.store.table()), by: Some(Mutex::new(Some(by))) })
+    }
+
+    fn dispatcher_with(&self, table: Overtaken) -> Dispatcher {
+        let (jobs, events) = (Jobs(Arc::new(self.jobs.clone())), Events(Arc::new(self.events.clone())));
+        Dispatcher::new(Origins::new(Arc::new(table)), jobs, events)
+    }
+
+    async fn told_of(&self, event: &PushEvent) -> Option<Pushed> {
+        self.origins().get(&event.place().unwrap()).await.unwrap().pushed
+    }
+}
+
+fn told(event: &PushEvent) -> Option<Told> {
+    let pushed = Pushed { digest: event.digest.clone().unwrap(), version: event.version() };
+    Some(Told { pushed, time: event.time() })
+}
+
+/// What a copy has set, as it came from one place to another.
+fn written(content: &[u8], at: Timestamp, from: (&str, &str), to: (&str, &str), rule: RuleId) -> Written {
+    let place = |(instance, repository): (&str, &str)| (instance.parse().unwrap(), repository.parse().unwrap());
+    let trail = Trail::default().extended(rule, place(from), place(to));
+    let version = Some(Version { time: at, instance: from.0.parse().unwrap() });
+    Written { digest: Digest::of(content), at, version, trail, echoed: None }
+}
+
+/// Would break: an answer that says that a push is taken when half of what it needs is stored; a job that a crash has left alone, and
+/// that does not tell what it is for.
+#[tokio::test]
+async fn of_job_and_note_each_alone_is_refused_and_made_good_by_the_next_delivery() {
+    // The job alone.
+    let world = World::with(&both_ways()).await;
+    let event = push("team/app", Some("v1"));
+    let catalog = world.snapshot().await;
+    let refused = world.forgetful().dispatch(&catalog, &event, "first").await;
+    assert!(matches!(refused, Err(StateError::Unavailable(_))), "{refused:?}");
+    let [Job::Copy(job)] = &world.jobs().await[..] else { panic!("the job does not wait for the note") };
+    assert_eq!(job.told, told(&event), "whoever does it can note it");
+    assert_eq!((world.told_of(&event).await, world.events().await), (None, vec![]));
+    let second = world.dispatch(&again(&event), "second").await;
+    assert_eq!(second.tasks, std::slice::from_ref(&job.task.id));
+    assert_eq!(world.told_of(&event).await, told(&event).map(|told| told.pushed));
+    assert_eq!((world.jobs().await.len(), world.events().await.len()), (0, 1), "the queue has had the job");
+
+    // The note alone.
+    let world = World::with(&both_ways()).await;
+    let events = Events(Arc::new(world.events.clone()));
+    let refused = Dispatcher::new(world.origins(), Jobs(Arc::new(Down)), events).dispatch(&catalog, &event, "first").await;
+    assert!(matches!(refused, Err(StateError::Unavailable(_))), "{refused:?}");
+    assert_eq!(world.told_of(&event).await, told(&event).map(|told| told.pushed), "the note does not wait for the job");
+    assert!(world.events().await.is_empty());
+    assert_eq!(world.dispatch(&again(&event), "second").await, second);
+    let [Job::Copy(job)] = &world.jobs().await[..] else { panic!("the job is sent now") };
+    assert_eq!((job.told.clone(), world.events().await.len()), (told(&event), 1));
+}
+
+/// Would break: an event for very many rules whose pushes nobody notes, or that is answered before that.
+#[tokio::test]
+async fn a_fan_out_tells_each_copy_of_the_push() {
+    let mut rules = rules(60);
+    rules.extend(both_ways());
+    let world = World::with(&rules).await;
+    let event = push("team/app", Some("v1"));
+    let catalog = world.snapshot().await;
+    world.forgetful().dispatch(&catalog, &event, "n").await.unwrap_err();
+    let [Job::FanOut(job)] = &world.jobs().await[..] else { panic!("a fan-out") };
+    world.forgetful().fan_out(&catalog, job).await.unwrap_err();
+    assert_eq!(world.told_of(&event).await, None);
+    let (copies, _) = world.fan_out(1).await;
+    assert_eq!((copies.len(), job.push), (61, true));
+    assert!(copies.iter().all(|copy| copy.told == told(&event)));
+    world.dispatcher().fan_out(&catalog, job).await.unwrap();
+    assert_eq!(world.told_of(&event).await, told(&event).map(|told| told.pushed));
+}
+
+/// Would break: a push that nobody carries on, because it was an echo by what was known a moment before.
+#[tokio::test]
+async fn what_turns_out_to_be_a_push_is_sent_as_one() {
+    // Another registry's stage leads to a/team, which leads on.
+    let mut stage = rule("stage", "team");
+    (stage.source.namespace, stage.target.instance) = ("dev".parse().unwrap(), "a".parse().unwrap());
+    for count in [1, 60] {
+        let mut rules = rules(count);
+        rules.push(stage.clone());
+        let world = World::with(&rules).await;
+        let event = push("team/app", Some("v1"));
+        let (place, catalog) = (event.place().unwrap(), world.snapshot().await);
+        let stage = catalog.rule_named(&"a".parse().unwrap(), &"stage".parse().unwrap()).unwrap().id;
+        let earlier = event.time().checked_sub(1.hour()).unwrap();
+        let wrote = |content: &[u8]| written(content, earlier, ("a", "dev/app"), ("a", "team/app"), stage);
+        let (first, second) = (wrote(b"content"), wrote(b"another"));
+        let wrote = |origin: &mut Origin| {
+            origin.note_write(first.clone());
+            origin.note_write(second.clone());
+            true
+        };
+        world.origins().change(&place, wrote).await.unwrap();
+        // Meanwhile the echo of the first comes, so that this one is somebody's.
+        let digest = first.digest.clone();
+        let dispatcher = world.overtaken(place, move |origin| assert!(origin.note_echo(&digest, earlier)));
+        let tasks = dispatcher.dispatch(&catalog, &event, "n").await.unwrap().tasks;
+        // A look more, and the push.
+        let sent: Vec<_> = world
+            .jobs()
+            .await
+            .into_iter()
+            .map(|job| match job {
+                Job::Copy(job) => (Some(job.task.id), job.told),
+                Job::FanOut(job) => (None, job.push.then(|| told(&event)).flatten()),
+                other => unreachable!("{other:?}"),
+            })
+            .collect();
+        let task = tasks.first().cloned();
+        assert_eq!(sent, [(task.clone(), None), (task, told(&event))]);
+        assert_eq!(world.events().await.len(), tasks.len());
+        assert_eq!(world.told_of(&event).await, told(&event).map(|told| told.pushed));
+    }
+}
+
+/// Would break: an echo that is noted as a push, which would be newer than everything that came before it.
+#[tokio::test]
+async fn what_turns_out_to_be_an_echo_is_no_push() {
+    let world = World::with(&both_ways()).await;
+    let event = push("team/app", Some("v1"));
+    let (place, catalog) = (event.place().unwrap(), world.snapshot().await);
+    let back = catalog.rule_named(&"b".parse().unwrap(), &"back".parse().unwrap()).unwrap().id;
+    let wrote = written(b"content", event.time(), ("b", "team/app"), ("a", "team/app"), back);
+    let dispatcher = world.overtaken(place.clone(), move |origin| origin.note_write(wrote.clone()));
+    let tasks = dispatcher.dispatch(&catalog, &event, "n").await.unwrap().tasks;
+    let origin = world.origins().get(&place).await.unwrap();
+    assert_eq!((origin.pushed.clone(), origin.written[0].echoed), (None, Some(event.time())));
+    let [Job::Copy(job)] = &world.jobs().await[..] else { panic!("a job too many") };
+    assert_eq!((world.events().await.len(), tasks), (1, vec![job.task.id.clone()]), "which is told, as every job");
+    // Its worker finds what is known now.
+    let told = job.told.clone().unwrap();
+    assert!(!origin.clone().note_told(&told));
+}
+
+/// Would break: a push that was overwritten just before it became known, and that nobody puts back.
+#[tokio::test]
+async fn what_turns_out_to_be_overwritten_is_put_back() {
+    // Two sources of one place, from where nothing leads on.
+    let other = Source { namespace: "other".parse().unwrap(), ..rule("two", "mirror").source };
+    let world = World::with(&[rule("one", "mirror"), Rule { source: other, ..rule("two", "mirror") }]).await;
+    let event = PushEvent { instance: "b".parse().unwrap(), ..push("mirror/app", Some("v1")) };
+    let (place, catalog) = (event.place().unwrap(), world.snapshot().await);
+    let older = event.time().checked_sub(1.hour()).unwrap();
+    let wrote = written(b"older", older, ("a", "team/app"), ("b", "mirror/app"), RuleId(1));
+    let dispatcher = world.overtaken(place.clone(), move |origin| origin.note_write(wrote.clone()));
+    dispatcher.dispatch(&catalog, &event, "n").await.unwrap();
+    let restore =
+        |told| RestoreJob { place: place.clone(), digest: event.digest.clone().unwrap(), overwritten_by: older, told };
+    assert_eq!(world.jobs().await, [Job::Restore(restore(told(&event)))]);
+    assert_eq!(world.told_of(&event).await, told(&event).map(|told| told.pushed));
+
+    // And where that is known from the beginning, the job says what it is for, should nobody have noted it.
+    let next = PushEvent { id: Some("event-2".into()), digest: Some(Digest::of(b"newest")), time: None, ..event.clone() };
+    world.forgetful().dispatch(&catalog, &next, "n").await.unwrap_err();
+    let [Job::Restore(job)] = &world.jobs().await[..] else { panic!("nothing is put back") };
+    assert_eq!(job.told, told(&next));
 }
 
 /// What is known of the rules: ID and revision by name.

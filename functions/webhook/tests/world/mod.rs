@@ -41,17 +41,42 @@ pub(crate) struct World {
 /// The calls of stores, in their order.
 #[derive(Default)]
 struct Calls {
-    made: Mutex<Vec<String>>,
+    made: Mutex<Made>,
     is_table_broken: AtomicBool,
 }
 
+/// Calls, those together that were made side by side: neither waited for the other.
+#[derive(Default)]
+struct Made {
+    steps: Vec<Vec<String>>,
+    /// So many steps have a call that is over: what is called now waited for it.
+    over: usize,
+}
+
 impl Calls {
-    fn note(&self, call: &str) -> Result<(), TableError> {
-        self.made.lock().unwrap().push(call.to_owned());
+    async fn note<T>(&self, call: &str, inner: impl Future<Output = T>) -> T {
+        let step = {
+            let mut made = self.made.lock().unwrap();
+            let step = made.over;
+            if made.steps.len() == step {
+                made.steps.push(Vec::new());
+            }
+            made.steps[step].push(call.to_owned());
+            step
+        };
+        // What does not wait for this is called now.
+        tokio::task::yield_now().await;
+        let result = inner.await;
+        let mut made = self.made.lock().unwrap();
+        made.over = made.over.max(step + 1);
+        result
+    }
+
+    async fn note_table<T>(&self, call: &str, inner: impl Future<Output = Result<T, TableError>>) -> Result<T, TableError> {
         if self.is_table_broken.load(Ordering::SeqCst) {
             return Err(TableError::Unavailable("broken by the test".to_owned()));
         }
-        Ok(())
+        self.note(call, inner).await
     }
 }
 
@@ -79,9 +104,11 @@ impl World {
         self.catalog.replace(instances, rules).await.unwrap();
     }
 
-    /// The calls since this was asked last.
+    /// The calls since this was asked last, those in one line that were made side by side.
     pub(crate) fn calls(&self) -> Vec<String> {
-        std::mem::take(&mut self.calls.made.lock().unwrap())
+        let mut made = std::mem::take(&mut *self.calls.made.lock().unwrap());
+        made.steps.iter_mut().for_each(|calls| calls.sort());
+        made.steps.iter().map(|calls| calls.join(" + ")).collect()
     }
 
     /// From now on the webhook's table does not answer.
@@ -186,31 +213,26 @@ struct Counted<T> {
 #[async_trait]
 impl<T: Table> Table for Counted<T> {
     async fn get(&self, key: &Key) -> Result<Option<Item>, TableError> {
-        self.calls.note("get")?;
-        self.inner.get(key).await
+        self.calls.note_table("get", self.inner.get(key)).await
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, TableError> {
-        self.calls.note("get many")?;
-        self.inner.get_many(keys).await
+        self.calls.note_table("get many", self.inner.get_many(keys)).await
     }
 
     async fn query(&self, query: Query) -> Result<Page, TableError> {
-        self.calls.note("query")?;
-        self.inner.query(query).await
+        self.calls.note_table("query", self.inner.query(query)).await
     }
 
     async fn write(&self, ops: Vec<Op>) -> Result<(), TableError> {
-        self.calls.note("write")?;
-        self.inner.write(ops).await
+        self.calls.note_table("write", self.inner.write(ops)).await
     }
 }
 
 #[async_trait]
 impl Queue for Counted<SqliteQueue> {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), QueueError> {
-        self.calls.made.lock().unwrap().push(self.name.to_owned());
-        self.inner.send(messages).await
+        self.calls.note(self.name, self.inner.send(messages)).await
     }
 
     async fn extend(&self, receipt: &str, hold: Duration) -> Result<(), QueueError> {
