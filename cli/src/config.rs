@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use transship_model::{Credentials, Instance, InstanceName, Rule, RuleName, SecretRef, WebhookAuth};
+use transship_model::{Credentials, Instance, InstanceName, Kind, Rule, RuleName, SecretRef, WebhookAuth};
 
 use self::yaml::{Node, Notes};
 
@@ -170,7 +170,9 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
 
     let instances: Vec<_> = instance_nodes.iter().filter_map(|node| instance::read(node, notes)).collect();
     let rules = rules(&rule_nodes, &names, notes);
-    for instance in instances.iter().filter(|instance| instance.webhook == WebhookAuth::Closed) {
+    // ECR posts nothing: its events come by EventBridge.
+    let posts = |instance: &&Instance| instance.kind != Kind::Ecr;
+    for instance in instances.iter().filter(posts).filter(|instance| instance.webhook == WebhookAuth::Closed) {
         let rule = rules.iter().find(|rule| rule.source.instance == instance.name);
         if let (Some(rule), Some(at)) = (rule, names.get(&instance.name)) {
             let message = format!(

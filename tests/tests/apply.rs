@@ -84,14 +84,20 @@ async fn apply_brings_the_table_to_what_the_file_says_and_a_dry_run_only_tells()
     assert_eq!(deployment.items().await, 0);
 
     let done = deployment.apply(&first, &TABLE).await;
-    assert_eq!(lines(&done), ["catalogue: 5 created, 0 changed, 0 deleted"], "{done:?}");
+    assert_eq!(lines(&done), [&told[..], &["catalogue: 5 created, 0 changed, 0 deleted"]].concat(), "{done:?}");
     assert_eq!(deployment.items().await, 6, "with the catalogue's version");
     assert_eq!(lines(&deployment.apply(&first, &TABLE).await), ["catalogue: 0 created, 0 changed, 0 deleted"]);
 
+    // A file that was cut off, or is empty, takes nothing away unless that is said.
+    let stay = "catalogue: 0 created, 0 changed, 0 deleted; 5 that the file does not name stay: --prune deletes them";
+    assert_eq!(lines(&deployment.apply("", &TABLE).await), [stay]);
+
     let second = config(&instances[..2], &[rule("all", FROM, TO, "overwrite: true"), rule("new", FROM, TO, "enabled: false")]);
-    let dry = deployment.apply(&second, &["--table", "catalogue", "--dry-run"]).await;
-    assert_eq!(lines(&dry)[..4], ["~ rule build/all", "+ rule build/new", "- rule build/gone", "- instance old"], "{dry:?}");
-    assert_eq!(lines(&deployment.apply(&second, &TABLE).await), ["catalogue: 1 created, 1 changed, 2 deleted"]);
+    let told = ["~ rule build/all", "+ rule build/new", "- rule build/gone", "- instance old"];
+    let dry = deployment.apply(&second, &["--table", "catalogue", "--dry-run", "--prune"]).await;
+    assert_eq!(lines(&dry)[..4], told, "{dry:?}");
+    let done = deployment.apply(&second, &["--table", "catalogue", "--prune"]).await;
+    assert_eq!(lines(&done), [&told[..], &["catalogue: 1 created, 1 changed, 2 deleted"]].concat());
     assert_eq!(deployment.items().await, 5);
 }
 
@@ -102,10 +108,11 @@ async fn a_large_catalogue_is_written_in_parts() {
     let instances = [registry("build", ", webhook_auth: none"), registry("prod", "")];
     let rules = |more: &str| (0..450).map(|n| rule(&format!("r{n}"), FROM, TO, more)).collect::<Vec<_>>();
     let done = deployment.apply(&config(&instances, &rules("")), &TABLE).await;
-    assert_eq!(lines(&done), ["catalogue: 452 created, 0 changed, 0 deleted"], "{done:?}");
+    assert_eq!(lines(&done).last(), Some(&"catalogue: 452 created, 0 changed, 0 deleted"), "{done:?}");
     assert_eq!(deployment.items().await, 453);
-    let done = deployment.apply(&config(&instances, &rules("overwrite: true")[..225]), &TABLE).await;
-    assert_eq!(lines(&done), ["catalogue: 0 created, 225 changed, 225 deleted"], "{done:?}");
+    let done =
+        deployment.apply(&config(&instances, &rules("overwrite: true")[..225]), &["--table", "catalogue", "--prune"]).await;
+    assert_eq!(lines(&done).last(), Some(&"catalogue: 0 created, 225 changed, 225 deleted"), "{done:?}");
     assert_eq!(deployment.items().await, 228);
 }
 

@@ -13,12 +13,15 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The configuration file: instances and rules. What it does not name is deleted
+    /// The configuration file: instances and rules
     #[arg(short = 'f', long, value_name = "FILE")]
     config: PathBuf,
     /// The deployment's DynamoDB table, an output of its stack. Region and identity are those of the environment or the AWS profile
     #[arg(long, env = "TRANSSHIP_TABLE", value_name = "NAME")]
     table: String,
+    /// Delete what the file does not name. A rule that is deleted loses its log, even if it comes back under the same name
+    #[arg(long)]
+    prune: bool,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -28,7 +31,7 @@ pub(crate) struct Arguments {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { config: path, table, dry_run } = arguments;
+    let Arguments { config: path, table, prune, dry_run } = arguments;
     let config = config::load(&path)?;
     for config::Mistake { line, column, message } in &config.warnings {
         eprintln!("{}:{line}:{column}: warning: {message}", path.display());
@@ -44,22 +47,27 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let catalog = Catalog::new(Arc::new(DynamoDbTable::new(aws_sdk_dynamodb::Client::new(&sdk), &table)));
     let plan = catalog.plan(&config.instances, &config.rules).await;
     let plan = plan.with_context(|| format!("the catalogue in the table {table} can't be read"))?;
+    let (plan, left) = if prune { (plan, 0) } else { plan.without_deletions() };
+    for (change, entry) in plan.changes() {
+        let sign = match change {
+            Change::Created => '+',
+            Change::Changed => '~',
+            Change::Deleted => '-',
+        };
+        output::print(&format!("{sign} {entry}"))?;
+    }
+    let left = match left {
+        0 => String::new(),
+        left => format!("; {left} that the file does not name stay: --prune deletes them"),
+    };
     if dry_run {
-        for (change, entry) in plan.changes() {
-            let sign = match change {
-                Change::Created => '+',
-                Change::Changed => '~',
-                Change::Deleted => '-',
-            };
-            output::print(&format!("{sign} {entry}"))?;
-        }
-        return output::print(&format!("{table}: {}; nothing was changed", summary(plan.applied(), "to be ")));
+        return output::print(&format!("{table}: {}; nothing was changed{left}", summary(plan.applied(), "to be ")));
     }
     let applied = catalog.carry_out(plan).await;
     let applied = applied.with_context(|| {
         format!("the catalogue in the table {table} was not brought up to date, or only in part; the same command completes it")
     })?;
-    output::print(&format!("{table}: {}", summary(applied, "")))
+    output::print(&format!("{table}: {}{left}", summary(applied, "")))
 }
 
 fn summary(applied: Applied, to_be: &str) -> String {

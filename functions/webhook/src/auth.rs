@@ -73,12 +73,11 @@ impl Gate {
                     }
                 };
             }
-            Some((_, WebhookAuth::Secret(reference))) => self
-                .secrets
-                .read(reference)
-                .await
-                .inspect_err(|error| tracing::error!(instance = name, %error, "notifications are refused"))
-                .ok(),
+            // Not 401: nobody can know whether it would have been right, and many senders send a 503 again, and a 401 never.
+            Some((_, WebhookAuth::Secret(reference))) => Some(self.secrets.read(reference).await.map_err(|error| {
+                tracing::error!(instance = name, %error, "notifications can't be proven");
+                Problem::new(503, "what proves this instance's notifications can't be read: send it again")
+            })?),
             Some((_, WebhookAuth::Closed)) | None => None,
         };
         // An instance that is not there costs the comparison as well.
@@ -98,7 +97,11 @@ impl Gate {
         };
         match instance {
             Some(instance) if known && holds => Ok(Proof::Given(instance)),
-            _ => Err(refused()),
+            Some(instance) => {
+                tracing::warn!(instance = %instance.name, "a notification that is not proven");
+                Err(refused())
+            }
+            None => Err(refused()),
         }
     }
 }

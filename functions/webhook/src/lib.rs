@@ -237,7 +237,8 @@ fn tell(deliveries: &[Delivery], dispatched: &[Dispatched]) {
     for (Delivery { event, .. }, Dispatched { tasks, pending }) in deliveries.iter().zip(dispatched) {
         let tasks: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
         tracing::info!(
-            instance = %event.instance, repository = %event.repository, tag = ?event.tag, digest = ?event.digest,
+            instance = %event.instance, repository = %event.repository,
+            tag = event.tag.as_ref().map(tracing::field::display), digest = event.digest.as_ref().map(tracing::field::display),
             tasks = tasks.join(" "), pending, "push"
         );
     }

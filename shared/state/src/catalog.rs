@@ -397,6 +397,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The same without its deletions, and how many there were.
+    pub fn without_deletions(mut self) -> (Self, usize) {
+        let all = self.steps.len();
+        self.steps.retain(|(change, ..)| *change != Change::Deleted);
+        let left = all - self.steps.len();
+        (self, left)
+    }
+
     /// What becomes of what, in the order in which it is done. What stays as it is is left out.
     pub fn changes(&self) -> impl Iterator<Item = (Change, &Entry)> {
         self.steps.iter().map(|(change, entry, _)| (*change, entry))
