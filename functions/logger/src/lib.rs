@@ -113,6 +113,8 @@ impl Logger {
 
     /// Tells the ends of tasks, some of which are known, and notes that they have been told.
     async fn announce(&self, catalog: &Snapshot, ends: &[Unannounced], known: &[Task]) {
+        // Of an outlet that hangs is waited for once, and not for each end.
+        let mut is_topic_up = true;
         for ends in ends.chunks(AT_ONCE) {
             let tell = async |end: &Unannounced| {
                 let read = match known.iter().find(|task| task.head.id == end.task) {
@@ -121,12 +123,13 @@ impl Logger {
                 };
                 // Of a task that has expired there is nothing to tell.
                 if let Some(task) = read {
-                    self.outlets.tell(&self.log, catalog, &task, end.notified).await?;
+                    self.outlets.tell(&self.log, catalog, &task, end.notified, is_topic_up).await?;
                 }
                 self.log.announced(&end.task).await
             };
             for (end, result) in ends.iter().zip(join_all(ends.iter().map(tell)).await) {
                 if let Err(error) = result {
+                    is_topic_up &= !matches!(error, StateError::Unavailable(_));
                     tracing::error!(task = %end.task, %error, "the end of a task could not be told; the sweep will try again");
                 }
             }
@@ -141,8 +144,8 @@ impl Logger {
         let job = match messages::read_job(body) {
             Ok(job) => job,
             Err(error) => {
-                tracing::error!(%error, body, "a message of the jobs' dead-letter queue");
-                return Ok(());
+                tracing::error!(%error, body, "a message of the jobs' dead-letter queue can't be read; it is kept as it is");
+                return self.dead_letters.keep_unread(body).await;
             }
         };
         self.dead_letters.keep(&job).await?;

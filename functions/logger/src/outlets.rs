@@ -26,13 +26,15 @@ impl Outlets {
     }
 
     /// Tells the end of a task. When it returns, the topic has it, and the notifications are durable. Each hears of it although the other
-    /// does not answer, and is not told again because of that: `is_notified` says that webhooks have been told before.
+    /// does not answer, and is not told again because of that: `is_notified` says that webhooks have been told before, `is_topic_up` is false
+    /// where the topic has just not answered.
     pub(crate) async fn tell(
         &self,
         log: &TaskLog,
         catalog: &Snapshot,
         task: &Task,
         is_notified: bool,
+        is_topic_up: bool,
     ) -> Result<(), StateError> {
         let resources = match task.counts.found {
             0 => Vec::new(),
@@ -49,7 +51,11 @@ impl Outlets {
             .collect();
         self.notifications.send(&notifications).await?;
         let Some(topic) = &self.topic else { return Ok(()) };
-        match topic.publish(&announcement(&event, body)).await {
+        let published = match is_topic_up {
+            true => topic.publish(&announcement(&event, body)).await,
+            false => Err(TopicError::Unavailable("it has just not answered".to_owned())),
+        };
+        match published {
             Ok(()) => Ok(()),
             Err(error @ TopicError::Invalid(_)) => {
                 tracing::error!(id = event.id, %error, "the topic is not told, and never will be");

@@ -1,6 +1,7 @@
 //! Bringing one resource to one target.
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use transship_model::{
     CopyJob, Digest, Happening, Job, Origin, Outcome, Place, Precedence, Reference, RestoreJob, Route, Rule, SkipReason, Told,
     Written, origin::precedence,
@@ -8,7 +9,7 @@ use transship_model::{
 use transship_registry::{Bounds, Endpoint, Error as RegistryError, Resolved, Way};
 use transship_state::{Attempts, Pause, StateError};
 
-use crate::{Disposition, MAX_UNFINISHED, Worker, report::Report, trouble::Trouble};
+use crate::{Disposition, MAX_UNFINISHED, Worker, in_time, report::Report, trouble::Trouble};
 
 /// So often the source may move while it is copied, before the job is sent on to wait its turn again.
 const ROUNDS: usize = 3;
@@ -73,7 +74,12 @@ impl Copy<'_> {
 
 impl Worker {
     /// A copy job, from the count of its attempts to the event that tells its outcome.
-    pub(crate) async fn copy_job(&self, job: &CopyJob, bounds: Bounds<'_>) -> Result<Disposition, StateError> {
+    pub(crate) async fn copy_job(
+        &self,
+        job: &CopyJob,
+        bounds: Bounds<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Disposition, StateError> {
         let (task, what) = (job.task.id.to_string(), job.source.name());
         let attempts = self.attempts.begin(&task, &what).await?;
         let report = Report::new(&attempts);
@@ -83,7 +89,7 @@ impl Worker {
             Err(Trouble::crashed())
         } else {
             tokio::select! {
-                result = self.copy(job, bounds, &report) => result,
+                result = in_time(deadline, self.copy(job, bounds, &report)) => result,
                 never = self.tell_progress(&job.task, &route, &report) => match never {},
             }
         };

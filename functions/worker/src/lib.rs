@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
-use transship_model::{Happening, Job, TaskEvent, TaskHead};
+use transship_model::{CopyJob, Happening, Job, ScanJob, TaskEvent, TaskHead};
 use transship_registry::{Bounds, Copier, Http};
 use transship_state::{
     AttemptLog, Attempts, Catalog, Dispatcher, Events, Incoming, Jobs, Origins, Pause, Queue, QueueError, Secrets, StateError,
@@ -37,6 +37,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 const MAX_UNFINISHED: u32 = 5;
 /// For so long an error that may pass is tried again.
 const ERROR_BUDGET: Duration = Duration::from_secs(24 * 3600);
+/// A message is not delivered more often than this, and a queue gives it up at 1000.
+const MANY: u32 = 900;
 /// The longest wait between two attempts, unless a registry asks for more.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// The longest hold that every queue understands.
@@ -116,7 +118,7 @@ impl Worker {
             }
         };
         tokio::select! {
-            disposition = self.work(&job, deadline) => disposition,
+            disposition = self.work(&job, deadline) => self.renew(&job, message.deliveries, disposition).await,
             () = hold(queue, &message.receipt) => {
                 tracing::warn!(?job, "the job's message could not be held any longer; its work stops here");
                 Disposition::Lost
@@ -128,15 +130,35 @@ impl Worker {
         }
     }
 
+    /// A message that has come very often is soon taken for a dead letter, whatever it has waited for. Long before, its job goes on in a
+    /// message of its own; how often and how long it has been tried is counted in the table, and goes on too.
+    async fn renew(&self, job: &Job, deliveries: u32, disposition: Disposition) -> Disposition {
+        if deliveries < MANY || !matches!(disposition, Disposition::Again(_)) {
+            return disposition;
+        }
+        let next = match job {
+            Job::Copy(job) => Job::Copy(CopyJob { continuation: job.continuation + 1, ..job.clone() }),
+            Job::Scan(job) => Job::Scan(ScanJob { continuation: job.continuation + 1, ..job.clone() }),
+            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => return disposition,
+        };
+        match self.jobs.send(&[next]).await {
+            Ok(()) => Disposition::Done,
+            Err(error) => {
+                tracing::warn!(%error, ?job, deliveries, "a job could not be sent anew");
+                disposition
+            }
+        }
+    }
+
     /// Does what a job asks for.
     async fn work(&self, job: &Job, deadline: Option<Instant>) -> Disposition {
         let bounds = Bounds::default().until(deadline).keeping(&self.uploads).sharing(&self.uploads);
         let result = match job {
-            Job::Copy(job) => self.copy_job(job, bounds).await,
-            Job::Scan(job) => self.scan_job(job).await,
-            Job::Look(look) => self.untasked(job, self.look(look)).await,
-            Job::Restore(restore) => self.untasked(job, self.restore_job(restore)).await,
-            Job::FanOut(fan_out) => self.untasked(job, self.fan_out(fan_out)).await,
+            Job::Copy(job) => self.copy_job(job, bounds, deadline).await,
+            Job::Scan(job) => self.scan_job(job, deadline).await,
+            Job::Look(look) => self.untasked(job, in_time(deadline, self.look(look))).await,
+            Job::Restore(restore) => self.untasked(job, in_time(deadline, self.restore_job(restore))).await,
+            Job::FanOut(fan_out) => self.untasked(job, in_time(deadline, self.fan_out(fan_out))).await,
         };
         match result {
             Ok(disposition) => disposition,
@@ -204,7 +226,7 @@ impl Worker {
         let times = if kind.is_error { attempts.errors } else { attempts.waits };
         let backoff = Duration::from_secs(1 << times.saturating_sub(1).min(9)).min(MAX_BACKOFF);
         // Who asks for no time, or for none to speak of, again and again, gets it all the same.
-        let floor = if kind.is_error { Duration::ZERO } else { jittered(backoff / 8) };
+        let floor = jittered(backoff / 8);
         let wait = kind.after.unwrap_or_else(|| jittered(backoff)).max(left_alone);
         Ok(Some(wait.clamp(floor, MAX_WAIT)))
     }
@@ -220,6 +242,16 @@ fn attempt_key(job: &Job) -> (String, String) {
         Job::Copy(job) => (job.task.id.to_string(), job.source.name()),
         Job::Scan(job) => (job.task.id.to_string(), "scan".to_owned()),
         Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => ("untasked".to_owned(), job.deduplication()),
+    }
+}
+
+/// Work that is cut off where the invocation's time is over. What still waits for a registry then is no crash of ours, and is not to
+/// be killed with the process and counted as one.
+async fn in_time<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    match deadline {
+        // What is being sent ends by itself, with a checkpoint, within this.
+        Some(deadline) => timeout_at(deadline + Bounds::ENDING, work).await.unwrap_or(Err(Trouble::Late)),
+        None => work.await,
     }
 }
 

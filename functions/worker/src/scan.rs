@@ -8,11 +8,11 @@ use transship_model::{Happening, Job, Place, Reference, Repository, Route, Rule,
 use transship_registry::{Cursor, Page, Registry};
 use transship_state::{Pause, StateError, dispatch};
 
-use crate::{Disposition, MAX_UNFINISHED, Worker, trouble::Trouble};
+use crate::{Disposition, MAX_UNFINISHED, Worker, in_time, trouble::Trouble};
 
 /// So many resources are sent at a time.
 const SLICE: usize = 1000;
-/// A step ends when it has taken so long, between two slices; the job then sends itself on. A crash repeats one step, not the
+/// A step ends when it has taken so long, after a slice or a repository; the job then sends itself on. A crash repeats one step, not the
 /// whole scan.
 const STEP: Duration = Duration::from_secs(15);
 
@@ -33,12 +33,17 @@ enum Progress {
 
 impl Worker {
     /// A scan job, from the count of its attempts to the event that tells how far it is.
-    pub(crate) async fn scan_job(&self, job: &ScanJob) -> Result<Disposition, StateError> {
+    pub(crate) async fn scan_job(&self, job: &ScanJob, deadline: Option<Instant>) -> Result<Disposition, StateError> {
         let (task, what) = (job.task.id.to_string(), "scan");
         let attempts = self.attempts.begin(&task, what).await?;
         let mut cursor = job.cursor.clone();
-        let result =
-            if attempts.unfinished > MAX_UNFINISHED { Err(Trouble::crashed()) } else { self.scan(job, &mut cursor).await };
+        let until = Instant::now() + STEP;
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        let result = if attempts.unfinished > MAX_UNFINISHED {
+            Err(Trouble::crashed())
+        } else {
+            in_time(deadline, self.scan(job, &mut cursor, until)).await
+        };
         let error = match result {
             Ok(Progress::Ended) => cursor.trouble.take(),
             Ok(Progress::Interrupted) => {
@@ -66,13 +71,13 @@ impl Worker {
     }
 
     /// One step.
-    async fn scan(&self, job: &ScanJob, cursor: &mut ScanCursor) -> Result<Progress, Trouble> {
+    async fn scan(&self, job: &ScanJob, cursor: &mut ScanCursor, until: Instant) -> Result<Progress, Trouble> {
         let catalog = self.catalog.snapshot().await?;
         let rule = catalog.rule(job.task.id.rule()).filter(|rule| rule.enabled);
         let Some(rule) = rule else { return Err(Trouble::Refused("the rule has been disabled or deleted".into())) };
         let source = self.registries.registry(&catalog, &rule.source.instance).await?;
         let tags = rule.source.tag.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
-        let scan = Scan { job, rule, source, tags, until: Instant::now() + STEP };
+        let scan = Scan { job, rule, source, tags, until };
         loop {
             let page = scan.repositories(cursor).await?;
             for repository in cursor.repository.rest(page.items) {
@@ -88,6 +93,9 @@ impl Worker {
                 }
                 cursor.repository.note(repository.as_str());
                 (cursor.tags, cursor.tag, cursor.counted) = Default::default();
+                if Instant::now() >= scan.until {
+                    return Ok(Progress::Interrupted);
+                }
             }
             cursor.repository.turn();
             cursor.catalog = page.next.map(|next| next.as_str().to_owned());
@@ -116,11 +124,12 @@ impl Worker {
             let is_whole = cursor.tags.is_none() && page.next.is_none();
             let unattached = is_whole && page.items.iter().all(|tag| tag.subject().is_none());
             for slice in cursor.tag.rest(page.items).chunks(SLICE) {
+                self.send_slice(scan, repository, &to, slice, unattached, cursor).await?;
+                slice.iter().for_each(|tag| cursor.tag.note(tag.as_str()));
+                // After a slice and not before it: each step gets on, however long its lists take.
                 if Instant::now() >= scan.until {
                     return Ok(Progress::Interrupted);
                 }
-                self.send_slice(scan, repository, &to, slice, unattached, cursor).await?;
-                slice.iter().for_each(|tag| cursor.tag.note(tag.as_str()));
             }
             cursor.tag.turn();
             cursor.tags = page.next.map(|next| next.as_str().to_owned());

@@ -16,6 +16,8 @@ pub(crate) enum Trouble {
     Secret(SecretError),
     /// A file of the operator's that can't be read.
     Unreadable(String),
+    /// The invocation's time was over before the registries had answered.
+    Late,
     /// The source does not show yet what was pushed to it a moment ago.
     Early,
     /// A registry has not answered others, and is left alone for so long.
@@ -70,7 +72,7 @@ impl Trouble {
             Self::Registry(_) | Self::Refused(_) => None,
             Self::State(StateError::Corrupt { .. }) => None,
             // What is missing may be mended by the operator while the job waits.
-            Self::State(_) | Self::Secret(_) | Self::Unreadable(_) => Some(Retry { after: None, is_error: true }),
+            Self::State(_) | Self::Secret(_) | Self::Unreadable(_) | Self::Late => Some(Retry { after: None, is_error: true }),
         }
     }
 }
@@ -81,6 +83,7 @@ impl fmt::Display for Trouble {
             Self::Registry(error) => error.fmt(f),
             Self::State(error) => error.fmt(f),
             Self::Secret(error) => error.fmt(f),
+            Self::Late => f.write_str("the time of the invocation was over before the registries had answered"),
             Self::Early => f.write_str("the source does not show yet what was pushed to it"),
             Self::Down { registry, .. } => write!(f, "{registry} does not answer, and is left alone for a moment"),
             Self::Unreadable(problem) | Self::Refused(problem) => f.write_str(problem),

@@ -327,6 +327,50 @@ async fn a_log_that_can_t_be_told_is_no_crash() {
     assert_eq!(world.outcomes().await, [Outcome::Unchanged], "the first attempt has copied it");
 }
 
+/// Would break: a job that waits for a registry for a day, and is a dead letter long before because each wait is a delivery.
+#[tokio::test]
+async fn a_job_that_was_delivered_very_often_goes_on_in_a_message_of_its_own() {
+    // Nobody is there.
+    let world = World::new("http://127.0.0.1:1", "http://127.0.0.1:1").await;
+    world.told("team/app", "v1").await;
+    let worker = world.worker("one");
+    for (deliveries, disposition) in [(899, None), (900, Some(Disposition::Done))] {
+        let mut message = world.jobs.receive(1, HOLD).await.unwrap().remove(0);
+        message.deliveries = deliveries;
+        let ended = worker.deliver(&world.jobs, &message, None, std::future::pending()).await;
+        match disposition {
+            Some(disposition) => assert_eq!(ended, disposition),
+            None => assert!(matches!(ended, Disposition::Again(_)), "{ended:?}"),
+        }
+        match ended {
+            Disposition::Done => world.jobs.delete(&message.receipt).await.unwrap(),
+            _ => world.jobs.release(&message.receipt, Duration::ZERO).await.unwrap(),
+        }
+    }
+    let next = world.jobs.receive(1, HOLD).await.unwrap().remove(0);
+    let Job::Copy(job) = messages::read_job(&next.body).unwrap() else { panic!("{}", next.body) };
+    assert_eq!((next.deliveries, job.continuation, job.source.name().as_str()), (1, 1, "team/app:v1"));
+    assert!(world.outcomes().await.is_empty(), "it has not failed");
+}
+
+/// Would break: a registry that takes connections and answers nothing, and a function that is killed while it waits: five of those, and
+/// the job is taken for one that crashes its worker.
+#[tokio::test]
+async fn what_waits_for_a_registry_at_the_deadline_is_told_and_tried_again() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let world = World::new(&url, &url).await;
+    world.told("team/app", "v1").await;
+    let worker = world.worker("one");
+    let message = world.jobs.receive(1, HOLD).await.unwrap().remove(0);
+    let deadline = Some(Instant::now() + Duration::from_millis(100));
+    let ended = worker.deliver(&world.jobs, &message, deadline, std::future::pending()).await;
+    assert!(matches!(ended, Disposition::Again(_)), "{ended:?}");
+    let told = world.events.receive(100, HOLD).await.unwrap();
+    let is_told = told.iter().any(|event| event.body.contains("the time of the invocation was over"));
+    assert!(is_told, "{told:?}");
+}
+
 /// A proxy that holds the parts of large uploads until the gate is open.
 async fn holding_parts(registry: &DockerRegistry) -> (Proxy, Gate) {
     let gate = Gate::new();

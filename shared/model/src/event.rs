@@ -30,12 +30,13 @@ pub struct PushEvent {
 
 impl PushEvent {
     /// What a repeated delivery has in common with the first: the event's ID, or else its time and digest. `None` where the
-    /// sender tells neither: then each delivery is new.
+    /// sender tells neither of these: then each delivery is new.
     pub fn identity(&self) -> Option<String> {
         let id = match (&self.id, self.time) {
             (Some(id), _) => id.clone(),
-            (None, Some(time)) => time.to_string(),
-            (None, None) => return None,
+            (None, Some(time)) if self.digest.is_some() => time.to_string(),
+            // A time alone is that of two pushes in one second as well.
+            (None, _) => return None,
         };
         let text = |part: Option<String>| part.unwrap_or_default();
         let (tag, digest) = (text(self.tag.as_ref().map(Tag::to_string)), text(self.digest.as_ref().map(Digest::to_string)));

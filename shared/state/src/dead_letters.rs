@@ -1,13 +1,14 @@
 //! Jobs that nobody could do, kept so that they can be made again.
 //!
 //! Partition `dead/<task ID>`, or `dead/untasked` for jobs that have no task of their own; sort key the source's `repository:tag`, or
-//! `scan`, or the job's de-duplication ID.
+//! `scan`, or the job's de-duplication ID. Partition `dead/unread`: what is no job to this version.
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use transship_model::{Job, TaskId};
+use serde_json::{Map, Value};
+use transship_model::{Digest, Job, TaskId};
 
 use crate::{Item, Key, Listing, Op, Query, StateError, Table, TaskLog, document};
 
@@ -43,6 +44,19 @@ impl DeadLetters {
         let buried = Timestamp::now();
         let attributes = document::attributes(&DeadLetter { job: job.clone(), buried })?;
         let item = Item { key: key(job), attributes, expires: buried.checked_add(Self::KEEP).ok() };
+        Ok(self.table.write(vec![Op::Put { item, condition: None }]).await?)
+    }
+
+    /// Keeps a job that this version can't read, of a newer one perhaps.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn keep_unread(&self, body: &str) -> Result<(), StateError> {
+        let buried = Timestamp::now();
+        let texts = [("body", body.to_owned()), ("buried", buried.to_string())];
+        let attributes = Map::from_iter(texts.map(|(name, text)| (name.to_owned(), Value::from(text))));
+        let key = Key::new("dead/unread", Digest::of(body.as_bytes()).to_string());
+        let item = Item { key, attributes, expires: buried.checked_add(Self::KEEP).ok() };
         Ok(self.table.write(vec![Op::Put { item, condition: None }]).await?)
     }
 

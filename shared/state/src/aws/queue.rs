@@ -75,11 +75,12 @@ impl SqsQueue {
     }
 
     fn failed(&self, problem: Problem) -> QueueError {
-        match problem.code.as_deref() {
+        // The service has codes in two forms, and tells the old one in a header.
+        match problem.code.as_deref().map(|code| code.trim_start_matches("AWS.SimpleQueueService.")) {
             // With a time within its limits the parameter that is not valid (any more) is the receipt, or the twelve hours are over.
             Some("ReceiptHandleIsInvalid" | "MessageNotInflight" | "InvalidParameterValue") => QueueError::Lost,
             Some("InvalidMessageContents" | "BatchRequestTooLong" | "InvalidBatchEntryId") => QueueError::Invalid(problem.text),
-            Some("QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue") => {
+            Some("QueueDoesNotExist" | "NonExistentQueue") => {
                 QueueError::Unavailable(format!("there is no queue {}: {}", self.url, problem.text))
             }
             _ if problem.is_denied() => {

@@ -183,6 +183,8 @@ async fn a_receipt_that_is_over_is_lost_in_all_the_ways_that_sqs_says_so() {
     for (code, message) in [
         ("ReceiptHandleIsInvalid", "The input receipt handle is invalid."),
         ("MessageNotInflight", "The specified message isn't in flight."),
+        // As the service's own header has it, which the SDK goes by.
+        ("AWS.SimpleQueueService.MessageNotInflight", "The specified message isn't in flight."),
         ("InvalidParameterValue", "Value x for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired."),
     ] {
         let (queue, _replay) = queue(vec![sqs(code, message)]).await;
