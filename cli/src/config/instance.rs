@@ -282,18 +282,7 @@ fn notify(node: &Node<'_>, notes: &mut Notes) -> Option<Notify> {
 
 /// The URL of a webhook. No message shows it: chat services have tokens in theirs.
 fn receiver(node: &Node<'_>, may_be_near: bool, notes: &mut Notes) -> Option<Url> {
-    let text = node.text(notes)?;
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(url::ParseError::RelativeUrlWithoutBase) => {
-            notes.mistake(node, "no URL: write https:// before the host");
-            return None;
-        }
-        Err(error) => {
-            notes.mistake(node, format!("no URL: {error}; it is meant to be like 'https://ci.example.com/transship'"));
-            return None;
-        }
-    };
+    let url = url(node, "https://ci.example.com/transship", notes)?;
     let is_near = is_loopback(&url) || matches!(url.host(), Some(Host::Ipv4(address)) if address.is_private());
     let problem = if !matches!(url.scheme(), "http" | "https") {
         "begin with https://, and a host: notifications are POSTs"
@@ -341,20 +330,24 @@ fn realm(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> 
     Some(url)
 }
 
-/// A URL that credentials may be sent to. No message shows it: people write passwords into URLs.
-fn web_address(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> {
-    let text = node.text(notes)?;
-    let url = match Url::parse(text) {
-        Ok(url) => url,
+/// A URL, of which no message shows the text.
+fn url(node: &Node<'_>, example: &str, notes: &mut Notes) -> Option<Url> {
+    match Url::parse(node.text(notes)?) {
+        Ok(url) => Some(url),
         Err(url::ParseError::RelativeUrlWithoutBase) => {
             notes.mistake(node, "no URL: write https:// before the host");
-            return None;
+            None
         }
         Err(error) => {
-            notes.mistake(node, format!("no URL: {error}; it is meant to be like 'https://registry.example.com:5000'"));
-            return None;
+            notes.mistake(node, format!("no URL: {error}; it is meant to be like '{example}'"));
+            None
         }
-    };
+    }
+}
+
+/// A URL that credentials may be sent to. No message shows it: people write passwords into URLs.
+fn web_address(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> {
+    let url = url(node, "https://registry.example.com:5000", notes)?;
     let problem = if !matches!(url.scheme(), "http" | "https") {
         // `localhost:5000` is a URL of the scheme localhost.
         Some("begin with https://, or with http://, and a host: there is no other way to a registry")
