@@ -512,3 +512,14 @@ fn assert_in_order(value: &Value, fields: &[&str]) {
     let times: Vec<jiff::Timestamp> = fields.iter().map(|name| value[name].as_str().unwrap().parse().unwrap()).collect();
     assert!(times.is_sorted(), "{fields:?} of {value}");
 }
+
+/// Would break: the first command of the README, when a crate gets a binary and cargo no longer knows which one is meant.
+#[test]
+fn cargo_run_means_the_command_line() {
+    binary();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["run", "--quiet", "--locked", "--", "--version"];
+    let output = std::process::Command::new(cargo).args(arguments).current_dir(root()).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(said.starts_with("transship "), "{said}");
+}
