@@ -519,7 +519,7 @@ fn cargo_run_means_the_command_line() {
     binary();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let arguments = ["run", "--quiet", "--locked", "--", "--version"];
-    let output = std::process::Command::new(cargo).args(arguments).current_dir(root()).output().unwrap();
+    let output = Command::new(cargo).args(arguments).current_dir(root()).output().unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(said.starts_with("transship "), "{said}");
 }
