@@ -118,6 +118,9 @@ fn rule(i: usize, [namespace, repository, tag]: &[String; 3]) -> Rule {
         },
         target: Target { instance: "prod".parse().expect("a name"), namespace: None },
         overwrite: false,
+        propagate_deletions: false,
+        referrers: true,
+        schedule: None,
         enabled: true,
     }
 }

@@ -143,6 +143,9 @@ fn demo_rule() -> anyhow::Result<Rule> {
         },
         target: rule::Target { instance: "prod".parse()?, namespace: Some("mirror".parse()?) },
         overwrite: false,
+        propagate_deletions: false,
+        referrers: true,
+        schedule: None,
         enabled: true,
     })
 }

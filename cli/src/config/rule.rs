@@ -13,7 +13,8 @@ use super::{
     yaml::{Node, Notes, quoted},
 };
 
-const KEYS: &[&str] = &["name", "description", "source", "target", "overwrite", "enabled"];
+const KEYS: &[&str] =
+    &["name", "description", "source", "target", "overwrite", "propagate_deletions", "referrers", "schedule", "enabled"];
 const SOURCE_KEYS: &[&str] = &["instance", "namespace", "repository", "tag", "types"];
 const TARGET_KEYS: &[&str] = &["instance", "namespace"];
 
@@ -50,8 +51,10 @@ impl<'a> Reader<'a> {
             .and_then(|node| self.source(node, notes));
         let target_node = keys.need("target", "where to copy it, like '{ instance: prod }'", notes);
         let target = target_node.and_then(|node| self.target(node, notes));
-        let overwrite = keys.get("overwrite").map_or(Some(false), |node| node.flag(notes));
-        let enabled = keys.get("enabled").map_or(Some(true), |node| node.flag(notes));
+        let mut flag = |key, default| keys.get(key).map_or(Some(default), |node| node.flag(notes));
+        let (overwrite, enabled) = (flag("overwrite", false), flag("enabled", true));
+        let (propagate_deletions, referrers) = (flag("propagate_deletions", false), flag("referrers", true));
+        let schedule = keys.get("schedule").map_or(Some(None), |node| node.parsed(notes).map(Some));
         let rule = Rule {
             id: RuleId(0),
             revision: 0,
@@ -60,6 +63,9 @@ impl<'a> Reader<'a> {
             source: source?,
             target: target?,
             overwrite: overwrite?,
+            propagate_deletions: propagate_deletions?,
+            referrers: referrers?,
+            schedule: schedule?,
             enabled: enabled?,
         };
         if let Err(error) = rule.check() {

@@ -9,23 +9,26 @@ use axum::{
     response::Response,
 };
 use secrecy::SecretString;
-use transship_api::access::{admit, refuse};
-use transship_model::Problem;
+use transship_api::access::{admit, all_powerful, refuse};
+use transship_model::{Caller, Problem};
 
 /// Lets a request pass, or answers 401 or 403.
 pub(crate) async fn guard(
     State(token): State<Arc<Option<SecretString>>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     match decide(token.as_ref().as_ref(), peer, request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(caller) => {
+            request.extensions_mut().insert(Caller { from: Some(peer.ip().to_string()), ..caller });
+            next.run(request).await
+        }
         Err(problem) => refuse(&problem),
     }
 }
 
-fn decide(token: Option<&SecretString>, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
+fn decide(token: Option<&SecretString>, peer: SocketAddr, headers: &HeaderMap) -> Result<Caller, Problem> {
     if let Some(token) = token {
         return admit(token, headers);
     }
@@ -33,7 +36,7 @@ fn decide(token: Option<&SecretString>, peer: SocketAddr, headers: &HeaderMap) -
     let speaks_for_others = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "origin"];
     let is_own = peer.ip().to_canonical().is_loopback() && !speaks_for_others.iter().any(|name| headers.contains_key(*name));
     if is_own && names_this_machine(headers) {
-        return Ok(());
+        return Ok(all_powerful("this machine"));
     }
     Err(Problem::new(
         403,
@@ -59,7 +62,7 @@ mod tests {
     fn status(token: Option<&str>, peer: &str, headers: &[(&'static str, &str)]) -> u16 {
         let token = token.map(SecretString::from);
         let pairs = headers.iter().map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()));
-        decide(token.as_ref(), peer.parse().unwrap(), &pairs.collect()).map_or_else(|problem| problem.status, |()| 200)
+        decide(token.as_ref(), peer.parse().unwrap(), &pairs.collect()).map_or_else(|problem| problem.status, |_| 200)
     }
 
     #[test]

@@ -5,19 +5,24 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use secrecy::SecretString;
-use transship_model::Problem;
+use transship_model::{Caller, Problem, Role};
 use transship_state::secrets::{bearer, is_same};
 
-/// Whether a request bears the token.
+/// The caller whom the deployment's own token stands for, if a request bears it.
 ///
 /// # Errors
 /// The problem to answer with: 401.
-pub fn admit(token: &SecretString, headers: &HeaderMap) -> Result<(), Problem> {
+pub fn admit(token: &SecretString, headers: &HeaderMap) -> Result<Caller, Problem> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?));
     if is_same(given.unwrap_or_default(), token) {
-        return Ok(());
+        return Ok(all_powerful("deployment"));
     }
     Err(Problem::new(401, "the API wants the token that it was started with: set TRANSSHIP_TOKEN"))
+}
+
+/// Who may do everything: the bearer of the deployment's own token, and this machine where `serve` has none.
+pub fn all_powerful(name: &str) -> Caller {
+    Caller { name: name.to_owned(), role: Role::Admin, instances: None, from: None }
 }
 
 /// A problem as a response.

@@ -7,9 +7,10 @@ use axum::{
     http::request::Parts,
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use transship_model::Problem;
+use transship_model::Caller;
+use utoipa::IntoParams;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// Names from the path; one that does not follow its grammar names nothing, and is answered with 404 and the grammar.
 pub(crate) struct Path<T>(pub(crate) T);
@@ -27,7 +28,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
                 },
                 other => other.to_string(),
             };
-            Failure(Problem::new(404, detail))
+            Failure::new(404, detail)
         })
     }
 }
@@ -44,21 +45,36 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             Err(rejection) => {
                 // Without axum's own words, which say no more than that it is wrong.
                 let cause = rejection.source().map_or_else(|| rejection.body_text(), ToString::to_string);
-                Err(Failure(Problem::new(400, format!("the query: {cause}"))))
+                Err(Failure::new(400, format!("the query: {cause}")))
             }
         }
     }
 }
 
+/// Whom the request comes from. Who lets requests in has found that out.
+pub(crate) struct By(pub(crate) Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for By {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let caller = parts.extensions.get::<Caller>().cloned();
+        caller.map(Self).ok_or_else(|| Failure::new(401, "who calls is not known: send a token"))
+    }
+}
+
 /// Which page of a listing is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Page {
     /// At most so many items, 1 to 1000; 50 by default.
     #[serde(default = "fifty", deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 1000, default = 50)]
     pub(crate) limit: usize,
     /// Where it begins: `next` of the page before.
     #[serde(default, deserialize_with = "cursor")]
+    #[param(min_length = 1, max_length = 1024)]
     pub(crate) cursor: Option<String>,
 }
 

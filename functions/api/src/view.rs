@@ -3,14 +3,15 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use transship_model::{
-    ArtifactType, Counts, Digest, Instance, InstanceName, Kind, Outcome, Place, Resource, ResourceState, Rule, RuleName, Task,
-    TaskId, TaskStatus,
+    ArtifactType, Counts, Digest, Instance, InstanceName, Kind, Outcome, Place, Resource, ResourceState, Rule, RuleName,
+    Schedule, Task, TaskId, TaskStatus,
     rule::{Source, Target},
 };
 use url::Url;
+use utoipa::ToSchema;
 
 /// A page of a listing.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ListView<T> {
     /// What is on the page.
     pub items: Vec<T>,
@@ -20,7 +21,7 @@ pub struct ListView<T> {
 }
 
 /// An instance; of its secrets it tells only whether there are any.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct InstanceView {
     /// Its name.
     pub name: InstanceName,
@@ -53,7 +54,7 @@ impl InstanceView {
 }
 
 /// A rule.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RuleView {
     /// Its name, unique within the source instance.
     pub name: RuleName,
@@ -65,6 +66,13 @@ pub struct RuleView {
     pub target: Target,
     /// Whether it replaces what the target has.
     pub overwrite: bool,
+    /// Whether a tag that is deleted at the source is deleted at the target, if that still has what transship put there.
+    pub propagate_deletions: bool,
+    /// Whether signatures, SBOMs and whatever else refers to an artifact go with it.
+    pub referrers: bool,
+    /// When it runs by itself: a cron expression of five fields, in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Whether it does anything.
     pub enabled: bool,
     /// Grows with each change.
@@ -74,20 +82,21 @@ pub struct RuleView {
 impl RuleView {
     /// How the API shows a rule.
     pub fn new(rule: &Rule) -> Self {
-        let Rule { id: _, revision, name, description, source, target, overwrite, enabled } = rule.clone();
-        Self { name, description, source, target, overwrite, enabled, revision }
+        let Rule { id: _, revision, name, description, source, target, overwrite, enabled, .. } = rule.clone();
+        let Rule { propagate_deletions, referrers, schedule, .. } = rule.clone();
+        Self { name, description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled, revision }
     }
 }
 
 /// What has been started.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct StartedView {
     /// The task to look at.
     pub task: TaskId,
 }
 
 /// A task.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TaskView {
     /// Its identity.
     pub id: TaskId,
@@ -149,7 +158,7 @@ impl TaskView {
 }
 
 /// A resource of a task.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ResourceView {
     /// Where it was looked for.
     pub source: Place,

@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
+use utoipa::ToSchema;
 
 use crate::{InstanceName, RoleArn, SecretName, ServiceAccount};
 
@@ -43,7 +44,7 @@ pub struct Instance {
 }
 
 /// The kinds of registry that are treated specially; `oci` is every other one that follows the distribution specification.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// CNCF distribution (`registry:2`, `registry:3`, Debian's `docker-registry`).

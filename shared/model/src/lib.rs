@@ -3,6 +3,7 @@
 //! What the parts of transship say to each other: names, instances, rules, push events, jobs, tasks and their events, and the
 //! decisions that need no registry: which rules an event meets, which of two versions of a tag wins, how the log is merged.
 
+pub mod access;
 pub mod event;
 pub mod instance;
 pub mod job;
@@ -12,8 +13,10 @@ pub mod notification;
 pub mod origin;
 pub mod problem;
 pub mod rule;
+pub mod schedule;
 pub mod task;
 
+pub use access::{Caller, Role};
 pub use event::PushEvent;
 pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
@@ -26,6 +29,7 @@ pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
 pub use problem::Problem;
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
+pub use schedule::{InvalidSchedule, Schedule};
 pub use task::{
     Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead, TaskStatus,
     Trigger,

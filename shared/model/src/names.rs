@@ -7,6 +7,10 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 /// Text that does not follow the grammar of the name that it was meant to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +27,37 @@ pub struct InvalidName {
 impl InvalidName {
     fn new(text: &str, what: &'static str, rule: &'static str) -> Self {
         Self { text: text.chars().take(80).collect(), what, rule }
+    }
+}
+
+/// What is text in JSON, as JSON Schema has it.
+macro_rules! text {
+    ($name:ident, $what:literal) => {
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                use utoipa::openapi::{ObjectBuilder, Type};
+                ObjectBuilder::new().schema_type(Type::String).description(Some($what)).build().into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
+    };
+}
+pub(crate) use text;
+
+/// Names as JSON Schema has them.
+mod schema {
+    /// The part of a name's grammar that a regular expression can say.
+    pub(super) fn pattern(name: &str) -> Option<&'static str> {
+        Some(match name {
+            "InstanceName" | "RuleName" => "^[a-z0-9][a-z0-9._-]{0,99}$",
+            "Repository" => r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$",
+            "Namespace" => r"^(\*|[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*)?$",
+            "Tag" => "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$",
+            "Digest" => "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$",
+            "TaskId" => "^[1-9][0-9]{0,18}-[0-9a-f]{28}$",
+            _ => return None,
+        })
     }
 }
 
@@ -77,6 +112,15 @@ macro_rules! name {
                 write!(f, "{:?}", &*self.0)
             }
         }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let text = ObjectBuilder::new().schema_type(Type::String).description(Some($rule));
+                text.pattern(schema::pattern(stringify!($name))).build().into()
+            }
+        }
+
+        impl ToSchema for $name {}
     };
 }
 
@@ -332,6 +376,8 @@ pub enum Reference {
     Digest(Digest),
 }
 
+text!(Reference, "a tag, or a digest where there is no tag");
+
 impl FromStr for Reference {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
@@ -378,7 +424,7 @@ impl Reference {
 }
 
 /// A place for an artifact in an instance: written `instance/repository:tag` or `instance/repository@digest`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Place {
     /// The registry.
     pub instance: InstanceName,

@@ -108,7 +108,7 @@ impl TaskEnded {
         let (status, time) = (task.status(), ended.unwrap_or(head.created));
         let subject = match &head.trigger {
             Trigger::Push { resource } | Trigger::Attachment { resource } => Some(resource.clone()),
-            Trigger::Manual => None,
+            Trigger::Manual | Trigger::Created | Trigger::Schedule => None,
         };
         Self {
             specversion: "1.0",

@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceName, InvalidName, Namespace, Repository, RuleId, RuleName};
+use utoipa::ToSchema;
+
+use crate::{InstanceName, InvalidName, Namespace, Repository, RuleId, RuleName, Schedule};
 
 /// What to sync from one source instance and namespace to one target instance and namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,15 @@ pub struct Rule {
     /// Whether a tag that the target has with another digest is replaced.
     #[serde(default)]
     pub overwrite: bool,
+    /// Whether a tag that is deleted at the source is deleted at the target, if that still has what transship put there.
+    #[serde(default)]
+    pub propagate_deletions: bool,
+    /// Whether signatures, SBOMs and whatever else refers to an artifact go with it.
+    #[serde(default = "yes")]
+    pub referrers: bool,
+    /// When it runs by itself, besides the pushes that it hears of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Whether it does anything.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -36,7 +47,7 @@ fn yes() -> bool {
 }
 
 /// What a rule selects.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Source {
     /// The instance that is pushed to.
     pub instance: InstanceName,
@@ -54,7 +65,7 @@ pub struct Source {
 }
 
 /// Where a rule copies to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Target {
     /// The instance that is written to.
     pub instance: InstanceName,
@@ -64,7 +75,7 @@ pub struct Target {
 }
 
 /// What an artifact is, as its manifest says; an index is what its children are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ArtifactType {
     /// A container image, for one platform or several.
@@ -95,8 +106,9 @@ impl fmt::Display for ArtifactType {
 /// A regular expression that meets a whole name. It is checked when it is parsed from text that somebody wrote. Deserialized it
 /// comes from the table, where only checked ones are: it is compiled where it is first used, so that ten thousand rules cost a
 /// cold start nothing.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(value_type = String, format = Regex, max_length = 1024)]
 pub struct Pattern(String);
 
 /// A pattern that can't be used.
@@ -305,6 +317,9 @@ pub(crate) mod tests {
             },
             target: Target { instance: target.0.parse().unwrap(), namespace: target.1.map(|n| n.parse().unwrap()) },
             overwrite: false,
+            propagate_deletions: false,
+            referrers: true,
+            schedule: None,
             enabled: true,
         }
     }

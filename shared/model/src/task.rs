@@ -8,6 +8,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{ArtifactType, Digest, InstanceName, Place, RuleName, TaskId};
 
@@ -42,12 +43,16 @@ pub enum Trigger {
     },
     /// Somebody asked for the rule's whole source.
     Manual,
+    /// The rule is new: its whole source.
+    Created,
+    /// The rule's schedule: its whole source.
+    Schedule,
 }
 
 impl Trigger {
     /// Whether the task's resources are found by a scan, so that their number is not known at first.
     pub fn scans(&self) -> bool {
-        matches!(self, Self::Manual)
+        matches!(self, Self::Manual | Self::Created | Self::Schedule)
     }
 }
 
@@ -57,6 +62,8 @@ impl fmt::Display for Trigger {
             Self::Push { resource } => write!(f, "push {resource}"),
             Self::Attachment { resource } => write!(f, "attachment {resource}"),
             Self::Manual => f.write_str("by hand"),
+            Self::Created => f.write_str("new rule"),
+            Self::Schedule => f.write_str("schedule"),
         }
     }
 }
@@ -158,7 +165,7 @@ pub struct Progress {
 }
 
 /// How the work on a resource ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// The target has it now.
@@ -178,7 +185,7 @@ pub enum Outcome {
 }
 
 /// Why a resource was not copied although nothing failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SkipReason {
     /// The target has another digest there, and the rule does not overwrite; or the target's tags are immutable.
@@ -248,7 +255,7 @@ pub struct Resource {
 }
 
 /// Where a resource is in its life; it only moves forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResourceState {
     /// Its job waits.
@@ -345,7 +352,7 @@ pub struct Task {
 }
 
 /// What is counted of a task's resources.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counts {
     /// Known so far.
     pub found: u64,
@@ -393,7 +400,7 @@ impl Counts {
 }
 
 /// The state of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TaskStatus {
     /// Nothing has begun.

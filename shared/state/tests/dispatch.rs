@@ -144,6 +144,9 @@ fn rule(name: &str, target: &str) -> Rule {
         },
         target: Target { instance: "b".parse().unwrap(), namespace: Some(target.parse().unwrap()) },
         overwrite: false,
+        propagate_deletions: false,
+        referrers: true,
+        schedule: None,
         enabled: true,
     }
 }

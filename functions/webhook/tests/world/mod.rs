@@ -176,6 +176,9 @@ pub(crate) fn rule(name: &str, from: &str, to: &str) -> Rule {
         },
         target: Target { instance: to.parse().unwrap(), namespace: None },
         overwrite: true,
+        propagate_deletions: false,
+        referrers: true,
+        schedule: None,
         enabled: true,
     }
 }

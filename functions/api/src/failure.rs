@@ -1,0 +1,62 @@
+//! What is answered instead of what was asked for.
+
+use axum::{
+    body::Body,
+    http::Response,
+    response::{IntoResponse, Response as Answer},
+};
+use transship_model::{Caller, InstanceName, Problem, Role};
+use transship_state::StateError;
+
+use crate::access;
+
+/// A problem document as a response.
+pub(crate) struct Failure(pub(crate) Problem);
+
+impl Failure {
+    pub(crate) fn new(status: u16, detail: impl Into<String>) -> Self {
+        Self(Problem::new(status, detail))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Answer {
+        let response: Response<Body> = access::refuse(&self.0);
+        response
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        tracing::error!(%error, "a request to the API failed");
+        Self(match error {
+            StateError::Unavailable(_) | StateError::Contended(_) => Problem::new(503, "the store does not answer: try again"),
+            StateError::Corrupt { .. } => Problem::new(500, "the store holds something that can't be read: see the log"),
+        })
+    }
+}
+
+/// Refuses what a caller may not do with an instance. Whether an instance that is not theirs exists is not told.
+pub(crate) fn permit(caller: &Caller, role: Role, instance: &InstanceName) -> Result<(), Failure> {
+    if !caller.sees(instance) {
+        return Err(no_instance(instance));
+    }
+    if caller.may_with(role, instance) {
+        return Ok(());
+    }
+    Err(Failure::new(403, format!("this needs the role {role} for instance {instance}; yours is {}", caller.role)))
+}
+
+/// Refuses what needs a role for the whole deployment.
+pub(crate) fn permit_all(caller: &Caller, role: Role) -> Result<(), Failure> {
+    if caller.may(role) {
+        return Ok(());
+    }
+    let whole = if caller.instances.is_some() { " for all instances" } else { "" };
+    Err(Failure::new(403, format!("this needs the role {role}{whole}; yours is {}", caller.role)))
+}
+
+/// An instance that is not there, or not for this caller.
+pub(crate) fn no_instance(name: &InstanceName) -> Failure {
+    Failure::new(404, format!("there is no instance {name}: GET /v1/instances lists them"))
+}
