@@ -5,19 +5,19 @@ mod http;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
 };
 use transship_logger::{Logger, Outlets};
-use transship_model::{Instance, Rule};
+use transship_model::{Instance, Owner, Rule};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
-    AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue, QueueError, Table,
-    TaskLog, Uploads,
+    Applied, AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue, QueueError,
+    Table, TaskLog, Uploads, first_runs,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -29,10 +29,8 @@ use crate::secrets::ProcessSecrets;
 pub(crate) struct Settings {
     /// Where the store is; made if it is not there.
     pub(crate) data: PathBuf,
-    /// The instances of the configuration file.
-    pub(crate) instances: Vec<Instance>,
-    /// Its rules.
-    pub(crate) rules: Vec<Rule>,
+    /// What a configuration file says, if there is one.
+    pub(crate) file: Option<File>,
     /// The address to answer at; port 0 for any that is free.
     pub(crate) listen: SocketAddr,
     /// What the API asks its callers for; without one it lets in this machine only.
@@ -41,6 +39,18 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// How long registries may take.
     pub(crate) patience: Patience,
+}
+
+/// A configuration file: what the API does not change.
+pub(crate) struct File {
+    /// Where it is, for messages.
+    pub(crate) path: String,
+    /// Its instances.
+    pub(crate) instances: Vec<Instance>,
+    /// Its rules.
+    pub(crate) rules: Vec<Rule>,
+    /// Whether rules that are new begin with a full run.
+    pub(crate) first_run: bool,
 }
 
 /// A process that is running.
@@ -74,15 +84,15 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let (jobs, events) = (Jobs(Arc::new(jobs_queue.clone())), Events(Arc::new(events_queue.clone())));
 
     let catalog = Arc::new(Catalog::new(table.clone()));
-    let applied = catalog.replace(&settings.instances, &settings.rules).await.context("the catalogue can't be written")?;
-    tracing::info!(
-        instances = settings.instances.len(),
-        rules = settings.rules.len(),
-        created = applied.created,
-        changed = applied.changed,
-        deleted = applied.deleted,
-        "configuration"
-    );
+    if let Some(file) = settings.file {
+        apply(&catalog, file).await?;
+    }
+    // Those of the file, and those whose start a kill came in between.
+    let begun =
+        first_runs::start_all(&catalog, &jobs, &events).await.context("the first runs of new rules can't be started")?;
+    if begun > 0 {
+        tracing::info!(rules = begun, "first runs of new rules");
+    }
     let origins = Origins::new(table.clone());
     let log = TaskLog::new(table.clone());
     let secrets = Arc::new(ProcessSecrets::default());
@@ -111,6 +121,20 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let router = http::router(webhook, api, settings.token, http::Health::new(store, queues));
     loops.spawn(http::serve(listener, router, stopped));
     Ok(Running { address, stop, loops })
+}
+
+/// Brings what a configuration file owns to what it says.
+async fn apply(catalog: &Catalog, file: File) -> anyhow::Result<()> {
+    let File { path, instances, rules, first_run } = file;
+    let owner = Owner::File(path);
+    let plan = catalog.plan(&owner, &instances, &rules, first_run).await.context("the catalogue can't be read")?;
+    if !plan.refusals().is_empty() {
+        bail!("{}", plan.refusals().join("; "));
+    }
+    let applied = catalog.carry_out(plan).await.context("the catalogue can't be written")?;
+    let Applied { created, changed, deleted } = applied;
+    tracing::info!(instances = instances.len(), rules = rules.len(), created, changed, deleted, "configuration");
+    Ok(())
 }
 
 impl Running {

@@ -22,6 +22,7 @@ pub struct Transship {
     dir: TempDir,
     port: u16,
     environment: Vec<(String, String)>,
+    first_runs: bool,
     process: Option<Child>,
     http: reqwest::Client,
 }
@@ -56,12 +57,18 @@ impl Transship {
     pub fn reserve() -> Self {
         let dir = tempfile::Builder::new().prefix("transship-").tempdir().expect("a folder");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { dir, port: free_port(), environment: Vec::new(), process: None, http }
+        Self { dir, port: free_port(), environment: Vec::new(), first_runs: false, process: None, http }
     }
 
     /// Sets a variable for the process when it starts, and for the commands that are run against it.
     pub fn set(&mut self, variable: &str, value: &str) {
         self.environment.push((variable.into(), value.into()));
+    }
+
+    /// Lets rules of its configuration that are new begin with a full run, as users have it. Most tests are about pushes and count
+    /// tasks.
+    pub fn with_first_runs(&mut self) {
+        self.first_runs = true;
     }
 
     /// Where it answers.
@@ -96,12 +103,15 @@ impl Transship {
         self.restart().await;
     }
 
-    /// Starts it again with the configuration that it had.
+    /// Starts it again with the configuration that it had, if it had one.
     pub async fn restart(&mut self) {
         self.kill();
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("the log");
         let mut command = Command::new(binary());
-        command.arg("serve").arg("--data").arg(self.data()).arg("--config").arg(self.config_file());
+        command.arg("serve").arg("--data").arg(self.data());
+        if self.config_file().exists() {
+            command.arg("--config").arg(self.config_file()).args((!self.first_runs).then_some("--no-first-run"));
+        }
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         command
             .env("HOOK_SECRET", HOOK_SECRET)

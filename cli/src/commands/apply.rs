@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use aws_config::{BehaviorVersion, timeout::TimeoutConfig};
+use transship_model::Owner;
 use transship_state::{Applied, Catalog, Change, aws::DynamoDbTable};
 
 use crate::{
@@ -45,13 +46,17 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         bail!("no region of AWS is chosen: set AWS_REGION, or AWS_PROFILE to a profile that has one");
     }
     let catalog = Catalog::new(Arc::new(DynamoDbTable::new(aws_sdk_dynamodb::Client::new(&sdk), &table)));
-    let plan = catalog.plan(&config.instances, &config.rules).await;
+    // A first run of new rules is started by the API, which has the queues.
+    let plan = catalog.plan(&Owner::Api, &config.instances, &config.rules, false).await;
     let plan = plan.with_context(|| format!("the catalogue in the table {table} can't be read"))?;
     let (plan, left) = if prune { (plan, 0) } else { plan.without_deletions() };
+    if !plan.refusals().is_empty() {
+        bail!("{}: {}", path.display(), plan.refusals().join("; "));
+    }
     for (change, entry) in plan.changes() {
         let sign = match change {
             Change::Created => '+',
-            Change::Changed => '~',
+            Change::Changed | Change::Claimed => '~',
             Change::Deleted => '-',
         };
         output::print(&format!("{sign} {entry}"))?;

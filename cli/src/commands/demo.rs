@@ -40,8 +40,8 @@ pub(crate) async fn run(_: Arguments) -> anyhow::Result<()> {
     let instances = vec![instance("build", &build.url(), "eu-central-1")?, instance("prod", &prod.url(), "ap-southeast-1")?];
     let settings = serve::Settings {
         data: data.path().to_owned(),
-        instances,
-        rules: vec![rule.clone()],
+        // It shows how pushes drive it.
+        file: Some(serve::File { path: "the demo".into(), instances, rules: vec![rule.clone()], first_run: false }),
         listen: ([127, 0, 0, 1], 0).into(),
         token: None,
         workers: 4,

@@ -1,6 +1,9 @@
 //! `transship serve`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,9 +15,12 @@ pub(crate) struct Arguments {
     /// The folder that keeps everything: queues, log, catalogue. Made if it is not there
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The configuration file: instances and rules
+    /// A configuration file: instances and rules, which the API does not change then. Without one they are made through the API
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+    /// Wait for pushes: rules of the file that are new do not begin with a full run
+    #[arg(long, requires = "config")]
+    no_first_run: bool,
     /// The address to answer at. Registries send their notifications there
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -26,21 +32,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = config::load(&arguments.config)?;
-    for warning in &config.warnings {
-        tracing::warn!("{}: {warning}", arguments.config.display());
-    }
-    let missing = config::missing(&config);
-    if !missing.is_empty() {
-        bail!("{}: {}", arguments.config.display(), missing.join("; "));
-    }
+    let file = arguments.config.map(|path| file(&path, !arguments.no_first_run)).transpose()?;
     let token = client::token();
     let (data, listen, workers) = (arguments.data, arguments.listen, usize::from(arguments.workers));
     if token.is_none() && !listen.ip().is_loopback() {
         tracing::warn!("without TRANSSHIP_TOKEN the API answers this machine only; notifications are taken from everywhere");
     }
-    let (instances, rules, patience) = (config.instances, config.rules, arguments.waiting.patience());
-    let mut running = serve::start(serve::Settings { data, instances, rules, listen, token, workers, patience }).await?;
+    let patience = arguments.waiting.patience();
+    let mut running = serve::start(serve::Settings { data, file, listen, token, workers, patience }).await?;
     tracing::info!(address = %running.address, "ready: notifications at /hooks/INSTANCE, the API at /v1/, /health");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
@@ -51,4 +50,19 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tracing::info!("stopping: what is not finished goes on at the next start");
     running.stop().await;
     Ok(())
+}
+
+/// Reads a configuration file, and looks whether there is what it names.
+fn file(path: &Path, first_run: bool) -> anyhow::Result<serve::File> {
+    let config = config::load(path)?;
+    for warning in &config.warnings {
+        tracing::warn!("{}: {warning}", path.display());
+    }
+    let missing = config::missing(&config);
+    if !missing.is_empty() {
+        bail!("{}: {}", path.display(), missing.join("; "));
+    }
+    // What the API says to whoever wants to change what is in it, whatever folder they are in.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    Ok(serve::File { path, instances: config.instances, rules: config.rules, first_run })
 }

@@ -3,15 +3,24 @@
 //! Partition `catalog`: one item `version` that changes with every change. Partitions `catalog/instances` and
 //! `catalog/rules`: an item each. A reader keeps a whole snapshot and asks only for the version, so that a rule that was
 //! switched off is off in every warm environment at the next request.
+//!
+//! A change is decided on a snapshot and written on condition that the version is still the snapshot's ([`Catalog::edit`]): what was
+//! true of the whole catalogue when it was decided (no rule names the instance that goes) is true when it is written.
+
+mod draft;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
 };
 
-use serde_json::{Map, Value};
-use transship_model::{Instance, InstanceName, Place, Repository, Rule, RuleId, RuleIndex, RuleName, TaskHead};
+use serde_json::Value;
+use transship_model::{Instance, InstanceName, Owner, Place, Repository, Rule, RuleId, RuleIndex, RuleName, TaskHead};
+
+pub use draft::{Change, Draft, Saved, Stamp};
+use draft::{Content, Step};
 
 use crate::{
     Condition, Item, Key, Op, Query, StateError, Table, TableError, document,
@@ -23,17 +32,105 @@ use crate::{
 };
 
 /// The instances and rules as they were at one version.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Snapshot {
     version: i64,
+    /// The ID that the next rule gets.
+    next_rule: u64,
     instances: BTreeMap<InstanceName, Arc<Instance>>,
     rules: HashMap<RuleId, Arc<Rule>>,
     names: BTreeMap<(InstanceName, RuleName), RuleId>,
-    /// The enabled rules, ready to be matched.
-    pub index: RuleIndex,
+    stamps: HashMap<Entry, Stamp>,
+    /// The enabled rules, ready to be matched. It is made when it is first looked at: who changes one rule after the other needs none.
+    pub index: LazyIndex,
+}
+
+/// An index that is made when it is first looked at.
+type LazyIndex = LazyLock<RuleIndex, Box<dyn FnOnce() -> RuleIndex + Send>>;
+
+fn index_of(rules: impl Iterator<Item = Arc<Rule>>) -> LazyIndex {
+    let rules: Vec<_> = rules.collect();
+    LazyLock::new(Box::new(move || RuleIndex::new(rules)))
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            version: 0,
+            next_rule: 1,
+            instances: BTreeMap::new(),
+            rules: HashMap::new(),
+            names: BTreeMap::new(),
+            stamps: HashMap::new(),
+            index: index_of(std::iter::empty()),
+        }
+    }
 }
 
 impl Snapshot {
+    /// What is known about an entry besides what it is, if it is there.
+    pub fn stamp(&self, entry: &Entry) -> Option<&Stamp> {
+        self.stamps.get(entry)
+    }
+
+    /// All rules, in the order of their paths.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.names.values().filter_map(|id| self.rules.get(id))
+    }
+
+    /// The rules that copy from an instance or to it, in the order of their paths.
+    pub fn rules_naming(&self, instance: &InstanceName) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules().filter(move |rule| [&rule.source.instance, &rule.target.instance].contains(&instance))
+    }
+
+    /// If a rule's first full run is to be started: since when.
+    pub fn begins(&self, rule: &Rule) -> Option<jiff::Timestamp> {
+        self.stamp(&Entry::of_rule(rule))?.first_run.filter(|_| rule.enabled)
+    }
+
+    fn insert(&mut self, content: Content, stamp: Stamp) {
+        self.stamps.insert(content.entry(), stamp);
+        match content {
+            Content::Instance(instance) => drop(self.instances.insert(instance.name.clone(), instance)),
+            Content::Rule(rule) => {
+                self.names.insert((rule.source.instance.clone(), rule.name.clone()), rule.id);
+                self.rules.insert(rule.id, rule);
+            }
+        }
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        self.stamps.remove(entry);
+        match entry {
+            Entry::Instance(name) => drop(self.instances.remove(name)),
+            Entry::Rule(instance, name) => {
+                let id = self.names.remove(&(instance.clone(), name.clone()));
+                id.map(|id| self.rules.remove(&id));
+            }
+        }
+    }
+
+    /// The same after a change.
+    fn after(&self, next_rule: u64, steps: Vec<Step>) -> Self {
+        let mut next = Self {
+            version: self.version + 1,
+            next_rule,
+            instances: self.instances.clone(),
+            rules: self.rules.clone(),
+            names: self.names.clone(),
+            stamps: self.stamps.clone(),
+            index: index_of(std::iter::empty()),
+        };
+        for step in steps {
+            match step {
+                Step::Put(content, stamp) => next.insert(content, stamp),
+                Step::Delete(entry) => next.remove(&entry),
+            }
+        }
+        next.index = index_of(next.rules.values().cloned());
+        next
+    }
+
     /// An instance by name.
     pub fn instance(&self, name: &InstanceName) -> Option<&Arc<Instance>> {
         self.instances.get(name)
@@ -158,6 +255,8 @@ pub struct Applied {
 pub struct Catalog {
     table: Arc<dyn Table>,
     cached: Mutex<Arc<Snapshot>>,
+    /// Changes by one process wait for each other here, and not in a contest for the table.
+    changing: tokio::sync::Mutex<()>,
 }
 
 const INSTANCES: &str = "catalog/instances";
@@ -167,10 +266,18 @@ fn version_key() -> Key {
     Key::new("catalog", "version")
 }
 
+/// So often a change is decided again because others have changed the catalogue meanwhile.
+const TRIES: u32 = 40;
+
 impl Catalog {
+    /// The greatest number of instances.
+    pub const MAX_INSTANCES: usize = 1000;
+    /// The greatest number of rules.
+    pub const MAX_RULES: usize = 20_000;
+
     /// The catalogue in a table.
     pub fn new(table: Arc<dyn Table>) -> Self {
-        Self { table, cached: Mutex::default() }
+        Self { table, cached: Mutex::default(), changing: tokio::sync::Mutex::default() }
     }
 
     /// The instances and rules as they are now: one read of the table where nothing has changed since the last time.
@@ -196,11 +303,11 @@ impl Catalog {
         let cached = self.last();
         let wanted = places(&cached);
         let mut items = self.read(std::iter::once(version_key()).chain(wanted.iter().map(origins::key)).collect()).await?;
-        let version = items.next().flatten().as_ref().map_or(0, |item| document::number(item, "version"));
-        if cached.version == version {
+        let state = items.next().flatten();
+        if cached.version == state.as_ref().map_or(0, |item| document::number(item, "version")) {
             return Ok((cached, Recalled::read(wanted, items)?));
         }
-        let fresh = Arc::new(self.load(version).await?);
+        let fresh = Arc::new(self.load(state.as_ref()).await?);
         *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
         let wanted = places(&fresh);
         let items = self.read(wanted.iter().map(origins::key).collect()).await?;
@@ -216,18 +323,22 @@ impl Catalog {
         Ok(items.into_iter())
     }
 
-    async fn load(&self, version: i64) -> Result<Snapshot, StateError> {
-        let mut snapshot = Snapshot { version, ..Snapshot::default() };
+    /// Reads all entries; `state` is what was at [`version_key`] before. What has changed since then shows in the version.
+    async fn load(&self, state: Option<&Item>) -> Result<Snapshot, StateError> {
+        let mut snapshot = Snapshot::default();
+        if let Some(state) = state {
+            snapshot.version = document::number(state, "version");
+            snapshot.next_rule = document::number(state, "next_rule").max(1).unsigned_abs();
+        }
         for item in self.all(INSTANCES).await? {
-            let instance: Instance = document::value(item)?;
-            snapshot.instances.insert(instance.name.clone(), Arc::new(instance));
+            let stamp = document::value(item.clone())?;
+            snapshot.insert(Content::Instance(Arc::new(document::value(item)?)), stamp);
         }
         for item in self.all(RULES).await? {
-            let rule: Rule = document::value(item)?;
-            snapshot.names.insert((rule.source.instance.clone(), rule.name.clone()), rule.id);
-            snapshot.rules.insert(rule.id, Arc::new(rule));
+            let stamp = document::value(item.clone())?;
+            snapshot.insert(Content::Rule(Arc::new(document::value(item)?)), stamp);
         }
-        snapshot.index = RuleIndex::new(snapshot.rules.values().cloned());
+        snapshot.index = index_of(snapshot.rules.values().cloned());
         Ok(snapshot)
     }
 
@@ -246,63 +357,131 @@ impl Catalog {
         }
     }
 
-    /// Brings the catalogue to exactly these instances and rules: carries out what [`Catalog::plan`] finds.
+    /// Changes the catalogue: asks `decide` what is to be done, given what there is, and writes that on condition that the catalogue is
+    /// still the same; if it is not, asks again. Returns what `decide` said in the end, and the catalogue after the change. A draft
+    /// with no steps changes nothing; what it has besides is written all the same.
+    ///
+    /// # Errors
+    /// What `decide` says, and [`StateError`]. Nothing has been written then, but of [`StateError::Unavailable`] that is not sure.
+    pub async fn edit<T, E: From<StateError>>(
+        &self,
+        decide: impl Fn(&Snapshot, &mut Draft<'_>) -> Result<T, E>,
+    ) -> Result<(Arc<Snapshot>, T), E> {
+        let _turn = self.changing.lock().await;
+        for n in 1..=TRIES {
+            let before = self.snapshot().await?;
+            let mut draft = Draft::new(&before);
+            let decision = decide(&before, &mut draft)?;
+            let Draft { next_rule, steps, also, .. } = draft;
+            if steps.is_empty() && also.is_empty() {
+                return Ok((before, decision));
+            }
+            let is_changed = !steps.is_empty();
+            let state = if is_changed {
+                move_on(before.version, next_rule)
+            } else {
+                Op::Check { key: version_key(), condition: is_at(before.version) }
+            };
+            let mut ops = vec![state];
+            for step in &steps {
+                ops.push(step.op()?);
+            }
+            ops.extend(also);
+            match self.table.write(ops).await {
+                Ok(()) if is_changed => {
+                    let after = Arc::new(before.after(next_rule, steps));
+                    let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+                    if cached.version == before.version {
+                        *cached = after.clone();
+                    }
+                    return Ok((after, decision));
+                }
+                Ok(()) => return Ok((before, decision)),
+                Err(TableError::Condition(0)) => {
+                    // Another process was faster. Somebody of us always gets on.
+                    let most = 10 * u64::from(n.min(10));
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=most))).await;
+                }
+                Err(TableError::Condition(_)) => return Err(StateError::Contended("what the change depends on".into()).into()),
+                Err(error) => return Err(StateError::from(error).into()),
+            }
+        }
+        Err(StateError::Contended("the catalogue".into()).into())
+    }
+
+    /// Brings what the API owns of the catalogue to exactly these instances and rules: carries out what [`Catalog::plan`] finds, without
+    /// first runs.
     ///
     /// # Errors
     /// See [`StateError`]; a part may have been written then, and the same call again completes it.
     pub async fn replace(&self, instances: &[Instance], rules: &[Rule]) -> Result<Applied, StateError> {
-        self.carry_out(self.plan(instances, rules).await?).await
+        self.carry_out(self.plan(&Owner::Api, instances, rules, false).await?).await
     }
 
-    /// Finds out what is to be done so that the catalogue has exactly these instances and rules. A rule keeps its ID as long as its
-    /// name stays, and gets a new revision when anything else of it changes; the IDs and revisions given are ignored.
+    /// Finds out what is to be done so that the owner has exactly these instances and rules. A rule keeps its ID as long as its
+    /// name stays, and gets a new revision when anything else of it changes; the IDs and revisions given are ignored. What belongs to
+    /// others stays: [`Plan::refusals`] says where that is in the way. An entry of which nobody knows whose it is, is the owner's, and
+    /// so is for a configuration file what another file has left behind: there is one at a time. With `first_run` new rules are
+    /// those whose first full run is to be started.
     ///
     /// # Errors
     /// See [`StateError`].
-    pub async fn plan(&self, instances: &[Instance], rules: &[Rule]) -> Result<Plan, StateError> {
+    pub async fn plan(
+        &self,
+        owner: &Owner,
+        instances: &[Instance],
+        rules: &[Rule],
+        first_run: bool,
+    ) -> Result<Plan, StateError> {
         let state = self.table.get(&version_key()).await?;
-        let version = state.as_ref().map_or(0, |item| document::number(item, "version"));
-        let mut next_rule = state.as_ref().map_or(1, |item| document::number(item, "next_rule"));
-        let old = self.load(version).await?;
-        let mut steps = Vec::new();
-        let mut put = |what: Entry, attributes: Map<String, Value>, is_new: bool| {
-            let op = Op::Put { item: Item { key: what.key(), attributes, expires: None }, condition: None };
-            steps.push((if is_new { Change::Created } else { Change::Changed }, what, op));
+        let old = self.load(state.as_ref()).await?;
+        let is_ours = |entry: &Entry| match old.stamp(entry).and_then(|stamp| stamp.owner.as_ref()) {
+            None => true,
+            Some(known) => known.file().is_some() == owner.file().is_some(),
+        };
+        let mut draft = Draft::new(&old);
+        let mut changes = Vec::new();
+        let (mut taken, mut needed) = (Vec::new(), Vec::new());
+        let mut kept = HashSet::new();
+        let mut note = |entry: Entry, saved: Option<Saved>| {
+            match (saved, old.stamp(&entry)) {
+                (Some(saved), _) => changes.extend(saved.change.map(|change| (change, entry.clone()))),
+                (None, stamp) => {
+                    let whose = stamp.and_then(|stamp| stamp.owner.as_ref()).map(Owner::to_string).unwrap_or_default();
+                    taken.push(format!("{entry} is {owner}'s and {whose}'s: give one of the two another name, or delete one"));
+                }
+            }
+            kept.insert(entry);
         };
         for instance in instances {
-            let known = old.instances.get(&instance.name);
-            if known.is_none_or(|known| **known != *instance) {
-                put(Entry::Instance(instance.name.clone()), document::attributes(instance)?, known.is_none());
-            }
+            let entry = Entry::Instance(instance.name.clone());
+            let saved = is_ours(&entry).then(|| draft.put_instance(instance, owner));
+            note(entry, saved);
         }
         for rule in rules {
-            let mut rule = rule.clone();
-            let known = old.rule_named(&rule.source.instance, &rule.name);
-            (rule.id, rule.revision) = match known {
-                Some(known) => (known.id, known.revision),
-                None => (RuleId(next_rule.unsigned_abs()), 1),
-            };
-            match known {
-                None => next_rule += 1,
-                Some(known) if **known == rule => continue,
-                Some(_) => rule.revision += 1,
-            }
-            let what = Entry::Rule(rule.source.instance.clone(), rule.name.clone());
-            put(what, document::attributes(&rule)?, known.is_none());
+            let entry = Entry::of_rule(rule);
+            let saved = is_ours(&entry).then(|| draft.put_rule(rule, owner, first_run));
+            note(entry, saved);
         }
-        let kept: HashSet<Entry> = instances
-            .iter()
-            .map(|instance| Entry::Instance(instance.name.clone()))
-            .chain(rules.iter().map(|rule| Entry::Rule(rule.source.instance.clone(), rule.name.clone())))
-            .collect();
         // Rules go before the instances that they name.
-        let known_rules = old.names.keys().map(|(instance, rule)| Entry::Rule(instance.clone(), rule.clone()));
+        let known_rules = old.rules().map(|rule| Entry::of_rule(rule));
         let known = known_rules.chain(old.instances.keys().cloned().map(Entry::Instance));
-        for what in known.filter(|what| !kept.contains(what)) {
-            let op = Op::Delete { key: what.key(), condition: None };
-            steps.push((Change::Deleted, what, op));
+        let gone: Vec<Entry> = known.filter(|entry| !kept.contains(entry) && is_ours(entry)).collect();
+        let goes: HashSet<&Entry> = gone.iter().collect();
+        for entry in &gone {
+            if let Entry::Instance(name) = entry {
+                let stay = old.rules_naming(name).map(|rule| Entry::of_rule(rule)).filter(|rule| !goes.contains(rule));
+                let stay: Vec<String> = stay.filter(|rule| !kept.contains(rule)).map(|rule| rule.to_string()).collect();
+                if !stay.is_empty() {
+                    needed.push(format!("{entry} is to be deleted, and is named by {}: delete that first", stay.join(", ")));
+                }
+            }
+            draft.delete(entry);
+            changes.push((Change::Deleted, entry.clone()));
         }
-        Ok(Plan { version, next_rule, steps })
+        let Draft { next_rule, steps, .. } = draft;
+        let steps = changes.into_iter().zip(steps).map(|((change, entry), step)| Ok((change, entry, step.op()?)));
+        Ok(Plan { version: old.version, next_rule, steps: steps.collect::<Result<_, StateError>>()?, taken, needed })
     }
 
     /// Does what a plan says, unless the catalogue has changed since it was made.
@@ -311,14 +490,10 @@ impl Catalog {
     /// See [`StateError`]; a part may have been written then, and another plan completes it.
     pub async fn carry_out(&self, plan: Plan) -> Result<Applied, StateError> {
         let applied = plan.applied();
-        let Plan { mut version, next_rule, steps } = plan;
+        let Plan { mut version, next_rule, steps, .. } = plan;
         for mut chunk in chunks(steps.into_iter().map(|(_, _, op)| op)) {
-            let unchanged =
-                if version == 0 { Condition::Absent } else { Condition::Equals("version".into(), Value::from(version)) };
+            chunk.push(move_on(version, next_rule));
             version += 1;
-            let set = [("version", version), ("next_rule", next_rule)].map(|(name, n)| (name.to_owned(), Value::from(n)));
-            let item = Item { key: version_key(), attributes: Map::from_iter(set), expires: None };
-            chunk.push(Op::Put { item, condition: Some(unchanged) });
             self.table.write(chunk).await.map_err(|error| match error {
                 TableError::Condition(_) => StateError::Contended("the catalogue".into()),
                 other => other.into(),
@@ -326,6 +501,18 @@ impl Catalog {
         }
         Ok(applied)
     }
+}
+
+/// Nobody has changed the catalogue since it was at this version.
+fn is_at(version: i64) -> Condition {
+    if version == 0 { Condition::Absent } else { Condition::Equals("version".into(), Value::from(version)) }
+}
+
+/// The catalogue's version after this one, on condition that it is this one.
+fn move_on(version: i64, next_rule: u64) -> Op {
+    let set = [("version", Value::from(version + 1)), ("next_rule", Value::from(next_rule))];
+    let attributes = set.map(|(name, number)| (name.to_owned(), number)).into_iter().collect();
+    Op::Put { item: Item { key: version_key(), attributes, expires: None }, condition: Some(is_at(version)) }
 }
 
 /// Operations in chunks that each fit one write, with room for the version.
@@ -359,6 +546,11 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// A rule's.
+    pub fn of_rule(rule: &Rule) -> Self {
+        Self::Rule(rule.source.instance.clone(), rule.name.clone())
+    }
+
     fn key(&self) -> Key {
         match self {
             Self::Instance(name) => Key::new(INSTANCES, name.as_str()),
@@ -376,24 +568,17 @@ impl fmt::Display for Entry {
     }
 }
 
-/// What becomes of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It is new.
-    Created,
-    /// It is there, and is to be another.
-    Changed,
-    /// It is there, and is to go.
-    Deleted,
-}
-
 /// What is to be done to bring the catalogue to what it should be.
 #[derive(Debug)]
 pub struct Plan {
     /// The version that it was made for.
     version: i64,
-    next_rule: i64,
+    next_rule: u64,
     steps: Vec<(Change, Entry, Op)>,
+    /// What belongs to somebody else.
+    taken: Vec<String>,
+    /// What can't be deleted, because somebody else names it.
+    needed: Vec<String>,
 }
 
 impl Plan {
@@ -402,12 +587,18 @@ impl Plan {
         let all = self.steps.len();
         self.steps.retain(|(change, ..)| *change != Change::Deleted);
         let left = all - self.steps.len();
+        self.needed.clear();
         (self, left)
     }
 
     /// What becomes of what, in the order in which it is done. What stays as it is is left out.
     pub fn changes(&self) -> impl Iterator<Item = (Change, &Entry)> {
-        self.steps.iter().map(|(change, entry, _)| (*change, entry))
+        self.steps.iter().map(|(change, entry, _)| (*change, entry)).filter(|(change, _)| *change != Change::Claimed)
+    }
+
+    /// Where somebody else's entries are in the way, in words for whoever has to mend it. A plan that has any is not to be carried out.
+    pub fn refusals(&self) -> Vec<&str> {
+        self.taken.iter().chain(&self.needed).map(String::as_str).collect()
     }
 
     /// How much there is to do.
@@ -419,6 +610,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
 
     /// Would break: large rules, fewer than a hundred of them, that DynamoDB refuses to write at once.

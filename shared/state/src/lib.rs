@@ -11,6 +11,7 @@ pub mod dead_letters;
 pub mod dispatch;
 mod document;
 mod error;
+pub mod first_runs;
 pub mod messages;
 pub mod origins;
 pub mod queue;
@@ -22,7 +23,7 @@ pub mod topic;
 pub mod uploads;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
-pub use catalog::{Applied, Catalog, Change, Entry, Plan, Snapshot};
+pub use catalog::{Applied, Catalog, Change, Draft, Entry, Plan, Saved, Snapshot, Stamp};
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use dispatch::{Delivery, Dispatched, Dispatcher};
 pub use error::StateError;

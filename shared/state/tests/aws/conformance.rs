@@ -1,6 +1,6 @@
 //! The suites that every adapter passes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_sqs::types::MessageSystemAttributeName::ApproximateReceiveCount;
@@ -40,6 +40,14 @@ impl Receiver for Receiving {
 async fn the_table_conforms() {
     let cloud = Cloud::start().await;
     conformance::table(&cloud.table().await).await;
+}
+
+/// Would break: of two changes at the same time one is lost; a rule that names nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_conforms() {
+    let cloud = Cloud::start().await;
+    let table = Arc::new(cloud.table().await);
+    conformance::catalog(table.clone(), table).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The suites that every adapter passes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use transship_state::Incoming;
@@ -29,6 +29,14 @@ impl Receiver for Receiving {
 async fn the_table_conforms() {
     let scratch = Scratch::new();
     conformance::table(&scratch.open().table()).await;
+}
+
+/// Would break: of two changes at the same time one is lost; a rule that names nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_conforms() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    conformance::catalog(Arc::new(store.table()), Arc::new(store.table())).await;
 }
 
 #[tokio::test]
