@@ -17,7 +17,7 @@ pub mod rule;
 pub mod schedule;
 pub mod task;
 
-pub use access::{Caller, Role};
+pub use access::{Caller, InvalidRole, Role};
 pub use event::PushEvent;
 pub use instance::{
     Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
@@ -26,7 +26,7 @@ pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob}
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName,
-    SecretName, ServiceAccount, Tag, TaskId,
+    SecretName, ServiceAccount, Tag, TaskId, TokenId,
 };
 pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};

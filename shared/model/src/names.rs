@@ -56,6 +56,7 @@ mod schema {
             "Tag" => "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$",
             "Digest" => "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$",
             "TaskId" => "^[1-9][0-9]{0,18}-[0-9a-f]{28}$",
+            "TokenId" => "^[0-9a-f]{16}$",
             _ => return None,
         })
     }
@@ -184,6 +185,15 @@ name!(
 );
 
 name!(
+    /// The part of an API token by which it is found and named. It is no secret, and begins with the second in which the token was made,
+    /// so that a table lists tokens in the order of time.
+    TokenId,
+    "a token's ID",
+    "16 lowercase hexadecimal digits",
+    is_token_id
+);
+
+name!(
     /// The name of a role in AWS: IAM User Guide, "IAM ARNs".
     RoleArn,
     "the ARN of a role",
@@ -279,6 +289,10 @@ fn is_task_id(s: &str) -> bool {
             && rest.len() == 28
             && rest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     })
+}
+
+fn is_token_id(s: &str) -> bool {
+    s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 impl Repository {
