@@ -157,7 +157,9 @@ impl Dispatcher {
                 plan
             }
             // What it belongs to can't be told without the registry.
-            _ if catalog.index.of_repository(&place.instance, &place.repository).is_empty() => Plan::default(),
+            _ if !catalog.index.of_repository(&place.instance, &place.repository).iter().any(|rule| rule.referrers) => {
+                Plan::default()
+            }
             _ => Plan::pending(Job::Look(LookJob { event: event.clone() })),
         }
     }
