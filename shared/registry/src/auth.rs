@@ -106,6 +106,10 @@ pub(crate) enum Scope {
     Push(Repository),
     /// Read and write one, taking a blob from another.
     Mount { into: Repository, from: Repository },
+    /// Read and delete in a repository.
+    Delete(Repository),
+    /// Read a repository's metadata: Azure's own API.
+    Metadata(Repository),
     /// Harbor's own API, which takes user name and password without asking for them.
     Harbor,
 }
@@ -118,6 +122,8 @@ impl Scope {
             Self::Catalog => vec!["registry:catalog:*".into()],
             Self::Pull(repository) => vec![format!("repository:{repository}:pull")],
             Self::Push(repository) => vec![format!("repository:{repository}:pull,push")],
+            Self::Delete(repository) => vec![format!("repository:{repository}:pull,delete")],
+            Self::Metadata(repository) => vec![format!("repository:{repository}:metadata_read")],
             Self::Mount { into, from } => vec![format!("repository:{into}:pull,push"), format!("repository:{from}:pull")],
         }
     }

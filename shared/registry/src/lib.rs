@@ -35,5 +35,5 @@ pub use self::{
     manifest::{Descriptor, Manifest},
     outward::{Answer, Outward, Unanswered},
     reference::{InvalidReference, parse_reference},
-    registry::{Blob, Cursor, Page, PutOutcome, Registry, RegistryConfig, Upload, UploadStart},
+    registry::{Blob, Cursor, Deletion, Page, PutOutcome, Registry, RegistryConfig, Upload, UploadStart},
 };

@@ -140,7 +140,7 @@ impl Registry {
         Ok(PutOutcome { digest, subject: header(&response, &SUBJECT).and_then(|text| text.parse().ok()) })
     }
 
-    fn manifest_url(&self, repository: &Repository, reference: &Reference) -> url::Url {
+    pub(super) fn manifest_url(&self, repository: &Repository, reference: &Reference) -> url::Url {
         self.path(&format!("/v2/{repository}/manifests/{reference}"))
     }
 }

@@ -4,6 +4,8 @@
 //! remembers as long as it lives, so a process keeps one for each instance.
 
 mod blob;
+mod delete;
+mod digests;
 mod flow;
 mod list;
 mod manifests;
@@ -17,7 +19,7 @@ use std::{
     collections::HashSet,
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -29,6 +31,7 @@ use url::Url;
 use self::send::Call;
 pub use self::{
     blob::Blob,
+    delete::Deletion,
     list::{Cursor, Page},
     manifests::PutOutcome,
     upload::{Upload, UploadStart},
@@ -91,6 +94,8 @@ struct Inner {
     /// `https://host:port`, what two configurations of one registry have in common.
     origin: Arc<str>,
     kind: Kind,
+    /// The same, known by the host where the operator has not said it.
+    service: Kind,
     http: Http,
     /// For blobs of its own host, and for others that the operator has named.
     client: reqwest::Client,
@@ -112,7 +117,12 @@ struct Inner {
     own_mounts: AtomicU8,
     /// Harbor's projects that are known to exist.
     projects: Mutex<HashSet<String>>,
+    /// Namespaces whose tags are not told with their digests.
+    without_digests: Mutex<HashSet<String>>,
 }
+
+/// So many namespaces are remembered; with more, all are forgotten, which costs a request each.
+const MANY_NAMESPACES: usize = 1000;
 
 /// So many refusals in a row, and it is not asked again.
 const MOUNTS_REFUSED: u8 = 3;
@@ -154,6 +164,10 @@ impl Registry {
             ca,
             name,
             origin,
+            service: match kind {
+                Kind::Oci => endpoint.host_str().and_then(Kind::of_host).unwrap_or_default(),
+                kind => kind,
+            },
             endpoint,
             kind,
             http: http.clone(),
@@ -164,6 +178,7 @@ impl Registry {
             mounts: AtomicU8::new(0),
             own_mounts: AtomicU8::new(0),
             projects: Mutex::default(),
+            without_digests: Mutex::default(),
         })))
     }
 
@@ -175,6 +190,26 @@ impl Registry {
     /// What software or service it is.
     pub fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    /// The same, known by the host where the operator has not said it.
+    pub(crate) fn service(&self) -> Kind {
+        self.0.service
+    }
+
+    /// Whether it is worth asking for a repository's tags with digests.
+    fn may_list_digests(&self, repository: &Repository) -> bool {
+        let refused = self.0.without_digests.lock().unwrap_or_else(PoisonError::into_inner);
+        !refused.contains(first_segment(repository))
+    }
+
+    /// What was asked for digests has refused them: mostly a whole project does, whose credentials may not read its lists.
+    fn list_no_digests(&self, repository: &Repository) {
+        let mut refused = self.0.without_digests.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= MANY_NAMESPACES {
+            refused.clear();
+        }
+        refused.insert(first_segment(repository).into());
     }
 
     /// Scheme, host and port as text: equal for two clients of one registry.
@@ -254,6 +289,10 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("name", &self.0.name).field("origin", &self.0.origin).finish_non_exhaustive()
     }
+}
+
+fn first_segment(repository: &Repository) -> &str {
+    repository.as_str().split('/').next().unwrap_or_default()
 }
 
 /// `app:v1` or `app@sha256:…`, for messages.
