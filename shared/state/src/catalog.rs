@@ -141,6 +141,11 @@ impl Snapshot {
         self.instances.values()
     }
 
+    /// All rules, enabled or not.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.values()
+    }
+
     /// A rule by ID, enabled or not.
     pub fn rule(&self, id: RuleId) -> Option<&Arc<Rule>> {
         self.rules.get(&id)
