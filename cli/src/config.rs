@@ -1,4 +1,4 @@
-//! The configuration file: instances and rules, and every mistake in it with its line.
+//! The configuration file: instances, rules and subscriptions, and every mistake in it with its line.
 //!
 //! A file is read to its end whatever is wrong with it, so that whoever mends it needs to do so once. Each mistake says where
 //! it is, what is wrong and how to mend it, and never shows a text that may be a secret.
@@ -10,13 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use transship_model::{Credentials, Instance, InstanceName, Kind, Rule, RuleName, SecretRef, WebhookAuth};
+use transship_model::{
+    Credentials, Instance, InstanceName, Kind, Rule, RuleName, RulePath, SecretRef, Subscription, SubscriptionName, WebhookAuth,
+};
 
 use self::yaml::{Node, Notes};
 
 mod instance;
 mod rule;
 mod spelling;
+mod subscription;
 mod yaml;
 
 /// The greatest size of a file, in bytes.
@@ -25,6 +28,8 @@ pub(crate) const MAX_SIZE: usize = 4 << 20;
 pub(crate) const MAX_INSTANCES: usize = 1000;
 /// The greatest number of rules.
 pub(crate) const MAX_RULES: usize = 20_000;
+/// The greatest number of subscriptions.
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 1000;
 
 /// What a configuration file says.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +38,8 @@ pub(crate) struct Config {
     pub instances: Vec<Instance>,
     /// What to sync. IDs and revisions are 0: the catalogue gives them.
     pub rules: Vec<Rule>,
+    /// Who is told of what.
+    pub subscriptions: Vec<Subscription>,
     /// What is allowed and hardly meant.
     pub warnings: Vec<Mistake>,
     /// What `serve` can read and functions on AWS can't: variables and files of a machine.
@@ -148,13 +155,14 @@ pub(crate) fn read(text: &str) -> Result<Config, Vec<Mistake>> {
 }
 
 fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
-    let Some(root) = root.mapping(&["instances", "rules"], notes) else { return Config::default() };
+    let Some(root) = root.mapping(&["instances", "rules", "subscriptions"], notes) else { return Config::default() };
     let mut section = |key: &str, max: usize| match root.get(key) {
         // What is left of a section whose entries are all commented out.
         Some(list) if !list.is_null() => list.items(max, notes).unwrap_or_default(),
         _ => Vec::new(),
     };
     let (instance_nodes, rule_nodes) = (section("instances", MAX_INSTANCES), section("rules", MAX_RULES));
+    let subscription_nodes = section("subscriptions", MAX_SUBSCRIPTIONS);
 
     // An instance that has a mistake is still one that rules may name.
     let mut names = HashMap::new();
@@ -170,6 +178,7 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
 
     let instances: Vec<_> = instance_nodes.iter().filter_map(|node| instance::read(node, notes)).collect();
     let rules = rules(&rule_nodes, &names, notes);
+    let subscriptions = subscriptions(&subscription_nodes, &names, &rule_nodes, notes);
     // ECR posts nothing: its events come by EventBridge.
     let posts = |instance: &&Instance| instance.kind != Kind::Ecr;
     for instance in instances.iter().filter(posts).filter(|instance| instance.webhook == WebhookAuth::Closed) {
@@ -182,7 +191,38 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
             notes.warning(at, message);
         }
     }
-    Config { instances, rules, ..Config::default() }
+    Config { instances, rules, subscriptions, ..Config::default() }
+}
+
+fn subscriptions(
+    nodes: &[Node<'_>],
+    instances: &HashMap<InstanceName, Node<'_>>,
+    rules: &[Node<'_>],
+    notes: &mut Notes,
+) -> Vec<Subscription> {
+    // A rule that has a mistake is still one that subscriptions may name.
+    let path = |rule: &Node<'_>| -> Option<RulePath> {
+        let instance = rule.peek("source")?.peek("instance")?.peek_text()?.parse().ok()?;
+        Some(RulePath { instance, rule: rule.peek("name")?.peek_text()?.parse().ok()? })
+    };
+    let reader = subscription::Reader::new(instances.keys(), rules.iter().filter_map(path));
+    let mut first_lines: HashMap<SubscriptionName, usize> = HashMap::new();
+    let mut subscriptions = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let Some(subscription) = reader.read(node, notes) else { continue };
+        let at = node.peek("name").unwrap_or_else(|| node.clone());
+        match first_lines.get(&subscription.name) {
+            Some(first) => {
+                let message = format!("line {first} has a subscription '{}' already: names are given once", subscription.name);
+                notes.mistake(&at, message);
+            }
+            None => {
+                first_lines.insert(subscription.name.clone(), at.line());
+            }
+        }
+        subscriptions.push(subscription);
+    }
+    subscriptions
 }
 
 fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes: &mut Notes) -> Vec<Rule> {
@@ -229,6 +269,11 @@ pub(crate) fn missing(config: &Config) -> Vec<String> {
             if let Err(problem) = present(secret) {
                 missing.push(format!("instance '{}': {key}: {problem}", instance.name));
             }
+        }
+    }
+    for subscription in &config.subscriptions {
+        if let Some(Err(problem)) = subscription.webhook.secret.as_ref().map(present) {
+            missing.push(format!("subscription '{}': webhook.secret: {problem}", subscription.name));
         }
     }
     missing

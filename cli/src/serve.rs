@@ -13,12 +13,12 @@ use tokio::{
     task::JoinSet,
 };
 use transship_logger::{Logger, Outlets};
-use transship_model::{Instance, Owner, Rule};
+use transship_model::{Instance, Owner, Rule, Subscription};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
-    Applied, AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue, QueueError,
-    Scheduler, Table, TaskLog, Uploads, first_runs,
+    Applied, AttemptLog, Catalog, DeadLetters, DeliveryLog, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue,
+    QueueError, Scheduler, Table, TaskLog, Uploads, first_runs,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -50,6 +50,8 @@ pub(crate) struct File {
     pub(crate) instances: Vec<Instance>,
     /// Its rules.
     pub(crate) rules: Vec<Rule>,
+    /// Its subscriptions.
+    pub(crate) subscriptions: Vec<Subscription>,
     /// Whether rules that are new begin with a full run.
     pub(crate) first_run: bool,
 }
@@ -83,7 +85,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let table: Arc<dyn Table> = Arc::new(store.table());
     let jobs_queue = store.queue("jobs", QueueKind::Fifo);
     let events_queue = store.queue("events", QueueKind::Standard);
-    let notifications_queue = store.queue("notifications", QueueKind::Standard).with_max_deliveries(Notifier::MAX_DELIVERIES);
+    let notifications_queue = store.queue("notifications", QueueKind::Standard);
     let (jobs, events) = (Jobs(Arc::new(jobs_queue.clone())), Events(Arc::new(events_queue.clone())));
 
     let catalog = Arc::new(Catalog::new(table.clone()));
@@ -106,7 +108,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");
-    let notifier = Notifier::new(catalog.clone(), secrets.clone());
+    let notifier = Notifier::new(catalog.clone(), DeliveryLog::new(table.clone()), secrets.clone());
     // Outside subscribers are AWS's business.
     let notifications = Notifications(Arc::new(notifications_queue.clone()));
     let outlets = Outlets { catalog: catalog.clone(), topic: None, notifications };
@@ -130,9 +132,10 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
 
 /// Brings what a configuration file owns to what it says.
 async fn apply(catalog: &Catalog, file: File) -> anyhow::Result<()> {
-    let File { path, instances, rules, first_run } = file;
+    let File { path, instances, rules, subscriptions, first_run } = file;
     let owner = Owner::File(path);
-    let plan = catalog.plan(&owner, &instances, &rules, first_run).await.context("the catalogue can't be read")?;
+    let plan = catalog.plan_all(&owner, &instances, &rules, &subscriptions, first_run).await;
+    let plan = plan.context("the catalogue can't be read")?;
     if !plan.refusals().is_empty() {
         bail!("{}", plan.refusals().join("; "));
     }

@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The configuration file: instances and rules
+    /// The configuration file: instances, rules and subscriptions
     #[arg(short = 'f', long, value_name = "FILE")]
     config: PathBuf,
     /// The deployment's DynamoDB table, an output of its stack. Region and identity are those of the environment or the AWS profile
@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let catalog = Catalog::new(Arc::new(DynamoDbTable::new(aws_sdk_dynamodb::Client::new(&sdk), &table)));
     // A first run of new rules is started by the API, which has the queues.
-    let plan = catalog.plan(&Owner::Api, &config.instances, &config.rules, false).await;
+    let plan = catalog.plan_all(&Owner::Api, &config.instances, &config.rules, &config.subscriptions, false).await;
     let plan = plan.with_context(|| format!("the catalogue in the table {table} can't be read"))?;
     let (plan, left) = if prune { (plan, 0) } else { plan.without_deletions() };
     if !plan.refusals().is_empty() {

@@ -22,5 +22,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let (instances, rules) = (config.instances.len() as u64, config.rules.len() as u64);
     let (instances, rules) = (output::count(instances, "instance"), output::count(rules, "rule"));
-    output::print(&format!("{}: {instances}, {rules}, no mistakes", arguments.config.display()))
+    let subscriptions = match config.subscriptions.len() as u64 {
+        0 => String::new(),
+        some => format!(", {}", output::count(some, "subscription")),
+    };
+    output::print(&format!("{}: {instances}, {rules}{subscriptions}, no mistakes", arguments.config.display()))
 }

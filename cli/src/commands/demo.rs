@@ -43,7 +43,13 @@ pub(crate) async fn run(_: Arguments) -> anyhow::Result<()> {
     let settings = serve::Settings {
         data: data.path().to_owned(),
         // It shows how pushes drive it.
-        file: Some(serve::File { path: "the demo".into(), instances, rules: vec![rule.clone()], first_run: false }),
+        file: Some(serve::File {
+            path: "the demo".into(),
+            instances,
+            rules: vec![rule.clone()],
+            subscriptions: Vec::new(),
+            first_run: false,
+        }),
         listen: ([127, 0, 0, 1], 0).into(),
         token: None,
         workers: 4,

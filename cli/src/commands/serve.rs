@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     /// The folder that keeps everything: queues, log, catalogue. Made if it is not there
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// A configuration file: instances and rules, which the API does not change then. Without one they are made through the API
+    /// A configuration file: instances, rules and subscriptions, which the API does not change then. Without one they are made through the API
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Wait for pushes: rules of the file that are new do not begin with a full run
@@ -64,5 +64,5 @@ fn file(path: &Path, first_run: bool) -> anyhow::Result<serve::File> {
     }
     // What the API says to whoever wants to change what is in it, whatever folder they are in.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
-    Ok(serve::File { path, instances: config.instances, rules: config.rules, first_run })
+    Ok(serve::File { path, instances: config.instances, rules: config.rules, subscriptions: config.subscriptions, first_run })
 }

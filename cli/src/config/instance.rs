@@ -330,8 +330,8 @@ fn audience(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
     Some(text)
 }
 
-/// Where the ends of tasks are told.
-fn notify(node: &Node<'_>, notes: &mut Notes) -> Option<Notify> {
+/// Where something is told.
+pub(super) fn notify(node: &Node<'_>, notes: &mut Notes) -> Option<Notify> {
     let keys = node.mapping(&["url", "secret", "private_network"], notes)?;
     let private_network = keys.get("private_network").map_or(Some(false), |node| node.flag(notes));
     let url = keys

@@ -103,17 +103,7 @@ impl<'a> Reader<'a> {
         if self.instances.contains(&name) {
             return Some(name);
         }
-        let names = || self.instances.iter().map(|name| name.as_str());
-        let mut list = names().take(MAX_LISTED).collect::<Vec<_>>().join(", ");
-        if names().len() > MAX_LISTED {
-            list += ", …";
-        }
-        let message = match nearest(name.as_str(), names()) {
-            Some(meant) => format!("there is no instance '{name}': did you mean '{meant}'? The instances are {list}"),
-            None if list.is_empty() => format!("there is no instance '{name}': describe it under 'instances'"),
-            None => format!("there is no instance '{name}': the instances are {list}"),
-        };
-        notes.mistake(node, message);
+        notes.mistake(node, no_instance(&name, &self.instances));
         None
     }
 
@@ -129,6 +119,20 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+}
+
+/// What is said about a name that no instance has.
+pub(super) fn no_instance(name: &InstanceName, instances: &BTreeSet<&InstanceName>) -> String {
+    let names = || instances.iter().map(|name| name.as_str());
+    let mut list = names().take(MAX_LISTED).collect::<Vec<_>>().join(", ");
+    if names().len() > MAX_LISTED {
+        list += ", …";
+    }
+    match nearest(name.as_str(), names()) {
+        Some(meant) => format!("there is no instance '{name}': did you mean '{meant}'? The instances are {list}"),
+        None if list.is_empty() => format!("there is no instance '{name}': describe it under 'instances'"),
+        None => format!("there is no instance '{name}': the instances are {list}"),
     }
 }
 

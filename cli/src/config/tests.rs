@@ -1,6 +1,6 @@
 //! What a file may say, and what is said about its mistakes.
 
-use transship_model::{ArtifactType, Kind, RuleId};
+use transship_model::{ArtifactType, EventPattern, Kind, RuleId};
 
 use super::*;
 
@@ -643,4 +643,50 @@ fn secrets_that_are_not_there_are_named() {
 fn the_configuration_of_the_sample_events_is_right() {
     let config = read(include_str!("../../../events/sync.yaml")).unwrap();
     assert_eq!((config.instances.len(), config.rules.len(), config.warnings.len()), (16, 15, 0), "{:?}", config.warnings);
+}
+
+/// Would break: a subscription that hears of something else than the file says, or whose mistake nobody is told of; a URL with a token,
+/// shown in a message.
+#[test]
+fn a_file_says_who_is_told_of_what() {
+    let with = |subscriptions: &str| format!("{GOOD}subscriptions:\n{subscriptions}");
+    let config = read(&with(
+        "  - { name: chat, webhook: { url: 'https://chat.example.com/T0/s3cret' } }
+  - name: ci
+    description: for the release channel
+    instances: [build, lab]
+    rules: [build/release, prod/all]
+    events: [task.failed, resource.*]
+    webhook: { url: 'http://10.0.0.7/hook', secret: env:CI_SECRET, private_network: true }
+    enabled: false
+",
+    ))
+    .unwrap();
+    let [chat, ci] = &config.subscriptions[..] else { panic!("two subscriptions") };
+    assert_eq!((chat.name.as_str(), chat.enabled, chat.instances.len(), chat.rules.len()), ("chat", true, 0, 0));
+    assert_eq!(chat.events, EventPattern::tasks());
+    assert_eq!((ci.description.as_str(), ci.enabled, ci.webhook.private_network), ("for the release channel", false, true));
+    assert_eq!(ci.instances.iter().map(ToString::to_string).collect::<Vec<_>>(), ["build", "lab"]);
+    assert_eq!(ci.rules.iter().map(ToString::to_string).collect::<Vec<_>>(), ["build/release", "prod/all"]);
+    assert_eq!(ci.events.iter().map(ToString::to_string).collect::<Vec<_>>(), ["task.failed", "resource.*"]);
+    assert_eq!(ci.webhook.secret, Some(SecretRef::Env("CI_SECRET".into())));
+
+    let webhook = "webhook: { url: 'https://chat.example.com/T0/s3cret' }";
+    for (text, parts) in [
+        (format!("{{ name: a, {webhook}, instances: [biuld] }}"), ["subscriptions[0].instances[0]", "did you mean 'build'"]),
+        (format!("{{ name: a, {webhook}, rules: [build/relaese] }}"), ["rules[0]", "did you mean 'build/release'"]),
+        (format!("{{ name: a, {webhook}, rules: [release] }}"), ["rules[0]", "INSTANCE/RULE"]),
+        (format!("{{ name: a, {webhook}, events: [task.fail] }}"), ["events[0]", "did you mean 'task.failed'"]),
+        (format!("{{ name: a, {webhook}, events: [] }}"), ["events", "leave 'events' out"]),
+        (format!("{{ name: a, {webhook}, events: [task.*, task.*] }}"), ["events", "twice"]),
+        (format!("{{ name: A, {webhook} }}"), ["name", "lowercase"]),
+        (format!("{{ name: 'instance:build', {webhook} }}"), ["name", "choose another"]),
+        ("{ name: a }".into(), ["webhook", "https://ci.example.com"]),
+        ("{ name: a, webhook: { url: 'http://chat.example.com/s3cret' } }".into(), ["webhook.url", "in the clear"]),
+        (format!("{{ name: a, {webhook} }}\n  - {{ name: a, {webhook} }}"), ["subscriptions[1].name", "already"]),
+    ] {
+        let mistake = mistake(&with(&format!("  - {text}\n")));
+        assert!(parts.iter().all(|part| mistake.contains(part)), "{mistake}");
+        assert!(!mistake.contains("s3cret"), "{mistake} tells a secret");
+    }
 }

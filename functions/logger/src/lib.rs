@@ -2,9 +2,10 @@
 //!
 //! *Triggered by* batches of the events queue, and by jobs that nobody could do (the jobs' dead-letter queue). *Reads and
 //! writes* the task table, whose only writer it is; keeps dead letters; tells the ends of tasks to the topic and to the notifications
-//! queue. *When it fails* the batch is delivered again: events may arrive twice and in any order, and are merged so that the
-//! log is the same. A task's end that could not be told, or not be noted as told, is told again: by the event that comes again, or by
-//! the sweep.
+//! queue, and those of resources to the subscriptions that want them. *When it fails* the batch is delivered again: events may arrive
+//! twice and in any order, and are merged so that the log is the same. A task's end that could not be told, or not be noted as told, is
+//! told again: by the event that comes again, or by the sweep. A resource's end is told before its event is acknowledged: once at
+//! least, and again, with the same ID, when the event comes again.
 
 mod outlets;
 
@@ -41,7 +42,7 @@ impl Logger {
     /// Takes in a batch of messages from the events queue, and returns the tasks that are complete by it. A message that is no
     /// event can only come from another version of transship; it is reported and left out, so that it does not block the others.
     ///
-    /// That an end can't be told is no reason to have the batch again: the log is right, and the sweep will tell it.
+    /// That the end of a task can't be told is no reason to have the batch again: the log is right, and the sweep will tell it.
     ///
     /// # Errors
     /// See [`StateError`]: the batch is to be delivered again.
@@ -97,6 +98,7 @@ impl Logger {
                 failed = task.counts.failed, bytes_moved = task.counts.bytes_moved, "task ended"
             );
         }
+        let told = self.outlets.tell_resources(&self.log, &catalog, events).await;
         // Only such events close a task.
         let can_close = |event: &&TaskEvent| matches!(event.what, Happening::Ended { .. } | Happening::ScanEnded { .. });
         let candidates = events.iter().filter(can_close).map(|event| &event.task);
@@ -108,6 +110,8 @@ impl Logger {
         let candidates: Vec<TaskId> = candidates.into_iter().cloned().collect();
         let unannounced = self.log.unannounced(&candidates).await?;
         self.announce(&catalog, &unannounced, &closed).await;
+        // Nothing else would tell them: the events come again.
+        told?;
         Ok(closed)
     }
 

@@ -1,18 +1,22 @@
-//! Telling the end of a task to those who want to know.
+//! Telling the ends of tasks and of resources to those who want to know.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use transship_model::{Notification, Task, TaskEnded, TaskHead};
+use serde::Serialize;
+use transship_model::{
+    CloudEvent, Concern, EventType, Happening, Notification, Place, Resource, ResourceEnded, Subscription, SubscriptionName,
+    Task, TaskEnded, TaskEvent, TaskHead, TaskId,
+};
 use transship_state::{Announcement, Catalog, Notifications, Snapshot, StateError, TaskLog, Topic, TopicError};
 
-/// Where the ends of tasks are told.
+/// Where ends are told.
 #[derive(Clone)]
 pub struct Outlets {
-    /// Which instances have a webhook.
+    /// Which subscriptions there are.
     pub catalog: Arc<Catalog>,
     /// For subscribers that transship does not know, if there is such a topic: the end of every task.
     pub topic: Option<Arc<dyn Topic>>,
-    /// For instances' webhooks, one message each.
+    /// For subscriptions, one message each.
     pub notifications: Notifications,
 }
 
@@ -20,14 +24,15 @@ pub struct Outlets {
 const MAX_SUBJECT: usize = 99;
 
 impl Outlets {
-    /// Whether anybody is to be told of a task's end.
+    /// Whether anybody is to be told of a task's end, however it ends.
     pub(crate) fn wants(&self, catalog: &Snapshot, task: &TaskHead) -> bool {
-        self.topic.is_some() || !catalog.listeners(task).is_empty()
+        let hears = |subscription: &Arc<Subscription>| EventType::ALL.iter().any(|e| e.is_of_task() && subscription.wants(*e));
+        self.topic.is_some() || subscribers_of(catalog, task).iter().any(hears)
     }
 
     /// Tells the end of a task. When it returns, the topic has it, and the notifications are durable. Each hears of it although the other
-    /// does not answer, and is not told again because of that: `is_notified` says that webhooks have been told before, `is_topic_up` is false
-    /// where the topic has just not answered.
+    /// does not answer, and is not told again because of that: `is_notified` says that subscriptions have been told before, `is_topic_up` is
+    /// false where the topic has just not answered.
     pub(crate) async fn tell(
         &self,
         log: &TaskLog,
@@ -36,19 +41,21 @@ impl Outlets {
         is_notified: bool,
         is_topic_up: bool,
     ) -> Result<(), StateError> {
+        let subscribers = match EventType::of_task(task.status()) {
+            Some(event) if !is_notified => wanting(subscribers_of(catalog, &task.head), event),
+            _ => Vec::new(),
+        };
+        if subscribers.is_empty() && self.topic.is_none() {
+            return Ok(());
+        }
         let resources = match task.counts.found {
             0 => Vec::new(),
             found if found > TaskEnded::MAX_RESOURCES => Vec::new(),
             _ => log.resources(&task.head.id, None, TaskEnded::MAX_RESOURCES as usize).await?.items,
         };
-        let event = TaskEnded::new(task, resources);
-        let body = serde_json::to_string(&event)
-            .map_err(|error| StateError::Corrupt { what: format!("the event {}", event.id), why: error.to_string() })?;
-        let listeners = if is_notified { Vec::new() } else { catalog.listeners(&task.head) };
-        let notifications: Vec<_> = listeners
-            .into_iter()
-            .map(|instance| Notification { instance: instance.name.clone(), id: event.id.clone(), body: body.clone() })
-            .collect();
+        let event = TaskEnded::of(task, resources);
+        let body = encode(&event)?;
+        let notifications = addressed(subscribers, &event.id, &body);
         self.notifications.send(&notifications).await?;
         let Some(topic) = &self.topic else { return Ok(()) };
         let published = match is_topic_up {
@@ -69,6 +76,61 @@ impl Outlets {
             }
         }
     }
+
+    /// Tells the ends of resources that these events have brought, to subscriptions that want to hear of resources. Where there are none
+    /// it costs nothing.
+    ///
+    /// What is told is what the log has: of a resource that ended twice, the first end. An event that comes again tells the same again.
+    pub(crate) async fn tell_resources(
+        &self,
+        log: &TaskLog,
+        catalog: &Snapshot,
+        events: &[TaskEvent],
+    ) -> Result<(), StateError> {
+        let mut wanted: BTreeMap<&TaskId, (&TaskHead, Vec<&Place>)> = BTreeMap::new();
+        for TaskEvent { task, what, .. } in events {
+            let Happening::Ended { route, outcome, .. } = what else { continue };
+            let subscribers = catalog.subscribers(Concern::of_route(route, &task.rule));
+            if !wanting(subscribers, EventType::of_resource(outcome)).is_empty() {
+                wanted.entry(&task.id).or_insert_with(|| (task, Vec::new())).1.push(&route.source);
+            }
+        }
+        let mut notifications = Vec::new();
+        for (id, (head, sources)) in wanted {
+            for resource in log.resources_at(id, &sources).await? {
+                notifications.extend(notifications_of(catalog, head, resource)?);
+            }
+        }
+        self.notifications.send(&notifications).await
+    }
+}
+
+/// What is sent of a resource that has ended.
+fn notifications_of(catalog: &Snapshot, head: &TaskHead, resource: Resource) -> Result<Vec<Notification>, StateError> {
+    let Some(outcome) = &resource.result else { return Ok(Vec::new()) };
+    let about = Concern::of_route(&resource.route, &head.rule);
+    let names = wanting(catalog.subscribers(about), EventType::of_resource(outcome));
+    let Some(event) = ResourceEnded::of(head, resource) else { return Ok(Vec::new()) };
+    Ok(addressed(names, &event.id, &encode(&event)?))
+}
+
+fn subscribers_of(catalog: &Snapshot, task: &TaskHead) -> Vec<Arc<Subscription>> {
+    catalog.subscribers(Concern { instance: &task.instance, rule: &task.rule, target: catalog.target_of(task) })
+}
+
+/// The names of those that are told events of this type.
+fn wanting(subscribers: Vec<Arc<Subscription>>, event: EventType) -> Vec<SubscriptionName> {
+    subscribers.iter().filter(|subscription| subscription.wants(event)).map(|subscription| subscription.name.clone()).collect()
+}
+
+fn addressed(subscriptions: Vec<SubscriptionName>, id: &str, body: &str) -> Vec<Notification> {
+    let message = |subscription| Notification { subscription, id: id.to_owned(), body: body.to_owned(), round: 0 };
+    subscriptions.into_iter().map(message).collect()
+}
+
+fn encode<T: Serialize>(event: &CloudEvent<T>) -> Result<String, StateError> {
+    serde_json::to_string(event)
+        .map_err(|error| StateError::Corrupt { what: format!("the event {}", event.id), why: error.to_string() })
 }
 
 fn announcement(event: &TaskEnded, body: String) -> Announcement {

@@ -79,7 +79,13 @@ impl World {
             let notification = messages::read_notification(body).unwrap();
             let event: Value = serde_json::from_str(&notification.body).unwrap();
             assert_eq!(event["id"], notification.id);
-            (notification.instance.to_string(), event)
+            (
+                notification
+                    .subscription
+                    .instance()
+                    .map_or_else(|| notification.subscription.to_string(), |name| name.to_string()),
+                event,
+            )
         };
         bodies.iter().map(read).collect()
     }

@@ -7,7 +7,7 @@ use transship_lambda::{
     settings::{NOTIFICATIONS, SECRETS, TABLE},
 };
 use transship_notifier::{Disposition, Notifier};
-use transship_state::{Catalog, Queue as _, aws::SqsQueue};
+use transship_state::{Catalog, DeliveryLog, Queue as _, Table, aws::SqsQueue};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -17,9 +17,10 @@ async fn main() -> ExitCode {
 async fn start() -> Result<Teller, StartError> {
     let (table, queue, secrets) = (TABLE, NOTIFICATIONS, SECRETS).read()?;
     let aws = Aws::connect().await;
-    let catalog = Arc::new(Catalog::new(Arc::new(aws.table(table))));
+    let table: Arc<dyn Table> = Arc::new(aws.table(table));
+    let catalog = Arc::new(Catalog::new(table.clone()));
     let [queue] = aws.queues([queue]);
-    Ok(Teller { notifier: Notifier::new(catalog, Arc::new(aws.secrets(secrets))), queue })
+    Ok(Teller { notifier: Notifier::new(catalog, DeliveryLog::new(table), Arc::new(aws.secrets(secrets))), queue })
 }
 
 struct Teller {

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,10 +22,13 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use transship_model::{Instance, Notification, SecretRef};
+use transship_model::{
+    CloudEvent, DeliveryId, DeliveryState, Envelope, Instance, Notification, Owner, SecretRef, Subscription,
+};
 use transship_notifier::{Disposition, Notifier};
 use transship_state::{
-    Catalog, Incoming, Notifications, SecretError, Secrets,
+    Catalog, DeliveryLog, DeliveryRecord, Draft, Incoming, Key, Notifications, Op, SecretError, Secrets, Snapshot, Standing,
+    StateError, Table,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_tests::{Delivery, Sink};
@@ -37,52 +43,113 @@ impl Secrets for Known {
     }
 }
 
-/// A notifier, and the instance `a` with its webhook.
+/// A notifier, and the subscription `ci`.
 struct World {
     notifier: Notifier,
     catalog: Arc<Catalog>,
+    deliveries: DeliveryLog,
+    table: Arc<dyn Table>,
     queue: SqliteQueue,
+    events: AtomicU32,
     _dir: tempfile::TempDir,
 }
 
 impl World {
-    async fn new(notify: Value, secret: &'static str) -> Self {
+    async fn new(webhook: Value, secret: &'static str) -> Self {
+        Self::with(webhook, Arc::new(Known(secret))).await
+    }
+
+    async fn with(webhook: Value, secrets: Arc<dyn Secrets>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(dir.path()).unwrap();
-        let queue = store.queue("notifications", QueueKind::Standard).with_max_deliveries(Notifier::MAX_DELIVERIES);
-        let catalog = Arc::new(Catalog::new(Arc::new(store.table())));
-        let world = Self { notifier: Notifier::new(catalog.clone(), Arc::new(Known(secret))), catalog, queue, _dir: dir };
-        world.set(notify).await;
+        let queue = store.queue("notifications", QueueKind::Standard);
+        let table: Arc<dyn Table> = Arc::new(store.table());
+        let (catalog, deliveries) = (Arc::new(Catalog::new(table.clone())), DeliveryLog::new(table.clone()));
+        let notifier = Notifier::new(catalog.clone(), deliveries.clone(), secrets);
+        let world = Self { notifier, catalog, deliveries, table, queue, events: AtomicU32::new(0), _dir: dir };
+        world.set(json!({ "webhook": webhook })).await;
         world
     }
 
     /// With a receiver on loopback, without a secret.
     async fn to(url: &str) -> Self {
-        Self::new(json!({ "url": url, "private_network": true }), "").await
+        Self::new(near(url), "").await
     }
 
-    async fn set(&self, notify: Value) {
-        let instance = json!({"name": "a", "endpoint": "https://x.test", "kind": "oci", "notify": notify});
-        let instance: Instance = serde_json::from_value(instance).unwrap();
-        self.catalog.replace(&[instance], &[]).await.unwrap();
+    /// The subscription as it is from now on.
+    async fn set(&self, mut subscription: Value) {
+        subscription["name"] = json!("ci");
+        let subscription: Subscription = serde_json::from_value(subscription).unwrap();
+        let put = |_: &Snapshot, draft: &mut Draft<'_>| Ok::<_, StateError>(draft.put_subscription(&subscription, &Owner::Api));
+        self.catalog.edit(put).await.unwrap();
+    }
+
+    /// An event that nobody has heard of.
+    fn event(&self) -> Notification {
+        let n = self.events.fetch_add(1, Ordering::Relaxed);
+        Notification { id: format!("7-{n:04x}-ended"), ..notification() }
     }
 
     /// A notification, as it comes from the queue.
-    async fn sent(&self) -> Incoming {
-        Notifications(Arc::new(self.queue.clone())).send(&[notification()]).await.unwrap();
+    async fn sent(&self, notification: &Notification) -> Incoming {
+        Notifications(Arc::new(self.queue.clone())).send(std::slice::from_ref(notification)).await.unwrap();
         self.queue.receive(1, Duration::from_secs(600)).await.unwrap().remove(0)
     }
 
+    /// Delivers an event that nobody has heard of.
     async fn deliver(&self) -> Disposition {
-        self.notifier.deliver(&self.sent().await).await
+        self.tell(&self.event()).await
     }
+
+    async fn tell(&self, notification: &Notification) -> Disposition {
+        self.notifier.deliver(&self.sent(notification).await).await
+    }
+
+    /// What the log has of an event.
+    async fn record(&self, notification: &Notification) -> Option<DeliveryRecord> {
+        self.deliveries.delivery(&notification.subscription, &key(notification)).await.unwrap()
+    }
+
+    async fn subscription(&self) -> Arc<Subscription> {
+        self.catalog.snapshot().await.unwrap().subscription(&notification().subscription).unwrap()
+    }
+
+    async fn standing(&self) -> Option<Standing> {
+        let subscription = self.subscription().await;
+        self.deliveries.standing(&subscription.name, &subscription.webhook).await.unwrap()
+    }
+
+    /// Time goes by: what was to wait need not.
+    async fn later(&self, notification: &Notification) {
+        self.change(&Key::new("subscribers", "ci"), "retry_at", None).await;
+        self.change(&Key::new("deliveries/ci", key(notification).as_str()), "retry_at", None).await;
+    }
+
+    /// Changes an attribute of an item, if the item is there.
+    async fn change(&self, key: &Key, name: &str, value: Option<Value>) {
+        let Some(mut item) = self.table.get(key).await.unwrap() else { return };
+        match value {
+            Some(value) => item.attributes.insert(name.into(), value),
+            None => item.attributes.remove(name),
+        };
+        self.table.write(vec![Op::Put { item, condition: None }]).await.unwrap();
+    }
+}
+
+fn near(url: &str) -> Value {
+    json!({ "url": url, "private_network": true })
+}
+
+fn key(notification: &Notification) -> DeliveryId {
+    DeliveryId::derive(Envelope::read(&notification.body).unwrap().time, &notification.id)
 }
 
 fn notification() -> Notification {
     Notification {
-        instance: "a".parse().unwrap(),
+        subscription: "ci".parse().unwrap(),
         id: "7-0193-ended".into(),
-        body: r#"{"specversion":"1.0","data":"ä"}"#.into(),
+        body: r#"{"specversion":"1.0","type":"io.transship.task.failed","time":"2026-11-21T22:00:00Z","data":"ä"}"#.into(),
+        round: 0,
     }
 }
 
@@ -119,7 +186,7 @@ async fn a_subscriber_can_verify_what_it_gets() {
             json!({ "url": format!("{}/hook?token=7", sink.url()), "secret": {"env": "X"}, "private_network": true }),
             secret,
         );
-        assert_eq!(world.await.deliver().await, Disposition::Done);
+        assert_eq!(world.await.tell(&notification()).await, Disposition::Done);
         let delivery = sink.deliveries().pop().unwrap();
         assert_eq!((delivery.path.as_str(), &delivery.body[..]), ("/hook?token=7", notification().body.as_bytes()));
         assert_eq!(delivery.header("content-type"), "application/cloudevents+json");
@@ -136,55 +203,217 @@ async fn a_subscriber_can_verify_what_it_gets() {
 }
 
 /// Would break: a notification that is lost because the receiver was being deployed; one that is told again and again to somebody
-/// who has said that nobody is there.
+/// who has taken it.
 #[tokio::test]
-async fn what_is_not_taken_is_told_again_except_to_who_is_gone() {
+async fn what_is_not_taken_is_told_again_and_the_log_says_why() {
     let sink = Sink::start().await;
-    let world = World::to(sink.url()).await;
     for status in [400, 401, 404, 408, 429, 500, 503] {
         sink.answer(move |_: &Delivery| status);
-        assert!((1..60).contains(&seconds(world.deliver().await)), "{status}");
+        let world = World::to(sink.url()).await;
+        assert!((1..60).contains(&seconds(world.tell(&notification()).await)), "{status}");
+        let record = world.record(&notification()).await.unwrap();
+        assert_eq!((record.state, record.attempts[0].status), (DeliveryState::Waiting, Some(status)));
+        assert!(record.attempts[0].error.as_ref().is_some_and(|error| error.contains(&status.to_string())));
     }
-    for status in [410, 200, 201, 202, 204] {
+    for status in [200, 201, 202, 204] {
         sink.answer(move |_: &Delivery| status);
-        assert_eq!(world.deliver().await, Disposition::Done, "{status}");
+        let world = World::to(sink.url()).await;
+        assert_eq!(world.tell(&notification()).await, Disposition::Done, "{status}");
+        let record = world.record(&notification()).await.unwrap();
+        assert_eq!((record.state, record.attempts.len()), (DeliveryState::Delivered, 1));
+        assert_eq!((record.attempts[0].status, &record.attempts[0].error), (Some(status), &None));
+        // The queue brings it again.
+        let before = sink.deliveries().len();
+        assert_eq!(world.tell(&notification()).await, Disposition::Done);
+        assert_eq!(sink.deliveries().len(), before, "told twice");
     }
     // Nobody listens at all.
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    world.set(json!({ "url": format!("http://{closed}/"), "private_network": true })).await;
-    assert!((1..60).contains(&seconds(world.deliver().await)));
+    let world = World::to(&format!("http://{closed}/")).await;
+    assert!((1..60).contains(&seconds(world.tell(&notification()).await)));
+    assert_eq!(world.record(&notification()).await.unwrap().attempts[0].status, None);
 }
 
 /// Would break: a receiver that is asked all the time while it is down; one that is not asked for a day and then forgotten; what was
-/// given up, gone without a trace.
+/// given up, gone without a trace or for good; what is sent again by hand and is another event, or comes twice.
 #[tokio::test]
-async fn the_waits_grow_for_a_day_and_then_it_is_a_dead_letter() {
+async fn the_waits_grow_for_a_day_then_it_is_given_up_and_can_be_sent_again_by_hand() {
     let sink = Sink::start().await;
     sink.answer(|_: &Delivery| 500);
     let world = World::to(sink.url()).await;
-    let mut message = world.sent().await;
+    let event = world.event();
+    let message = world.sent(&event).await;
     let mut waits = Vec::new();
-    loop {
-        let wait = seconds(world.notifier.deliver(&message).await);
-        // No test waits for a day.
-        transship_state::Queue::release(&world.queue, &message.receipt, Duration::ZERO).await.unwrap();
-        if wait == 0 {
-            break;
-        }
-        waits.push(wait);
-        message = world.queue.receive(1, Duration::from_secs(600)).await.unwrap().remove(0);
+    while let Disposition::Again(wait) = world.notifier.deliver(&message).await {
+        waits.push(wait.as_secs());
+        // Too early: whoever let it come has not asked the receiver.
+        let tries = sink.deliveries().len();
+        assert!(matches!(world.notifier.deliver(&message).await, Disposition::Again(_)));
+        assert_eq!(sink.deliveries().len(), tries);
+        world.later(&event).await;
     }
     let all: u64 = waits.iter().sum();
     assert!((18 * 3600..30 * 3600).contains(&all), "{all} s in all");
     assert!(waits.windows(2).all(|pair| pair[1] * 5 > pair[0] * 4), "{waits:?} do not grow");
     assert!(waits.iter().all(|wait| *wait <= 11 * 3600), "longer than a queue can hold a message back");
-    assert_eq!(sink.deliveries().len(), waits.len() + 1);
-    let dead = world.queue.dead_letters();
-    // The queue looks at its messages when somebody wants one.
-    let next = tokio::time::timeout(Duration::from_millis(200), world.queue.receive(1, Duration::from_secs(600))).await;
-    assert!(next.is_err(), "it came again");
-    let letter = dead.receive(1, Duration::from_secs(600)).await.unwrap().remove(0);
-    assert_eq!(letter.body, message.body);
+    assert_eq!((waits.len() + 1, sink.deliveries().len()), (12, 12));
+    let record = world.record(&event).await.unwrap();
+    assert_eq!((record.state, record.refused, record.body.as_str()), (DeliveryState::GivenUp, 12, event.body.as_str()));
+
+    sink.answer(|_: &Delivery| 200);
+    world.later(&event).await;
+    let again = Notification { round: record.round + 1, body: record.body, ..event.clone() };
+    assert_eq!(world.tell(&again).await, Disposition::Done);
+    let record = world.record(&event).await.unwrap();
+    assert_eq!((record.state, record.round, record.attempts.len()), (DeliveryState::Delivered, 1, 13));
+    let deliveries = sink.deliveries();
+    assert!(deliveries.iter().all(|delivery| delivery.header("webhook-id") == event.id && delivery.body == event.body));
+    // What is left of the first round, and the second message of somebody who was impatient.
+    assert_eq!((world.tell(&event).await, world.tell(&again).await), (Disposition::Done, Disposition::Done));
+    assert_eq!(sink.deliveries().len(), 13);
+}
+
+/// Would break: an outage of ours that uses up what the receiver has in patience.
+#[tokio::test]
+async fn what_is_in_our_own_way_spends_no_attempt() {
+    /// A store of secrets that does not answer.
+    struct Down;
+    #[async_trait::async_trait]
+    impl Secrets for Down {
+        async fn read(&self, reference: &SecretRef) -> Result<SecretString, SecretError> {
+            Err(SecretError { reference: reference.clone(), why: "a test".into() })
+        }
+    }
+    let sink = Sink::start().await;
+    let mut webhook = near(sink.url());
+    webhook["secret"] = json!({"env": "X"});
+    let world = World::with(webhook, Arc::new(Down)).await;
+    let event = world.event();
+    for deliveries in 1..=30 {
+        let message = Incoming { deliveries, ..world.sent(&event).await };
+        assert!(seconds(world.notifier.deliver(&message).await) > 0);
+        world.later(&event).await;
+    }
+    let record = world.record(&event).await.unwrap();
+    assert_eq!((record.state, record.refused), (DeliveryState::Waiting, 0));
+    assert_eq!(record.attempts.len(), DeliveryRecord::MAX_ATTEMPTS, "it is seen why it waits, and is bounded");
+    assert!(world.standing().await.is_none() && sink.deliveries().is_empty());
+}
+
+/// Would break: a receiver that is down, and keeps the notifier from the others by all that waits for it.
+#[tokio::test]
+async fn of_a_receiver_that_is_down_one_event_at_a_time_finds_out() {
+    let sink = Sink::start().await;
+    sink.answer(|_: &Delivery| 500);
+    let world = World::to(sink.url()).await;
+    for _ in 0..50 {
+        assert!(seconds(world.deliver().await) > 0);
+    }
+    let tries = sink.deliveries().len();
+    assert!(tries <= 6, "{tries} attempts");
+    let log = world.deliveries.deliveries(&notification().subscription, None, 100).await.unwrap();
+    assert_eq!(log.items.len(), 50, "what waits is not seen");
+
+    // It is back: the first that gets through lets all others through.
+    sink.answer(|_: &Delivery| 200);
+    world.change(&Key::new("subscribers", "ci"), "retry_at", None).await;
+    assert_eq!(world.deliver().await, Disposition::Done);
+    assert!(world.standing().await.is_none());
+    for _ in 0..5 {
+        assert_eq!(world.deliver().await, Disposition::Done);
+    }
+}
+
+/// Would break: a receiver that is told for ever although it has gone; one that is given up without anybody seeing it, or for good
+/// although it is back; what it has missed, lost.
+#[tokio::test]
+async fn a_receiver_that_takes_nothing_for_days_or_has_gone_is_told_nothing_more() {
+    let sink = Sink::start().await;
+    for (status, reason) in [(500, "nothing has been taken since"), (410, "410 Gone")] {
+        let world = World::to(sink.url()).await;
+        sink.answer(move |_: &Delivery| status);
+        if status == 500 {
+            let first = world.event();
+            assert!(seconds(world.tell(&first).await) > 0);
+            let key = Key::new("subscribers", "ci");
+            world.change(&key, "failing_since", Some(json!("2026-01-01T00:00:00Z"))).await;
+            world.change(&key, "failed", Some(json!(Standing::MIN_FAILED - 1))).await;
+        }
+        let last = world.event();
+        assert_eq!(world.tell(&last).await, Disposition::Done);
+        assert_eq!(world.record(&last).await.unwrap().state, DeliveryState::GivenUp);
+        let disabled = world.standing().await.unwrap().disabled.unwrap();
+        assert!(disabled.reason.contains(reason), "{}", disabled.reason);
+
+        sink.answer(|_: &Delivery| 200);
+        let tries = sink.deliveries().len();
+        let missed = world.event();
+        assert_eq!(world.tell(&missed).await, Disposition::Done);
+        assert_eq!(sink.deliveries().len(), tries, "told although it is disabled");
+        assert_eq!(world.record(&missed).await.unwrap().state, DeliveryState::GivenUp);
+
+        // A test finds out that it is back, and somebody enables it.
+        let subscription = world.subscription().await;
+        let ping = CloudEvent::ping(&subscription.name, Timestamp::now(), 7);
+        let ping = Notification { id: ping.id.clone(), body: serde_json::to_string(&ping).unwrap(), ..notification() };
+        assert_eq!(world.tell(&ping).await, Disposition::Done);
+        assert_eq!(sink.deliveries().len(), tries + 1);
+        assert!(world.standing().await.unwrap().disabled.is_some(), "a test enabled it");
+        assert!(world.deliveries.forgive(&subscription.name, &subscription.webhook).await.unwrap());
+        assert_eq!(world.tell(&Notification { round: 1, ..missed }).await, Disposition::Done);
+        assert_eq!(world.deliver().await, Disposition::Done);
+        assert_eq!(sink.deliveries().len(), tries + 3);
+    }
+    // It moves: of the new one nothing is known.
+    let world = World::to(sink.url()).await;
+    sink.answer(|_: &Delivery| 410);
+    assert_eq!(world.deliver().await, Disposition::Done);
+    sink.answer(|_: &Delivery| 200);
+    world.set(json!({ "webhook": near(&format!("{}/moved", sink.url())) })).await;
+    assert!(world.standing().await.is_none());
+    assert_eq!(world.deliver().await, Disposition::Done);
+    assert_eq!(sink.deliveries().pop().unwrap().path, "/moved");
+}
+
+/// Would break: a test that goes on for a day, or counts against the receiver.
+#[tokio::test]
+async fn a_test_is_one_attempt() {
+    let sink = Sink::start().await;
+    sink.answer(|_: &Delivery| 500);
+    let world = World::to(sink.url()).await;
+    let name = notification().subscription;
+    let ping = CloudEvent::ping(&name, Timestamp::now(), 1);
+    let ping = Notification { id: ping.id.clone(), body: serde_json::to_string(&ping).unwrap(), ..notification() };
+    assert_eq!(world.tell(&ping).await, Disposition::Done);
+    let record = world.record(&ping).await.unwrap();
+    assert_eq!((record.state, record.kind.as_str()), (DeliveryState::GivenUp, "io.transship.ping"));
+    assert!(world.standing().await.is_none());
+}
+
+/// Would break: a token in a URL, given away by a receiver that repeats what it was asked for.
+#[tokio::test]
+async fn the_log_does_not_repeat_what_a_url_keeps_secret() {
+    let url = server(|| (StatusCode::NOT_FOUND, "no hook at /hook/T0/s3cr3t-token, nor s3cr3t-token").into_response()).await;
+    let world = World::to(&format!("{url}/T0/s3cr3t-token")).await;
+    assert!(seconds(world.tell(&notification()).await) > 0);
+    let record = world.record(&notification()).await.unwrap();
+    let error = record.attempts[0].error.clone().unwrap();
+    assert!(error.contains("no hook at") && !error.contains("s3cr3t"), "{error}");
+}
+
+/// Would break: what the version before has sent, when there were webhooks of instances only.
+#[tokio::test]
+async fn a_message_for_an_instance_s_own_webhook_is_understood() {
+    let sink = Sink::start().await;
+    let world = World::to("http://localhost:1/").await;
+    let instance = json!({"name": "a", "endpoint": "https://x.test", "kind": "oci", "notify": near(sink.url())});
+    let instance: Instance = serde_json::from_value(instance).unwrap();
+    let put = |_: &Snapshot, draft: &mut Draft<'_>| Ok::<_, StateError>(draft.put_instance(&instance, &Owner::Api));
+    world.catalog.edit(put).await.unwrap();
+    let body = json!({"instance": "a", "id": notification().id, "body": notification().body}).to_string();
+    let message = Incoming { body, ..world.sent(&notification()).await };
+    assert_eq!(world.notifier.deliver(&message).await, Disposition::Done);
+    assert_eq!(sink.deliveries().pop().unwrap().body, notification().body);
 }
 
 /// Would break: a receiver that says when it is back, and is asked long before; one that would be asked in a year.
@@ -253,14 +482,18 @@ async fn an_answer_has_a_limit_in_time_and_size() {
 
 /// Would break: a message for a webhook that was taken away, which comes back for a day; one of another version, which is lost.
 #[tokio::test]
-async fn who_has_no_webhook_any_more_is_not_told_and_what_nobody_understands_is_kept() {
+async fn who_is_not_subscribed_any_more_is_not_told_and_what_nobody_understands_is_kept() {
     let sink = Sink::start().await;
     let world = World::to(sink.url()).await;
-    world.set(Value::Null).await;
+    world.set(json!({ "webhook": near(sink.url()), "enabled": false })).await;
     assert_eq!(world.deliver().await, Disposition::Done);
+    let other = Notification { subscription: "other".parse().unwrap(), ..notification() };
+    assert_eq!(world.tell(&other).await, Disposition::Done);
     assert!(sink.deliveries().is_empty());
-    let unknown = Incoming { body: r#"{"of":"a newer version"}"#.into(), ..world.sent().await };
-    assert!((1..60).contains(&seconds(world.notifier.deliver(&unknown).await)));
+    for body in [r#"{"of":"a newer version"}"#.to_owned(), json!({"subscription": "ci", "id": "x", "body": "{}"}).to_string()] {
+        let unknown = Incoming { body, ..world.sent(&notification()).await };
+        assert!((1..60).contains(&seconds(world.notifier.deliver(&unknown).await)));
+    }
 }
 
 /// Would break: a secret that is written down wrongly, and notifications that go out signed with something else.

@@ -15,6 +15,7 @@ pub mod owner;
 pub mod problem;
 pub mod rule;
 pub mod schedule;
+pub mod subscription;
 pub mod task;
 
 pub use access::{Caller, InvalidRole, Role};
@@ -25,15 +26,20 @@ pub use instance::{
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
-    AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName,
-    SecretName, ServiceAccount, Tag, TaskId, TokenId,
+    AttachmentKind, DeliveryId, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId,
+    RuleName, RulePath, SecretName, ServiceAccount, SubscriptionName, Tag, TaskId, TokenId,
 };
-pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
+pub use notification::{
+    CloudEvent, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,
+};
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
 pub use owner::Owner;
 pub use problem::Problem;
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};
+pub use subscription::{
+    Attempt, Concern, DeliveryState, Disabled, EventPattern, EventType, Health, InvalidEventPattern, Subscription,
+};
 pub use task::{
     Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead, TaskStatus,
     Trigger,

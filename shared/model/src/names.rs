@@ -5,6 +5,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::{
@@ -57,6 +58,8 @@ mod schema {
             "Digest" => "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$",
             "TaskId" => "^[1-9][0-9]{0,18}-[0-9a-f]{28}$",
             "TokenId" => "^[0-9a-f]{16}$",
+            "SubscriptionName" => "^(instance:)?[a-z0-9][a-z0-9._-]{0,99}$",
+            "DeliveryId" => "^[0-9a-f]{28}$",
             _ => return None,
         })
     }
@@ -194,6 +197,24 @@ name!(
 );
 
 name!(
+    /// The name of a subscription. `instance:NAME` is what an instance's own `notify` stands for; no other can be called so.
+    SubscriptionName,
+    "a subscription's name",
+    "1 to 100 lowercase letters, digits, '-', '.' and '_', beginning with a letter or digit; that of an instance's own webhook is \
+     'instance:' and the instance's name",
+    is_subscription_name
+);
+
+name!(
+    /// The identity of a delivery, made by [`DeliveryId::derive`]. It begins with the event's time, so that a table lists deliveries in
+    /// that order.
+    DeliveryId,
+    "a delivery's ID",
+    "28 lowercase hexadecimal digits",
+    is_delivery_id
+);
+
+name!(
     /// The name of a role in AWS: IAM User Guide, "IAM ARNs".
     RoleArn,
     "the ARN of a role",
@@ -220,6 +241,14 @@ name!(
 fn is_short_name(s: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     s.len() <= 100 && s.bytes().next().is_some_and(alnum) && s.bytes().all(|b| alnum(b) || b"-._".contains(&b))
+}
+
+fn is_subscription_name(s: &str) -> bool {
+    is_short_name(s.strip_prefix(SubscriptionName::OF_INSTANCE).unwrap_or(s))
+}
+
+fn is_delivery_id(s: &str) -> bool {
+    s.len() == 28 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn is_secret_name(s: &str) -> bool {
@@ -323,6 +352,84 @@ impl Namespace {
         }
     }
 }
+
+impl SubscriptionName {
+    /// What the name of an instance's own subscription begins with.
+    const OF_INSTANCE: &'static str = "instance:";
+
+    /// The name of what an instance's `notify` stands for.
+    pub fn of_instance(instance: &InstanceName) -> Self {
+        Self(format!("{}{instance}", Self::OF_INSTANCE).into())
+    }
+
+    /// The instance whose `notify` this is the name of, if it is such a name.
+    pub fn instance(&self) -> Option<InstanceName> {
+        self.0.strip_prefix(Self::OF_INSTANCE)?.parse().ok()
+    }
+}
+
+impl DeliveryId {
+    /// The ID of the delivery of an event, by its time and its ID: the same for the same event.
+    pub fn derive(time: Timestamp, event: &str) -> Self {
+        let milliseconds = u64::try_from(time.as_millisecond()).unwrap_or_default() & 0xffff_ffff_ffff;
+        Self(format!("{milliseconds:012x}{}", &hex(&Sha256::digest(event))[..16]).into())
+    }
+}
+
+/// A rule as people name it: `INSTANCE/RULE`, its source instance and its name there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RulePath {
+    /// The source instance.
+    pub instance: InstanceName,
+    /// The rule's name in it.
+    pub rule: RuleName,
+}
+
+impl FromStr for RulePath {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let form = "INSTANCE/RULE, the rule's source instance and its name, as in 'build/release'";
+        let (instance, rule) = text.split_once('/').ok_or_else(|| InvalidName::new(text, "a rule", form))?;
+        Ok(Self { instance: instance.parse()?, rule: rule.parse()? })
+    }
+}
+
+impl TryFrom<String> for RulePath {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<RulePath> for String {
+    fn from(path: RulePath) -> String {
+        path.to_string()
+    }
+}
+
+impl fmt::Display for RulePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.instance, self.rule)
+    }
+}
+
+impl fmt::Debug for RulePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+impl PartialSchema for RulePath {
+    fn schema() -> RefOr<Schema> {
+        let text =
+            ObjectBuilder::new().schema_type(Type::String).description(Some("a rule: its source instance, '/', its name"));
+        text.pattern(Some("^[a-z0-9][a-z0-9._-]{0,99}/[a-z0-9][a-z0-9._-]{0,99}$")).build().into()
+    }
+}
+
+impl ToSchema for RulePath {}
 
 /// What an attachment tag says about itself; see [`Tag::subject`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -484,7 +591,7 @@ impl FromStr for RuleId {
 impl TaskId {
     /// The task of `rule` for the triggering that `identity` names, at `time`. The same three give the same ID, so that a
     /// repeated delivery makes no second task.
-    pub fn derive(rule: RuleId, time: jiff::Timestamp, identity: &str) -> Self {
+    pub fn derive(rule: RuleId, time: Timestamp, identity: &str) -> Self {
         let millis = time.as_millisecond().max(0);
         let hash = Sha256::digest(format!("{rule}\n{identity}"));
         Self(format!("{rule}-{millis:012x}{}", hex(&hash[..8])).into())

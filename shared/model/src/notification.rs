@@ -1,43 +1,169 @@
-//! What subscribers are told: the end of a task, as a CloudEvent (CloudEvents 1.0, JSON event format).
+//! What subscribers are told: the end of a task or of a resource, as a CloudEvent (CloudEvents 1.0, JSON event format).
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
-    ArtifactType, Counts, Digest, InstanceName, Outcome, Place, Resource, RuleName, Task, TaskId, TaskStatus, Trigger,
+    ArtifactType, Counts, Digest, EventType, InstanceName, Outcome, Place, Resource, RuleName, SubscriptionName, Task,
+    TaskHead, TaskId, TaskStatus, Trigger, names::hex,
 };
 
-/// A message of the notifications queue: what one instance's webhook is to be told. Where that is, and with which secret it is
-/// signed, is looked up when it is sent.
+/// A message of the notifications queue: what one subscription is to be told. Where that is, and with which secret it is signed, is
+/// looked up when it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Queued")]
 pub struct Notification {
-    /// The instance whose webhook is meant.
-    pub instance: InstanceName,
+    /// The subscription.
+    pub subscription: SubscriptionName,
     /// The event's ID, by which a receiver knows it again.
     pub id: String,
     /// The event, as it is sent: the same bytes however often.
     pub body: String,
+    /// How often it had been sent again by hand when this message was made. A message of an earlier round is void.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub round: u32,
 }
 
-/// The end of a task. Its ID derives from the task, so that one that is told twice is known as one.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_first(round: &u32) -> bool {
+    *round == 0
+}
+
+/// The message as queues have it: until there were subscriptions, it named the instance whose own webhook was meant.
+#[derive(Deserialize)]
+struct Queued {
+    subscription: Option<SubscriptionName>,
+    instance: Option<InstanceName>,
+    id: String,
+    body: String,
+    #[serde(default)]
+    round: u32,
+}
+
+impl TryFrom<Queued> for Notification {
+    type Error = &'static str;
+
+    fn try_from(queued: Queued) -> Result<Self, &'static str> {
+        let Queued { subscription, instance, id, body, round } = queued;
+        let of_instance = || instance.as_ref().map(SubscriptionName::of_instance);
+        let subscription = subscription.or_else(of_instance).ok_or("it names no subscription")?;
+        Ok(Self { subscription, id, body, round })
+    }
+}
+
+/// An event as it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TaskEnded {
+pub struct CloudEvent<T> {
     specversion: &'static str,
-    /// `TASK-ended`.
+    /// Derives from what it tells of, so that an event that is told twice is known as one.
     pub id: String,
-    /// The rule's path in the API.
+    /// The path in the API of what it comes from.
     pub source: String,
-    /// `io.transship.task.succeeded`, `….partly-failed` or `….failed`.
+    /// `io.transship.task.succeeded` and the like: see [`EventType`].
     #[serde(rename = "type")]
     pub kind: String,
-    /// What was pushed, as `repository:tag`; a full run has none.
+    /// What was pushed or copied, as `repository:tag`; a full run has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// When the last of the task's work had ended.
+    /// When that ended which it tells of.
     pub time: Timestamp,
     datacontenttype: &'static str,
+    /// What it tells.
+    pub data: T,
+}
+
+/// What all types begin with.
+const DOMAIN: &str = "io.transship";
+
+impl<T> CloudEvent<T> {
+    fn new(id: String, source: String, kind: &str, subject: Option<String>, time: Timestamp, data: T) -> Self {
+        let kind = format!("{DOMAIN}.{kind}");
+        Self { specversion: "1.0", id, source, kind, subject, time, datacontenttype: "application/json", data }
+    }
+}
+
+/// What of an event is needed to deliver it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Envelope {
+    /// The event's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The event's time.
+    pub time: Timestamp,
+}
+
+impl Envelope {
+    /// Reads the body of a notification; `None` if it is no event.
+    pub fn read(body: &str) -> Option<Self> {
+        serde_json::from_str(body).ok()
+    }
+
+    /// Whether the event is a test, which tells of nothing.
+    pub fn is_ping(&self) -> bool {
+        self.kind == format!("{DOMAIN}.{}", CloudEvent::PING)
+    }
+}
+
+/// The end of a task. Its ID is `TASK-ended`.
+pub type TaskEnded = CloudEvent<TaskReport>;
+
+/// The end of a resource of a task. Its ID is `TASK-HASH-OUTCOME`, the hash being that of its source and target.
+pub type ResourceEnded = CloudEvent<TaskResource>;
+
+/// A resource that has ended, and the task that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskResource {
     /// The task.
-    pub data: TaskReport,
+    pub task: TaskId,
+    /// The source instance.
+    pub instance: InstanceName,
+    /// The rule's name in that instance.
+    pub rule: RuleName,
+    /// Why the task ran.
+    pub trigger: Trigger,
+    /// What became of the resource.
+    pub resource: ResourceReport,
+}
+
+impl ResourceEnded {
+    /// What is told of a resource that has ended; `None` for one that has not.
+    pub fn of(head: &TaskHead, resource: Resource) -> Option<Self> {
+        let (outcome, time) = (resource.result.as_ref()?, resource.ended?);
+        let kind = EventType::of_resource(outcome).as_str();
+        let (from, to) = (&resource.route.source, &resource.route.target);
+        let hash = hex(&Sha256::digest(format!("{}/{} {}/{}", from.instance, from.name(), to.instance, to.name())));
+        let word = kind.rsplit('.').next().unwrap_or_default();
+        let id = format!("{}-{}-{word}", head.id, &hash[..16]);
+        let source = format!("/v1/instances/{}/rules/{}", head.instance, head.rule);
+        let data = TaskResource {
+            task: head.id.clone(),
+            instance: head.instance.clone(),
+            rule: head.rule.clone(),
+            trigger: head.trigger.clone(),
+            resource: ResourceReport::new(resource.clone()),
+        };
+        Some(Self::new(id, source, kind, Some(from.name()), time, data))
+    }
+}
+
+/// A test of a subscription, which tells of nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ping {
+    /// The subscription that is tested.
+    pub subscription: SubscriptionName,
+}
+
+impl CloudEvent<Ping> {
+    /// The type of a test.
+    const PING: &'static str = "ping";
+
+    /// A test of a subscription, at that time, told apart from others by a number.
+    pub fn ping(subscription: &SubscriptionName, time: Timestamp, number: u64) -> Self {
+        let source = format!("/v1/subscriptions/{subscription}");
+        let data = Ping { subscription: subscription.clone() };
+        Self::new(format!("ping-{number:016x}"), source, Self::PING, None, time, data)
+    }
 }
 
 /// A task that has ended, in the words of the API.
@@ -103,38 +229,31 @@ impl TaskEnded {
     pub const MAX_RESOURCES: u64 = 10;
 
     /// What is told of a task that has ended, given its resources, or none of them where there are too many.
-    pub fn new(task: &Task, resources: Vec<Resource>) -> Self {
+    pub fn of(task: &Task, resources: Vec<Resource>) -> Self {
         let Task { head, counts, total, repositories, started, ended, error } = task.clone();
         let (status, time) = (task.status(), ended.unwrap_or(head.created));
         let subject = match &head.trigger {
             Trigger::Push { resource } | Trigger::Attachment { resource } => Some(resource.clone()),
             Trigger::Manual | Trigger::Created | Trigger::Schedule => None,
         };
-        Self {
-            specversion: "1.0",
-            id: format!("{}-ended", head.id),
-            source: format!("/v1/instances/{}/rules/{}", head.instance, head.rule),
-            kind: format!("io.transship.task.{}", word(status)),
-            subject,
-            time,
-            datacontenttype: "application/json",
-            data: TaskReport {
-                task: head.id,
-                instance: head.instance,
-                rule: head.rule,
-                trigger: head.trigger,
-                status,
-                success_rate: task.success_rate().unwrap_or_default(),
-                total: total.unwrap_or(counts.found).max(counts.found),
-                repositories,
-                counts,
-                created: head.created,
-                started,
-                ended: time,
-                error,
-                resources: resources.into_iter().map(ResourceReport::new).collect(),
-            },
-        }
+        let (id, source) = (format!("{}-ended", head.id), format!("/v1/instances/{}/rules/{}", head.instance, head.rule));
+        let data = TaskReport {
+            task: head.id,
+            instance: head.instance,
+            rule: head.rule,
+            trigger: head.trigger,
+            status,
+            success_rate: task.success_rate().unwrap_or_default(),
+            total: total.unwrap_or(counts.found).max(counts.found),
+            repositories,
+            counts,
+            created: head.created,
+            started,
+            ended: time,
+            error,
+            resources: resources.into_iter().map(ResourceReport::new).collect(),
+        };
+        CloudEvent::new(id, source, &format!("task.{}", word(status)), subject, time, data)
     }
 
     /// The status as it stands in the type.
@@ -216,7 +335,7 @@ mod tests {
             queued: task().head.created,
             ended: task().ended,
         };
-        let event = serde_json::to_value(TaskEnded::new(&task(), vec![resource])).unwrap();
+        let event = serde_json::to_value(TaskEnded::of(&task(), vec![resource])).unwrap();
         let id = task().head.id;
         assert_eq!(
             event,
@@ -261,14 +380,14 @@ mod tests {
     #[test]
     fn the_type_tells_how_a_task_ended_and_a_resource_why() {
         let failed = Task { counts: Counts { found: 2, copied: 1, failed: 1, ..Counts::default() }, ..task() };
-        let event = TaskEnded::new(&failed, Vec::new());
+        let event = TaskEnded::of(&failed, Vec::new());
         assert_eq!((event.kind.as_str(), event.status()), ("io.transship.task.partly-failed", "partly-failed"));
         for (outcome, expected) in [
             (Outcome::Skipped { reason: SkipReason::Exists }, json!({"outcome": "skipped", "reason": "exists"})),
             (Outcome::Failed { reason: "no".into() }, json!({"outcome": "failed", "reason": "no"})),
         ] {
             let resource = Resource::new(Route { source: place("a"), target: place("b") }, failed.head.created);
-            let event = TaskEnded::new(&failed, vec![Resource { result: Some(outcome), ..resource }]);
+            let event = TaskEnded::of(&failed, vec![Resource { result: Some(outcome), ..resource }]);
             let told = serde_json::to_value(&event).unwrap()["data"]["resources"][0].clone();
             for (key, value) in expected.as_object().unwrap() {
                 assert_eq!(&told[key], value);

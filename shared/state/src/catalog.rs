@@ -1,13 +1,14 @@
-//! The catalogue: instances and rules.
+//! The catalogue: instances, rules and subscriptions.
 //!
-//! Partition `catalog`: one item `version` that changes with every change. Partitions `catalog/instances` and
-//! `catalog/rules`: an item each. A reader keeps a whole snapshot and asks only for the version, so that a rule that was
+//! Partition `catalog`: one item `version` that changes with every change. Partitions `catalog/instances`, `catalog/rules` and
+//! `catalog/subscriptions`: an item each. A reader keeps a whole snapshot and asks only for the version, so that a rule that was
 //! switched off is off in every warm environment at the next request.
 //!
 //! A change is decided on a snapshot and written on condition that the version is still the snapshot's ([`Catalog::edit`]): what was
 //! true of the whole catalogue when it was decided (no rule names the instance that goes) is true when it is written.
 
 mod draft;
+mod subscribers;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,7 +18,9 @@ use std::{
 };
 
 use serde_json::Value;
-use transship_model::{Instance, InstanceName, Owner, Place, Repository, Rule, RuleId, RuleIndex, RuleName, TaskHead};
+use transship_model::{
+    Instance, InstanceName, Owner, Place, Repository, Rule, RuleId, RuleIndex, RuleName, Subscription, SubscriptionName,
+};
 
 pub use draft::{Change, Draft, Saved, Stamp};
 use draft::{Content, Step};
@@ -40,6 +43,7 @@ pub struct Snapshot {
     instances: BTreeMap<InstanceName, Arc<Instance>>,
     rules: HashMap<RuleId, Arc<Rule>>,
     names: BTreeMap<(InstanceName, RuleName), RuleId>,
+    subscriptions: BTreeMap<SubscriptionName, Arc<Subscription>>,
     stamps: HashMap<Entry, Stamp>,
     /// The enabled rules, ready to be matched. It is made when it is first looked at: who changes one rule after the other needs none.
     pub index: LazyIndex,
@@ -61,6 +65,7 @@ impl Default for Snapshot {
             instances: BTreeMap::new(),
             rules: HashMap::new(),
             names: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
             stamps: HashMap::new(),
             index: index_of(std::iter::empty()),
         }
@@ -73,7 +78,7 @@ impl Snapshot {
         self.stamps.get(entry)
     }
 
-    /// All rules, in the order of their paths.
+    /// All rules, enabled or not, in the order of their paths.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.names.values().filter_map(|id| self.rules.get(id))
     }
@@ -96,6 +101,9 @@ impl Snapshot {
                 self.names.insert((rule.source.instance.clone(), rule.name.clone()), rule.id);
                 self.rules.insert(rule.id, rule);
             }
+            Content::Subscription(subscription) => {
+                self.subscriptions.insert(subscription.name.clone(), subscription);
+            }
         }
     }
 
@@ -107,6 +115,7 @@ impl Snapshot {
                 let id = self.names.remove(&(instance.clone(), name.clone()));
                 id.map(|id| self.rules.remove(&id));
             }
+            Entry::Subscription(name) => drop(self.subscriptions.remove(name)),
         }
     }
 
@@ -118,6 +127,7 @@ impl Snapshot {
             instances: self.instances.clone(),
             rules: self.rules.clone(),
             names: self.names.clone(),
+            subscriptions: self.subscriptions.clone(),
             stamps: self.stamps.clone(),
             index: index_of(std::iter::empty()),
         };
@@ -141,11 +151,6 @@ impl Snapshot {
         self.instances.values()
     }
 
-    /// All rules, enabled or not.
-    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.rules.values()
-    }
-
     /// A rule by ID, enabled or not.
     pub fn rule(&self, id: RuleId) -> Option<&Arc<Rule>> {
         self.rules.get(&id)
@@ -160,15 +165,6 @@ impl Snapshot {
     pub fn rules_of(&self, instance: &InstanceName) -> impl Iterator<Item = &Arc<Rule>> {
         let of_instance = move |entry: &(&(InstanceName, RuleName), &RuleId)| entry.0.0 == *instance;
         self.names.iter().filter(of_instance).filter_map(|(_, id)| self.rules.get(id))
-    }
-
-    /// The instances whose webhooks are told of a task's end: those of its source and its target that have one, or the first of them
-    /// where both have the same. Of a rule that is gone by then only the source is known.
-    pub fn listeners(&self, task: &TaskHead) -> Vec<&Arc<Instance>> {
-        let target = self.rule(task.id.rule()).map(|rule| &rule.target.instance);
-        let mut urls = HashSet::new();
-        let named = std::iter::once(&task.instance).chain(target).filter_map(|name| self.instance(name));
-        named.filter(|instance| instance.notify.as_ref().is_some_and(|notify| urls.insert(&notify.url))).collect()
     }
 
     /// The rule if it is enabled and still leads from `source` to `target`. An attachment is asked for without regard to tags.
@@ -266,6 +262,7 @@ pub struct Catalog {
 
 const INSTANCES: &str = "catalog/instances";
 const RULES: &str = "catalog/rules";
+const SUBSCRIPTIONS: &str = "catalog/subscriptions";
 
 fn version_key() -> Key {
     Key::new("catalog", "version")
@@ -279,6 +276,8 @@ impl Catalog {
     pub const MAX_INSTANCES: usize = 1000;
     /// The greatest number of rules.
     pub const MAX_RULES: usize = 20_000;
+    /// The greatest number of subscriptions.
+    pub const MAX_SUBSCRIPTIONS: usize = 1000;
 
     /// The catalogue in a table.
     pub fn new(table: Arc<dyn Table>) -> Self {
@@ -342,6 +341,10 @@ impl Catalog {
         for item in self.all(RULES).await? {
             let stamp = document::value(item.clone())?;
             snapshot.insert(Content::Rule(Arc::new(document::value(item)?)), stamp);
+        }
+        for item in self.all(SUBSCRIPTIONS).await? {
+            let stamp = document::value(item.clone())?;
+            snapshot.insert(Content::Subscription(Arc::new(document::value(item)?)), stamp);
         }
         snapshot.index = index_of(snapshot.rules.values().cloned());
         Ok(snapshot)
@@ -438,6 +441,32 @@ impl Catalog {
         rules: &[Rule],
         first_run: bool,
     ) -> Result<Plan, StateError> {
+        self.plan_for(owner, instances, rules, None, first_run).await
+    }
+
+    /// As [`Catalog::plan`], and so that the owner has exactly these subscriptions.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn plan_all(
+        &self,
+        owner: &Owner,
+        instances: &[Instance],
+        rules: &[Rule],
+        subscriptions: &[Subscription],
+        first_run: bool,
+    ) -> Result<Plan, StateError> {
+        self.plan_for(owner, instances, rules, Some(subscriptions), first_run).await
+    }
+
+    async fn plan_for(
+        &self,
+        owner: &Owner,
+        instances: &[Instance],
+        rules: &[Rule],
+        subscriptions: Option<&[Subscription]>,
+        first_run: bool,
+    ) -> Result<Plan, StateError> {
         let state = self.table.get(&version_key()).await?;
         let old = self.load(state.as_ref()).await?;
         let is_ours = |entry: &Entry| match old.stamp(entry).and_then(|stamp| stamp.owner.as_ref()) {
@@ -468,9 +497,16 @@ impl Catalog {
             let saved = is_ours(&entry).then(|| draft.put_rule(rule, owner, first_run));
             note(entry, saved);
         }
+        for subscription in subscriptions.unwrap_or_default() {
+            let entry = Entry::Subscription(subscription.name.clone());
+            let saved = is_ours(&entry).then(|| draft.put_subscription(subscription, owner));
+            note(entry, saved);
+        }
         // Rules go before the instances that they name.
         let known_rules = old.rules().map(|rule| Entry::of_rule(rule));
-        let known = known_rules.chain(old.instances.keys().cloned().map(Entry::Instance));
+        let known_subscriptions = subscriptions.map(|_| old.subscriptions.keys().cloned().map(Entry::Subscription));
+        let known = known_subscriptions.into_iter().flatten().chain(known_rules);
+        let known = known.chain(old.instances.keys().cloned().map(Entry::Instance));
         let gone: Vec<Entry> = known.filter(|entry| !kept.contains(entry) && is_ours(entry)).collect();
         let goes: HashSet<&Entry> = gone.iter().collect();
         for entry in &gone {
@@ -548,6 +584,8 @@ pub enum Entry {
     Instance(InstanceName),
     /// A rule, by its source instance and its name.
     Rule(InstanceName, RuleName),
+    /// A subscription.
+    Subscription(SubscriptionName),
 }
 
 impl Entry {
@@ -560,6 +598,7 @@ impl Entry {
         match self {
             Self::Instance(name) => Key::new(INSTANCES, name.as_str()),
             Self::Rule(instance, rule) => Key::new(RULES, format!("{instance}/{rule}")),
+            Self::Subscription(name) => Key::new(SUBSCRIPTIONS, name.as_str()),
         }
     }
 }
@@ -569,6 +608,7 @@ impl fmt::Display for Entry {
         match self {
             Self::Instance(name) => write!(f, "instance {name}"),
             Self::Rule(instance, rule) => write!(f, "rule {instance}/{rule}"),
+            Self::Subscription(name) => write!(f, "subscription {name}"),
         }
     }
 }

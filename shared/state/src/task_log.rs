@@ -7,7 +7,7 @@
 //! transaction that closes the task and removed when it has been told.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -32,7 +32,7 @@ pub struct Listing<T> {
 pub struct Unannounced {
     /// The task.
     pub task: TaskId,
-    /// Webhooks have been told; the topic has not.
+    /// Subscriptions have been told; the topic has not.
     pub notified: bool,
 }
 
@@ -97,6 +97,18 @@ impl TaskLog {
     pub async fn resource(&self, id: &TaskId, source: &Place) -> Result<Option<Resource>, StateError> {
         let item = self.table.get(&Key::new(format!("resources/{id}"), source.name())).await?;
         Ok(item.map(document::value::<Stored>).transpose()?.map(|stored| stored.resource))
+    }
+
+    /// Those of a task's resources that have these sources, as far as they are known.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn resources_at(&self, id: &TaskId, sources: &[&Place]) -> Result<Vec<Resource>, StateError> {
+        // Each once: DynamoDB refuses a key that is asked for twice.
+        let names: BTreeSet<String> = sources.iter().map(|source| source.name()).collect();
+        let keys: Vec<Key> = names.into_iter().map(|name| Key::new(format!("resources/{id}"), name)).collect();
+        let items = self.table.get_many(&keys).await?;
+        items.into_iter().flatten().map(|item| document::value::<Stored>(item).map(|stored| stored.resource)).collect()
     }
 
     /// A task's resources, in the order of their names at the source.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use transship_model::{Happening, Instance, Job, Rule, TaskEvent, TaskId, Trigger};
 use transship_state::{
-    Catalog, Events, Item, Jobs, Key, Op, Page, Query, Queue as _, Scheduler, Table, TableError, TaskLog, messages,
+    Catalog, Events, Item, Jobs, Key, Op, Page, Query, Scheduler, Table, TableError, TaskLog, messages,
     sqlite::{QueueKind, SqliteQueue, SqliteStore, SqliteTable},
 };
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use transship_model::{Instance, Owner, Rule, RuleId};
+use transship_model::{Instance, Owner, Rule, RuleId, Subscription};
 
 use super::{Entry, Snapshot};
 use crate::{Item, Op, StateError, document};
@@ -40,6 +40,7 @@ impl Stamp {
 pub(super) enum Content {
     Instance(Arc<Instance>),
     Rule(Arc<Rule>),
+    Subscription(Arc<Subscription>),
 }
 
 impl Content {
@@ -47,6 +48,7 @@ impl Content {
         match self {
             Self::Instance(instance) => Entry::Instance(instance.name.clone()),
             Self::Rule(rule) => Entry::of_rule(rule),
+            Self::Subscription(subscription) => Entry::Subscription(subscription.name.clone()),
         }
     }
 
@@ -55,6 +57,7 @@ impl Content {
         match (self, other) {
             (Self::Instance(a), Self::Instance(b)) => a == b,
             (Self::Rule(a), Self::Rule(b)) => **a == Rule { id: a.id, revision: a.revision, ..(**b).clone() },
+            (Self::Subscription(a), Self::Subscription(b)) => a == b,
             _ => false,
         }
     }
@@ -63,6 +66,7 @@ impl Content {
         match self {
             Self::Instance(instance) => document::attributes(&**instance),
             Self::Rule(rule) => document::attributes(&**rule),
+            Self::Subscription(subscription) => document::attributes(&**subscription),
         }
     }
 }
@@ -159,6 +163,12 @@ impl<'a> Draft<'a> {
             self.next_rule += 1;
         }
         self.put(Content::Rule(Arc::new(rule)), known, owner, begins)
+    }
+
+    /// Makes a subscription, or replaces it.
+    pub fn put_subscription(&mut self, subscription: &Subscription, owner: &Owner) -> Saved {
+        let known = self.at.subscriptions.get(&subscription.name).cloned().map(Content::Subscription);
+        self.put(Content::Subscription(Arc::new(subscription.clone())), known, owner, None)
     }
 
     /// Notes that a rule's first full run has been started.
