@@ -16,8 +16,8 @@ use transship_model::{Instance, Owner, Rule};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
-    Applied, AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue, QueueError,
-    Table, TaskLog, Uploads, first_runs,
+    Applied, AttemptLog, Catalog, DeadLetters, Dispatcher, Events, FolderSecrets, Incoming, Jobs, Notifications, Origins,
+    Queue, QueueError, Table, TaskLog, Uploads, WrittenSecrets, first_runs,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -95,10 +95,12 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     }
     let origins = Origins::new(table.clone());
     let log = TaskLog::new(table.clone());
-    let secrets = Arc::new(ProcessSecrets::default());
+    let stored = FolderSecrets::new(settings.data.join("secrets"));
+    let secrets = Arc::new(ProcessSecrets::new(stored.clone()));
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
     let webhook = Webhook::new(catalog.clone(), dispatcher, secrets.clone());
-    let api = transship_api::Api::new(catalog.clone(), log.clone(), jobs.clone(), events.clone());
+    let written = WrittenSecrets::new(table.clone(), Arc::new(stored));
+    let api = transship_api::Api::new(catalog.clone(), log.clone(), jobs.clone(), events.clone(), written);
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");

@@ -1,18 +1,23 @@
 //! **api**: the management API.
 //!
-//! *Triggered by* HTTP requests below `/v1/`. *Reads* the catalogue and the task log. *Writes* jobs, and events to the log, as
-//! everyone does. *When it fails* the answer is a problem document (RFC 9457) and nothing has been done, or what has been done
+//! *Triggered by* HTTP requests below `/v1/`. *Reads* the catalogue and the task log, and no secret but its own token. *Writes* the
+//! catalogue, secrets that it is given, jobs, and events to the log, as everyone does. *When it fails* the answer is a problem document (RFC 9457) and nothing has been done, or what has been done
 //! is found in the log.
 //!
 //! Who may call it: the bearer of its token ([`access`]); `serve` without a token lets in the machine itself.
 
 pub mod access;
+mod body;
+mod conditions;
 mod failure;
+mod instance_view;
 mod instances;
 mod requests;
 mod rules;
+mod secrets;
 mod tasks;
 pub mod view;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -24,7 +29,7 @@ use axum::{
 };
 use tower::ServiceExt as _;
 use transship_model::{Caller, Problem, SecretRef};
-use transship_state::{Catalog, Events, Jobs, Secrets, TaskLog};
+use transship_state::{Catalog, Events, Jobs, Secrets, TaskLog, WrittenSecrets};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -37,14 +42,15 @@ pub struct Api {
     log: TaskLog,
     jobs: Jobs,
     events: Events,
+    written: WrittenSecrets,
 }
 
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
 
 impl Api {
     /// The API over these stores.
-    pub fn new(catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events) -> Self {
-        Self { catalog, log, jobs, events }
+    pub fn new(catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events, written: WrittenSecrets) -> Self {
+        Self { catalog, log, jobs, events, written }
     }
 
     /// The routes. Each request carries its [`Caller`] among its extensions: who lets a request in puts it there.
@@ -66,7 +72,10 @@ impl Api {
     fn routes() -> OpenApiRouter<Self> {
         OpenApiRouter::with_openapi(Document::openapi())
             .routes(routes!(instances::list))
+            .routes(routes!(instances::read, instances::put, instances::patch, instances::delete))
+            .routes(routes!(secrets::put, secrets::delete))
             .routes(routes!(rules::list))
+            .routes(routes!(rules::read, rules::put, rules::patch, rules::delete))
             .routes(routes!(tasks::list_of_rule))
             .routes(routes!(tasks::sync))
             .routes(routes!(tasks::read))

@@ -35,12 +35,31 @@ pub struct Instance {
     /// A token service besides the ones that are trusted by themselves (the registry's own host and its parent domain).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_realm: Option<Url>,
-    /// The path of a file with the certificates (PEM) of authorities that its certificate may be signed by, besides the system's.
+    /// The certificates (PEM) of authorities that its certificate may be signed by, besides the system's, or the path of a file with
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Talk plain http to a host that is not the loopback.
     #[serde(default)]
     pub plain_http: bool,
+}
+
+/// All that decides to whom an instance's credentials are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Destination<'a> {
+    endpoint: &'a Url,
+    kind: Kind,
+    token_realm: Option<&'a Url>,
+    ca: Option<&'a str>,
+    plain_http: bool,
+}
+
+impl Instance {
+    /// Where its credentials go. With another one they are not the same credentials any more.
+    pub fn destination(&self) -> Destination<'_> {
+        let Self { endpoint, kind, token_realm, ca, plain_http, .. } = self;
+        Destination { endpoint, kind: *kind, token_realm: token_realm.as_ref(), ca: ca.as_deref(), plain_http: *plain_http }
+    }
 }
 
 /// The kinds of registry that are treated specially; `oci` is every other one that follows the distribution specification.
@@ -137,6 +156,9 @@ pub enum SecretRef {
     SecretsManager(SecretName),
     /// A parameter of AWS Systems Manager: `ssm:NAME`.
     Parameter(SecretName),
+    /// One that was given to the API, and is kept where the deployment keeps such. Nobody can name it: each value gets a name of its
+    /// own, so that what is remembered of an older one is never taken for it.
+    Stored(SecretName),
 }
 
 /// A text that is no reference to a secret. No message shows the text: it may be a secret itself.
@@ -188,6 +210,7 @@ impl fmt::Display for SecretRef {
             Self::File(path) => write!(f, "file:{path}"),
             Self::SecretsManager(name) => write!(f, "secretsmanager:{name}"),
             Self::Parameter(name) => write!(f, "ssm:{name}"),
+            Self::Stored(name) => write!(f, "stored:{name}"),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod event;
+pub mod input;
 pub mod instance;
 pub mod job;
 pub mod matching;
@@ -19,7 +20,10 @@ pub mod task;
 
 pub use access::{Caller, Role};
 pub use event::PushEvent;
-pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
+pub use input::InvalidInput;
+pub use instance::{
+    Credentials, Destination, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
@@ -29,7 +33,7 @@ pub use names::{
 pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
 pub use owner::Owner;
-pub use problem::Problem;
+pub use problem::{Mistake, Problem};
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use task::{

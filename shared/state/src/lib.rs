@@ -21,6 +21,7 @@ pub mod table;
 pub mod task_log;
 pub mod topic;
 pub mod uploads;
+pub mod written;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
 pub use catalog::{Applied, Catalog, Change, Draft, Entry, Plan, Saved, Snapshot, Stamp};
@@ -30,8 +31,9 @@ pub use error::StateError;
 pub use messages::{Events, Jobs, Notifications, Report};
 pub use origins::{Origins, Recalled};
 pub use queue::{Incoming, Outgoing, Queue, QueueError};
-pub use secrets::{LocalSecrets, SecretError, Secrets};
+pub use secrets::{FolderSecrets, LocalSecrets, SecretError, SecretStore, Secrets, StoreError};
 pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
 pub use task_log::{Listing, TaskLog, Unannounced};
 pub use topic::{Announcement, Topic, TopicError};
 pub use uploads::{LeaseAnswer, Uploads};
+pub use written::WrittenSecrets;
