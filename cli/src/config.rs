@@ -13,6 +13,7 @@ use std::{
 use transship_model::{
     Credentials, Instance, InstanceName, Kind, Rule, RuleName, RulePath, SecretRef, Subscription, SubscriptionName, WebhookAuth,
 };
+use transship_state::Catalog;
 
 use self::yaml::{Node, Notes};
 
@@ -25,9 +26,9 @@ mod yaml;
 /// The greatest size of a file, in bytes.
 pub(crate) const MAX_SIZE: usize = 4 << 20;
 /// The greatest number of instances.
-pub(crate) const MAX_INSTANCES: usize = 1000;
+pub(crate) const MAX_INSTANCES: usize = Catalog::MAX_INSTANCES;
 /// The greatest number of rules.
-pub(crate) const MAX_RULES: usize = 20_000;
+pub(crate) const MAX_RULES: usize = Catalog::MAX_RULES;
 /// The greatest number of subscriptions.
 pub(crate) const MAX_SUBSCRIPTIONS: usize = 1000;
 
@@ -295,7 +296,7 @@ fn present(secret: &SecretRef) -> Result<(), String> {
             Err(error) => Err(format!("the file {path} can't be read: {error}")),
         },
         // Looked for when it is needed: a check would need an AWS identity.
-        SecretRef::SecretsManager(_) | SecretRef::Parameter(_) => Ok(()),
+        SecretRef::SecretsManager(_) | SecretRef::Parameter(_) | SecretRef::Stored(_) => Ok(()),
     }
 }
 

@@ -17,8 +17,8 @@ use transship_model::{Instance, Owner, Rule, Subscription};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
-    Applied, AttemptLog, Catalog, DeadLetters, DeliveryLog, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue,
-    QueueError, Scheduler, Table, TaskLog, Uploads, first_runs,
+    Applied, AttemptLog, Catalog, DeadLetters, DeliveryLog, Dispatcher, Events, FolderSecrets, Incoming, Jobs, Notifications,
+    Origins, Queue, QueueError, Scheduler, Table, TaskLog, Uploads, WrittenSecrets, first_runs,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -100,9 +100,11 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     }
     let origins = Origins::new(table.clone());
     let log = TaskLog::new(table.clone());
-    let secrets = Arc::new(ProcessSecrets::default());
+    let stored = FolderSecrets::new(settings.data.join("secrets"));
+    let secrets = Arc::new(ProcessSecrets::new(stored.clone()));
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
-    let api = transship_api::Api::new(table.clone(), catalog.clone(), log.clone(), jobs.clone(), events.clone());
+    let written = WrittenSecrets::new(table.clone(), Arc::new(stored));
+    let api = transship_api::Api::new(table.clone(), catalog.clone(), log.clone(), jobs.clone(), events.clone(), written);
     let scheduler = Arc::new(Scheduler::new(catalog.clone(), table.clone(), jobs.clone(), events.clone()));
     let webhook = Webhook::new(catalog.clone(), dispatcher, scheduler.clone(), secrets.clone());
     let attempts = AttemptLog::new(table.clone());

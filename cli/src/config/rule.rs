@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use transship_model::{ArtifactType, InstanceName, InvalidPattern, Namespace, Pattern, Rule, RuleId, Source, Target};
+use transship_model::{ArtifactType, InstanceName, InvalidPattern, Namespace, Pattern, Rule, RuleId, Source, Target, input};
 
 use super::{
     spelling::nearest,
@@ -18,8 +18,6 @@ const KEYS: &[&str] =
 const SOURCE_KEYS: &[&str] = &["instance", "namespace", "repository", "tag", "types"];
 const TARGET_KEYS: &[&str] = &["instance", "namespace"];
 
-/// The greatest length of a description.
-const MAX_DESCRIPTION: usize = 1000;
 /// How many instances a message lists.
 const MAX_LISTED: usize = 20;
 
@@ -45,7 +43,9 @@ impl<'a> Reader<'a> {
     pub(super) fn read(&mut self, node: &Node<'a>, notes: &mut Notes) -> Option<Rule> {
         let keys = node.mapping(KEYS, notes)?;
         let name = keys.need("name", "a short name, like 'release'", notes).and_then(|node| node.parsed(notes));
-        let description = keys.get("description").map_or(Some(String::new()), |node| node.words(MAX_DESCRIPTION, notes));
+        let description = keys
+            .get("description")
+            .map_or(Some(String::new()), |node| node.checked(|text| input::words(text, input::MAX_DESCRIPTION), notes));
         let source = keys
             .need("source", "what to copy, like '{ instance: build, namespace: team }'", notes)
             .and_then(|node| self.source(node, notes));

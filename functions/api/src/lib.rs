@@ -1,7 +1,7 @@
 //! **api**: the management API.
 //!
-//! *Triggered by* HTTP requests below `/v1/`. *Reads* the catalogue and the task log. *Writes* jobs, and events to the log, as
-//! everyone does. *When it fails* the answer is a problem document (RFC 9457) and nothing has been done, or what has been done
+//! *Triggered by* HTTP requests below `/v1/`. *Reads* the catalogue and the task log, and no secret but its own token. *Writes* the
+//! catalogue, secrets that it is given, jobs, and events to the log, as everyone does. *When it fails* the answer is a problem document (RFC 9457) and nothing has been done, or what has been done
 //! is found in the log.
 //!
 //! Who may call it: the bearer of a token ([`access`]), and whom `serve` or AWS vouch for. What an operation needs at least, it says in
@@ -10,16 +10,21 @@
 
 pub mod access;
 mod audit;
+mod body;
+mod conditions;
 mod document;
 mod failure;
 mod guarded;
+mod instance_view;
 mod instances;
 mod requests;
 mod rights;
 mod rules;
+mod secrets;
 mod tasks;
 mod tokens;
 pub mod view;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -32,7 +37,7 @@ use axum::{
 };
 use serde_json::Value;
 use transship_model::Problem;
-use transship_state::{AuditLog, Catalog, Events, Idempotency, Jobs, Table, TaskLog, Tokens};
+use transship_state::{AuditLog, Catalog, Events, Idempotency, Jobs, Table, TaskLog, Tokens, WrittenSecrets};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -54,15 +59,23 @@ pub struct Api {
     tokens: Arc<Tokens>,
     audit: AuditLog,
     answered: Idempotency,
+    written: WrittenSecrets,
 }
 
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
 
 impl Api {
     /// The API over these stores; tokens, the audit and answers to be given again are in the table.
-    pub fn new(table: Arc<dyn Table>, catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events) -> Self {
+    pub fn new(
+        table: Arc<dyn Table>,
+        catalog: Arc<Catalog>,
+        log: TaskLog,
+        jobs: Jobs,
+        events: Events,
+        written: WrittenSecrets,
+    ) -> Self {
         let (tokens, audit) = (Arc::new(Tokens::new(table.clone())), AuditLog::new(table.clone()));
-        Self { catalog, log, jobs, events, tokens, audit, answered: Idempotency::new(table) }
+        Self { catalog, log, jobs, events, tokens, audit, answered: Idempotency::new(table), written }
     }
 
     /// The tokens that let callers in.
@@ -99,7 +112,10 @@ impl Api {
         OpenApiRouter::with_openapi(Document::openapi())
             .routes(routes!(describe))
             .routes(routes!(instances::list))
+            .routes(routes!(instances::read, instances::put, instances::patch, instances::delete))
+            .routes(routes!(secrets::put, secrets::delete))
             .routes(routes!(rules::list))
+            .routes(routes!(rules::read, rules::put, rules::patch, rules::delete))
             .routes(routes!(tasks::list_of_rule))
             .routes(routes!(tasks::sync))
             .routes(routes!(tasks::read))

@@ -5,13 +5,17 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use transship_model::{
-    ArtifactType, Counts, Digest, Instance, InstanceName, Kind, Outcome, Place, Resource, ResourceState, Role, Rule, RuleName,
-    Schedule, Task, TaskId, TaskStatus, TokenId,
+    ArtifactType, Counts, Digest, InstanceName, Namespace, Outcome, Pattern, Place, Resource, ResourceState, Role, Rule,
+    RuleName, Schedule, Task, TaskId, TaskStatus, TokenId,
     rule::{Source, Target},
 };
-use transship_state::{AuditEntry, Token};
-use url::Url;
+use transship_state::{AuditEntry, Stamp, Token};
 use utoipa::ToSchema;
+
+pub use crate::instance_view::{
+    CredentialsInput, EcrInput, GoogleInput, InstanceInput, InstanceView, NotifyInput, SecretInput, SecretKind,
+    WebhookAuthInput,
+};
 
 /// A page of a listing.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -23,71 +27,96 @@ pub struct ListView<T> {
     pub next: Option<String>,
 }
 
-/// An instance; of its secrets it tells only whether there are any.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct InstanceView {
-    /// Its name.
-    pub name: InstanceName,
-    /// Scheme, host and port.
-    pub endpoint: Url,
-    /// What it is.
-    pub kind: Kind,
-    /// Where it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    /// Its compliance zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-    /// The path that its notifications are to be sent to.
-    pub webhook: String,
-}
-
-impl InstanceView {
-    /// How the API shows an instance.
-    pub fn new(instance: &Instance) -> Self {
-        Self {
-            name: instance.name.clone(),
-            endpoint: instance.endpoint.clone(),
-            kind: instance.kind,
-            region: instance.region.clone(),
-            zone: instance.zone.clone(),
-            webhook: format!("/hooks/{}", instance.name),
-        }
-    }
-}
-
 /// A rule.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RuleView {
-    /// Its name, unique within the source instance.
-    pub name: RuleName,
+    /// What can be written.
+    #[serde(flatten)]
+    pub written: RuleInput,
+    /// Grows with each change; the ETag.
+    pub revision: u64,
+    /// The configuration file that it belongs to, if it does: then it is changed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The task of its first full run, if this change has started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_run: Option<TaskId>,
+}
+
+/// What a rule is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleInput {
+    /// Its name, unique within the source instance; the path's, if it is written out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<RuleName>,
     /// For people.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
     pub description: String,
     /// What it selects.
-    pub source: Source,
+    pub source: SourceInput,
     /// Where that goes.
     pub target: Target,
     /// Whether it replaces what the target has.
+    #[serde(default)]
     pub overwrite: bool,
     /// Whether a tag that is deleted at the source is deleted at the target, if that still has what transship put there.
+    #[serde(default)]
     pub propagate_deletions: bool,
-    /// Whether signatures, SBOMs and whatever else refers to an artifact go with it.
+    /// Whether signatures, SBOMs and whatever else refers to an artifact go with it; by default they do.
+    #[serde(default = "yes")]
     pub referrers: bool,
     /// When it runs by itself: a cron expression of five fields, in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// Whether it does anything.
+    /// Whether it does anything; by default it does.
+    #[serde(default = "yes")]
     pub enabled: bool,
-    /// Grows with each change.
-    pub revision: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a rule is to select.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceInput {
+    /// The instance that is pushed to; the path's, if it is written out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceName>,
+    /// The namespace whose repositories are meant: a path, `*` for all, empty for those without a slash.
+    pub namespace: Namespace,
+    /// Meets the path of a repository below the namespace; by default any.
+    #[serde(default)]
+    pub repository: Pattern,
+    /// Meets the tag; by default any.
+    #[serde(default)]
+    pub tag: Pattern,
+    /// The artifact types that are meant; empty for all.
+    #[serde(default)]
+    #[schema(max_items = 3)]
+    pub types: Vec<ArtifactType>,
+}
+
+impl RuleInput {
+    /// What would have to be written so that a rule stays as it is.
+    pub fn of(rule: &Rule) -> Self {
+        let Rule { id: _, revision: _, name, description, source, target, overwrite, enabled, .. } = rule.clone();
+        let Rule { propagate_deletions, referrers, schedule, .. } = rule.clone();
+        let Source { instance, namespace, repository, tag, types } = source;
+        let source = SourceInput { instance: Some(instance), namespace, repository, tag, types };
+        let name = Some(name);
+        Self { name, description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled }
+    }
 }
 
 impl RuleView {
     /// How the API shows a rule.
-    pub fn new(rule: &Rule) -> Self {
-        let Rule { id: _, revision, name, description, source, target, overwrite, enabled, .. } = rule.clone();
-        let Rule { propagate_deletions, referrers, schedule, .. } = rule.clone();
-        Self { name, description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled, revision }
+    pub fn new(rule: &Rule, stamp: Option<&Stamp>) -> Self {
+        let file = stamp.and_then(|stamp| stamp.file()).map(str::to_owned);
+        Self { written: RuleInput::of(rule), revision: rule.revision, file, first_run: None }
     }
 }
 

@@ -78,6 +78,13 @@ pub const SECRETS: Setting<SecretPrefix> = Setting {
     default: Some("transship/"),
     parse: secret_prefix,
 };
+/// Where the API puts secrets that it is given: what [`SECRETS`] is for those who read them.
+pub const REGISTRY_SECRETS: Setting<SecretPrefix> = Setting {
+    name: "TRANSSHIP_REGISTRY_SECRET_PREFIX",
+    what: "what the names of registries' secrets begin with, and a slash",
+    default: Some("transship/"),
+    parse: secret_prefix,
+};
 /// The token that the API asks its callers for.
 pub const API_TOKEN: Setting<SecretRef> = Setting {
     name: "TRANSSHIP_API_TOKEN",
@@ -158,6 +165,7 @@ together!(A, B, C);
 together!(A, B, C, D);
 together!(A, B, C, D, E);
 together!(A, B, C, D, E, F);
+together!(A, B, C, D, E, F, G);
 
 fn table_name(value: &str) -> Option<TableName> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || "_.-:/".contains(c);

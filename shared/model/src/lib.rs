@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod event;
+pub mod input;
 pub mod instance;
 pub mod job;
 pub mod matching;
@@ -20,8 +21,9 @@ pub mod task;
 
 pub use access::{Caller, InvalidRole, Role};
 pub use event::PushEvent;
+pub use input::InvalidInput;
 pub use instance::{
-    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+    Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
 };
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
@@ -34,7 +36,7 @@ pub use notification::{
 };
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
 pub use owner::Owner;
-pub use problem::Problem;
+pub use problem::{Mistake, Problem};
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use subscription::{

@@ -238,6 +238,16 @@ name!(
     is_secret_name
 );
 
+impl SecretName {
+    /// How the names of secrets begin that are given to the API. Nobody can name one of them.
+    pub const WRITTEN: &str = "instances/";
+
+    /// Whether it is the name of a secret that was given to the API.
+    pub fn is_written(&self) -> bool {
+        self.as_str().starts_with(Self::WRITTEN)
+    }
+}
+
 fn is_short_name(s: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     s.len() <= 100 && s.bytes().next().is_some_and(alnum) && s.bytes().all(|b| alnum(b) || b"-._".contains(&b))
