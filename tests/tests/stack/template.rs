@@ -12,6 +12,27 @@ fn every_template_is_valid() {
     }
 }
 
+/// Would break: a second URL of the API that asks nobody, or that is the function's own and not the alias's by which the function knows
+/// it; a policy that lets its bearers write the function's events themselves.
+#[test]
+fn the_url_for_iam_is_an_alias_s_and_asks_iam() {
+    let text = std::fs::read_to_string(root().join("template.yaml")).unwrap();
+    let block = |name: &str| {
+        let rest = text.split(&format!("\n  {name}:\n")).nth(1).unwrap_or_else(|| panic!("no {name}"));
+        let lines = rest.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let main = std::fs::read_to_string(root().join("functions/api/src/main.rs")).unwrap();
+    assert!(main.contains("IAM_ALIAS: &str = \"iam\""), "the function's own name for it");
+    assert!(block("ApiIamAlias").contains("Name: iam"));
+    let url = block("ApiIamUrl");
+    assert!(url.contains("AuthType: AWS_IAM") && url.contains("Qualifier: iam"), "{url}");
+    let policy = block("ApiAccessPolicy");
+    let invoking = policy.split("Action: lambda:InvokeFunction\n").nth(1).unwrap();
+    assert!(invoking.contains("'lambda:InvokedViaFunctionUrl': 'true'"), "{policy}");
+    assert!(policy.contains("'lambda:FunctionUrlAuthType': AWS_IAM"), "{policy}");
+}
+
 /// Would break: a policy that allows something on everything although it could name what it is for. ECR's passwords and X-Ray's
 /// traces can't: their actions know no resource.
 #[test]
