@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use transship_model::{Credentials, Instance, InstanceName, Kind, Rule, RuleName, SecretRef, WebhookAuth};
+use transship_model::{Credentials, Instance, InstanceName, Kind, Overlap, Rule, RuleName, SecretRef, WebhookAuth, overlap};
 
 use self::yaml::{Node, Notes};
 
@@ -25,6 +25,8 @@ pub(crate) const MAX_SIZE: usize = 4 << 20;
 pub(crate) const MAX_INSTANCES: usize = 1000;
 /// The greatest number of rules.
 pub(crate) const MAX_RULES: usize = 20_000;
+/// So many pairs of overlapping rules are warned of: whoever has more knows by then.
+const MAX_OVERLAPS: usize = 20;
 
 /// What a configuration file says.
 #[derive(Debug, Clone, Default)]
@@ -188,7 +190,7 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
 fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes: &mut Notes) -> Vec<Rule> {
     let mut reader = rule::Reader::new(nodes, instances.keys());
     let mut first_lines: HashMap<(InstanceName, RuleName), usize> = HashMap::new();
-    let mut rules = Vec::with_capacity(nodes.len());
+    let (mut rules, mut places) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
     for node in nodes {
         let Some(rule) = reader.read(node, notes) else { continue };
         let at = node.peek("name").unwrap_or_else(|| node.clone());
@@ -205,6 +207,18 @@ fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes:
             }
         }
         rules.push(rule);
+        places.push(at);
+    }
+    let overlaps = overlap::pairs(&rules, MAX_OVERLAPS + 1);
+    for (first, second) in overlaps.iter().take(MAX_OVERLAPS) {
+        let overlap = Overlap { rule: &rules[*second], other: &rules[*first] };
+        notes.warning(&places[*second], overlap.warning());
+    }
+    if let Some((_, second)) = overlaps.get(MAX_OVERLAPS) {
+        notes.warning(
+            &places[*second],
+            format!("overlaps with another rule, too, as do more: the first {MAX_OVERLAPS} are listed"),
+        );
     }
     rules
 }

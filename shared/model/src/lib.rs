@@ -11,6 +11,7 @@ pub mod matching;
 pub mod names;
 pub mod notification;
 pub mod origin;
+pub mod overlap;
 pub mod problem;
 pub mod rule;
 pub mod schedule;
@@ -27,6 +28,7 @@ pub use names::{
 };
 pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
+pub use overlap::Overlap;
 pub use problem::Problem;
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};
