@@ -11,7 +11,8 @@ use std::{
 };
 
 use transship_model::{
-    Credentials, Instance, InstanceName, Kind, Rule, RuleName, RulePath, SecretRef, Subscription, SubscriptionName, WebhookAuth,
+    Credentials, Instance, InstanceName, Kind, Overlap, Rule, RuleName, RulePath, SecretRef, Subscription, SubscriptionName,
+    WebhookAuth, overlap,
 };
 use transship_state::Catalog;
 
@@ -31,6 +32,8 @@ pub(crate) const MAX_INSTANCES: usize = Catalog::MAX_INSTANCES;
 pub(crate) const MAX_RULES: usize = Catalog::MAX_RULES;
 /// The greatest number of subscriptions.
 pub(crate) const MAX_SUBSCRIPTIONS: usize = 1000;
+/// So many pairs of overlapping rules are warned of: whoever has more knows by then.
+const MAX_OVERLAPS: usize = 20;
 
 /// What a configuration file says.
 #[derive(Debug, Clone, Default)]
@@ -229,7 +232,7 @@ fn subscriptions(
 fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes: &mut Notes) -> Vec<Rule> {
     let mut reader = rule::Reader::new(nodes, instances.keys());
     let mut first_lines: HashMap<(InstanceName, RuleName), usize> = HashMap::new();
-    let mut rules = Vec::with_capacity(nodes.len());
+    let (mut rules, mut places) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
     for node in nodes {
         let Some(rule) = reader.read(node, notes) else { continue };
         let at = node.peek("name").unwrap_or_else(|| node.clone());
@@ -246,6 +249,18 @@ fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes:
             }
         }
         rules.push(rule);
+        places.push(at);
+    }
+    let overlaps = overlap::pairs(&rules, MAX_OVERLAPS + 1);
+    for (first, second) in overlaps.iter().take(MAX_OVERLAPS) {
+        let overlap = Overlap { rule: &rules[*second], other: &rules[*first] };
+        notes.warning(&places[*second], overlap.warning());
+    }
+    if let Some((_, second)) = overlaps.get(MAX_OVERLAPS) {
+        notes.warning(
+            &places[*second],
+            format!("overlaps with another rule, too, as do more: the first {MAX_OVERLAPS} are listed"),
+        );
     }
     rules
 }

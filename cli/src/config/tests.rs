@@ -732,3 +732,30 @@ fn a_file_says_who_is_told_of_what() {
         assert!(!mistake.contains("s3cret"), "{mistake} tells a secret");
     }
 }
+
+/// Would break: two rules that overwrite each other's tags without a word; ten thousand warnings.
+#[test]
+fn rules_that_may_write_the_same_tags_are_warned_of() {
+    let text = |rules: usize, more: &str| {
+        let mut text = String::from("instances:\n  - { name: prod, endpoint: 'https://prod.example' }\n");
+        for n in 0..rules {
+            text += &format!("  - {{ name: b{n}, endpoint: 'https://b{n}.example', webhook_auth: none }}\n");
+        }
+        text += "rules:\n";
+        for n in 0..rules {
+            text += &format!(
+                "  - {{ name: all, source: {{ instance: b{n}, namespace: team{more} }}, target: {{ instance: prod }} }}\n"
+            );
+        }
+        text
+    };
+    let config = read(&text(2, "")).unwrap();
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    let told = "line 7: rules[1].name: may write the same tags at 'prod' as the rule b0/all, from another source";
+    assert!(warning.to_string().starts_with(told), "{warning}");
+    assert_eq!(read(&text(1, "")).unwrap().warnings, []);
+    let many = read(&text(100, "")).unwrap().warnings;
+    assert_eq!(many.len(), 21, "twenty, and that there are more");
+    let apart = text(2, ", tag: 'v.*'").replacen("v.*", "nightly-.*", 1);
+    assert_eq!(read(&apart).unwrap().warnings, []);
+}

@@ -13,6 +13,7 @@ pub mod names;
 pub mod notification;
 pub mod origin;
 pub mod owner;
+pub mod overlap;
 pub mod problem;
 pub mod rule;
 pub mod schedule;
@@ -35,6 +36,7 @@ pub use notification::{
     CloudEvent, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,
 };
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
+pub use overlap::Overlap;
 pub use owner::Owner;
 pub use problem::{Mistake, Problem};
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
