@@ -1,11 +1,16 @@
 //! A client of the management API.
 
 use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use jiff::Timestamp;
 use reqwest::{Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::DeserializeOwned;
-use transship_api::view::{ListView, ResourceView, StartedView, TaskView};
-use transship_model::{InstanceName, Problem, Rule, RuleName, TaskId};
+use serde::{Serialize, de::DeserializeOwned};
+use transship_api::{
+    TokenInput,
+    view::{AuditView, ListView, MintedTokenView, ResourceView, StartedView, TaskView, TokenView},
+};
+use transship_model::{InstanceName, Problem, Rule, RuleName, TaskId, TokenId};
 use url::Url;
 
 /// A rule as it is named on the command line: `INSTANCE/RULE`.
@@ -43,6 +48,17 @@ impl std::fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// Which entries of the audit are asked for.
+#[derive(Debug, Serialize)]
+pub(crate) struct AuditFilter {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) who: Option<String>,
+}
 
 /// The API, as the command line calls it.
 pub(crate) struct Client {
@@ -93,12 +109,41 @@ impl Client {
         Ok(started.task)
     }
 
+    /// Makes a token.
+    pub(crate) async fn create_token(&self, token: &TokenInput) -> anyhow::Result<MintedTokenView> {
+        read(self.request(Method::POST, &["v1", "tokens"])?.json(token)).await
+    }
+
+    /// The tokens that the caller may know of, the newest first, at most `limit`.
+    pub(crate) async fn tokens(&self, limit: usize) -> anyhow::Result<Vec<TokenView>> {
+        self.list(&["v1", "tokens"], limit).await
+    }
+
+    /// Revokes a token.
+    pub(crate) async fn revoke_token(&self, id: &TokenId) -> anyhow::Result<()> {
+        answer(self.request(Method::DELETE, &["v1", "tokens", id.as_str()])?).await.map(drop)
+    }
+
+    /// Who changed what, the newest first, at most `limit`.
+    pub(crate) async fn audit(&self, filter: &AuditFilter, limit: usize) -> anyhow::Result<Vec<AuditView>> {
+        self.list_with(&["v1", "audit"], filter, limit).await
+    }
+
     async fn list<T: DeserializeOwned>(&self, path: &[&str], limit: usize) -> anyhow::Result<Vec<T>> {
+        self.list_with(path, &(), limit).await
+    }
+
+    async fn list_with<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        filter: &impl Serialize,
+        limit: usize,
+    ) -> anyhow::Result<Vec<T>> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
             let page = (limit - items.len()).min(1000).to_string();
-            let request = self.request(Method::GET, path)?.query(&[("limit", page)]).query(&[("cursor", cursor)]);
+            let request = self.request(Method::GET, path)?.query(filter).query(&[("limit", page)]).query(&[("cursor", cursor)]);
             let ListView { items: page, next } = read(request).await?;
             items.extend(page);
             cursor = next;
@@ -125,6 +170,12 @@ pub(crate) fn token() -> Option<SecretString> {
 }
 
 async fn read<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {
+    let (base, body) = answer(request).await?;
+    serde_json::from_slice(&body).with_context(|| format!("{base} does not answer as the API does"))
+}
+
+/// Where a request was answered, and what.
+async fn answer(request: RequestBuilder) -> anyhow::Result<(String, Bytes)> {
     let (client, request) = request.build_split();
     let request = request?;
     let base = request.url().origin().ascii_serialization();
@@ -138,7 +189,7 @@ async fn read<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T>
     let status = response.status();
     let body = response.bytes().await.map_err(unreachable)?;
     if status.is_success() {
-        return serde_json::from_slice(&body).with_context(|| format!("{base} does not answer as the API does"));
+        return Ok((base, body));
     }
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => Err(Refusal(problem).into()),

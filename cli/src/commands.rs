@@ -1,11 +1,14 @@
 //! The commands, one file each.
 
 pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod check;
+pub(crate) mod completions;
 pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod serve;
 pub(crate) mod tasks;
+pub(crate) mod tokens;
 
 use std::time::Duration;
 

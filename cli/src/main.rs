@@ -8,6 +8,7 @@ mod output;
 mod progress;
 mod secrets;
 mod serve;
+mod time;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,12 @@ enum Command {
     Sync(commands::tasks::SyncArguments),
     /// Copy one artifact by hand, without rules and without a server
     Copy(commands::copy::Arguments),
+    /// Make, list and revoke the tokens by which the API lets callers in
+    Tokens(commands::tokens::Arguments),
+    /// List who changed what, the newest first
+    Audit(commands::audit::Arguments),
+    /// Print what a shell needs to complete this command line
+    Completions(commands::completions::Arguments),
 }
 
 /// Something did not succeed that a command was to bring about or wait for; what it was has been printed.
@@ -88,6 +95,9 @@ fn main() -> ExitCode {
             Command::Task(arguments) => commands::tasks::show(arguments).await,
             Command::Sync(arguments) => commands::tasks::sync(arguments).await,
             Command::Copy(arguments) => commands::copy::run(arguments).await,
+            Command::Tokens(arguments) => commands::tokens::run(arguments).await,
+            Command::Audit(arguments) => commands::audit::run(arguments).await,
+            Command::Completions(arguments) => commands::completions::run(&arguments),
         }
     });
     // A blocking read of a broken disk must not keep a process that was told to end.

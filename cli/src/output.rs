@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use indicatif::{BinaryBytes, HumanDuration};
 use serde::Serialize;
-use transship_api::view::{ResourceView, TaskView};
-use transship_model::{Counts, Outcome, ResourceState};
+use transship_api::view::{AuditView, ResourceView, TaskView, TokenStatus, TokenView};
+use transship_model::{Counts, InstanceName, Outcome, ResourceState};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -53,7 +53,7 @@ fn percent(rate: Option<f64>) -> String {
 /// Columns of numbers, which are compared from the right.
 const NUMBERS: [&str; 6] = ["time", "success", "repositories", "moved", "saved", "attempts"];
 /// Columns that may be folded where a terminal is narrow. The others are names and numbers that people copy and compare.
-const FOLDED: [&str; 5] = ["trigger", "resources", "source", "target", "outcome"];
+const FOLDED: [&str; 9] = ["trigger", "resources", "source", "target", "outcome", "name", "instances", "what", "details"];
 /// How narrow they may become.
 const LEAST: ColumnConstraint = ColumnConstraint::LowerBoundary(Width::Fixed(16));
 
@@ -103,6 +103,48 @@ fn outcomes(counts: &Counts) -> String {
     let all = [(copied, "copied"), (unchanged, "unchanged"), (skipped, "skipped"), (failed, "failed"), (waiting, "to go")];
     let some: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if some.is_empty() { "-".into() } else { some.join(", ") }
+}
+
+/// A list of tokens.
+pub(crate) fn tokens(tokens: &[TokenView]) -> String {
+    let mut table = table(&["id", "name", "role", "instances", "status", "created", "expires", "last used"]);
+    let time =
+        |time: Option<jiff::Timestamp>, none: &str| time.map_or(none.to_owned(), |t| t.strftime("%F %H:%M UTC").to_string());
+    for token in tokens {
+        let names = token.instances.as_ref().map(|names| names.iter().map(InstanceName::as_str).collect::<Vec<_>>().join(", "));
+        let status = match token.status {
+            TokenStatus::Active => "active",
+            TokenStatus::Expired => "expired",
+            TokenStatus::Revoked => "revoked",
+        };
+        table.add_row([
+            token.id.to_string(),
+            short(&token.name),
+            token.role.to_string(),
+            names.unwrap_or_else(|| "all".into()),
+            status.into(),
+            time(Some(token.created), ""),
+            time(token.expires, "never"),
+            time(token.last_used, "never"),
+        ]);
+    }
+    text(&table)
+}
+
+/// A list of changes.
+pub(crate) fn audit(entries: &[AuditView]) -> String {
+    let mut table = table(&["at", "who", "from", "action", "what", "details"]);
+    for entry in entries {
+        table.add_row([
+            entry.at.strftime("%F %T UTC").to_string(),
+            entry.who.clone(),
+            entry.from.clone().unwrap_or_else(|| "-".into()),
+            entry.action.clone(),
+            short(&entry.what),
+            short(&entry.details),
+        ]);
+    }
+    text(&table)
 }
 
 /// A task by itself.

@@ -100,7 +100,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let secrets = Arc::new(ProcessSecrets::default());
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
     let webhook = Webhook::new(catalog.clone(), dispatcher, secrets.clone());
-    let api = transship_api::Api::new(catalog.clone(), log.clone(), jobs.clone(), events.clone());
+    let api = transship_api::Api::new(table.clone(), catalog.clone(), log.clone(), jobs.clone(), events.clone());
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");

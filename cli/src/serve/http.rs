@@ -5,9 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::{Body, to_bytes},
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::StatusCode,
-    middleware,
     response::{IntoResponse, Response},
     routing::{any, get},
 };
@@ -15,7 +14,10 @@ use http_body_util::LengthLimitError;
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
-use transship_api::Api;
+use transship_api::{
+    Api, Guarded,
+    access::{Deployment, Gate},
+};
 use transship_model::Problem;
 use transship_state::sqlite::{SqliteQueue, SqliteStore};
 use transship_webhook::{MAX_BODY, Webhook};
@@ -38,7 +40,13 @@ impl Health {
 }
 
 pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, health: Health) -> Router {
-    let api = api.router().layer(middleware::from_fn_with_state(Arc::new(token), access::guard));
+    let has_token = token.is_some();
+    let gate = Gate::new(token.map_or(Deployment::None, Deployment::Token), api.tokens());
+    let api = Arc::new(Guarded::new(api, gate));
+    let call = async move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
+        let origin = access::origin(has_token, peer, request.headers());
+        api.call(request, origin).await
+    };
     Router::new()
         // Without an instance it is a notification that was sent to a wrong address, not a call of the API.
         .route("/hooks", any(hook))
@@ -46,7 +54,7 @@ pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, he
         .route("/hooks/{*path}", any(hook))
         .with_state(Arc::new(webhook))
         .route("/health", get(report).with_state(Arc::new(health)))
-        .fallback_service(api)
+        .fallback(call)
 }
 
 pub(crate) async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {

@@ -47,6 +47,16 @@ pub(crate) fn permit(caller: &Caller, role: Role, instance: &InstanceName) -> Re
     Err(Failure::new(403, format!("this needs the role {role} for instance {instance}; yours is {}", caller.role)))
 }
 
+/// Refuses what a caller may not do with a rule: it takes the role for both its ends. Whoever may see the source knows of the target.
+pub(crate) fn permit_between(caller: &Caller, role: Role, source: &InstanceName, target: &InstanceName) -> Result<(), Failure> {
+    permit(caller, role, source)?;
+    if caller.may_with(role, target) {
+        return Ok(());
+    }
+    let detail = format!("this needs the role {role} for the target instance, too: {target} is none of yours");
+    Err(Failure::new(403, detail))
+}
+
 /// Refuses what needs a role for the whole deployment.
 pub(crate) fn permit_all(caller: &Caller, role: Role) -> Result<(), Failure> {
     if caller.may(role) {

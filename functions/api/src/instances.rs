@@ -15,7 +15,8 @@ use crate::{
 
 /// Lists the instances that the caller may see, by name.
 #[utoipa::path(
-    get, path = "/v1/instances", tag = "instances", operation_id = "listInstances", params(Page),
+    get, path = "/v1/instances", tag = "instances", operation_id = "listInstances", security(("token" = ["viewer"])),
+    params(Page),
     responses(
         (status = 200, description = "A page of instances", body = ListView<InstanceView>),
         (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),

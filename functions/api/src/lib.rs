@@ -4,31 +4,45 @@
 //! everyone does. *When it fails* the answer is a problem document (RFC 9457) and nothing has been done, or what has been done
 //! is found in the log.
 //!
-//! Who may call it: the bearer of its token ([`access`]); `serve` without a token lets in the machine itself.
+//! Who may call it: the bearer of a token ([`access`]), and whom `serve` or AWS vouch for. What an operation needs at least, it says in
+//! its documentation (`security(("token" = ["operator"]))`), and [`rights`] sees to it before the handler does; the handler knows which
+//! instances it is about.
 
 pub mod access;
+mod audit;
+mod document;
 mod failure;
+mod guarded;
 mod instances;
 mod requests;
+mod rights;
 mod rules;
 mod tasks;
+mod tokens;
 pub mod view;
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes, to_bytes},
-    http::{HeaderMap, Request, Response},
-    routing::get,
+    extract::State,
+    http::{Method, StatusCode},
+    middleware,
+    response::IntoResponse as _,
 };
-use tower::ServiceExt as _;
-use transship_model::{Caller, Problem, SecretRef};
-use transship_state::{Catalog, Events, Jobs, Secrets, TaskLog};
+use serde_json::Value;
+use transship_model::Problem;
+use transship_state::{AuditLog, Catalog, Events, Idempotency, Jobs, Table, TaskLog, Tokens};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::failure::Failure;
+use crate::{
+    document::{Document, Operations},
+    failure::Failure,
+    rights::Checks,
+};
+pub use guarded::Guarded;
+pub use tokens::TokenInput;
 
 /// What the API works on.
 #[derive(Clone)]
@@ -37,85 +51,75 @@ pub struct Api {
     log: TaskLog,
     jobs: Jobs,
     events: Events,
+    tokens: Arc<Tokens>,
+    audit: AuditLog,
+    answered: Idempotency,
 }
 
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
 
 impl Api {
-    /// The API over these stores.
-    pub fn new(catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events) -> Self {
-        Self { catalog, log, jobs, events }
+    /// The API over these stores; tokens, the audit and answers to be given again are in the table.
+    pub fn new(table: Arc<dyn Table>, catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events) -> Self {
+        let (tokens, audit) = (Arc::new(Tokens::new(table.clone())), AuditLog::new(table.clone()));
+        Self { catalog, log, jobs, events, tokens, audit, answered: Idempotency::new(table) }
     }
 
-    /// The routes. Each request carries its [`Caller`] among its extensions: who lets a request in puts it there.
-    pub fn router(self) -> Router {
-        let (router, document) = Self::routes().split_for_parts();
-        let document = Arc::new(document);
+    /// The tokens that let callers in.
+    pub fn tokens(&self) -> Arc<Tokens> {
+        self.tokens.clone()
+    }
+
+    /// The routes. Each request carries its [`transship_model::Caller`] among its extensions: [`Guarded`] puts it there.
+    fn router(self) -> Router {
+        let document = Self::document();
+        let operations = Arc::new(Operations::read(&document));
+        let checks = Checks { operations, answered: self.answered.clone() };
+        let (router, _) = Self::routes().split_for_parts();
         router
-            .route("/v1/openapi.json", get(async move || Json(document)))
+            .route_layer(middleware::from_fn_with_state(checks, rights::check))
             .fallback(async || Failure::new(404, "there is nothing at this path: the API's paths begin with /v1/"))
-            .method_not_allowed_fallback(async || Failure::new(405, NOT_ALLOWED))
+            // What a path understands is in the header Allow, which axum adds.
+            .method_not_allowed_fallback(async |method: Method| match method {
+                Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+                _ => Failure::new(405, NOT_ALLOWED).into_response(),
+            })
             .with_state(self)
     }
 
     /// What the API understands, as OpenAPI 3.1.
-    pub fn document() -> utoipa::openapi::OpenApi {
-        Self::routes().into_openapi()
+    pub fn document() -> Value {
+        // It is made of nothing that JSON does not have.
+        let mut document = serde_json::to_value(Self::routes().into_openapi()).unwrap_or_default();
+        document::complete(&mut document);
+        document
     }
 
     fn routes() -> OpenApiRouter<Self> {
         OpenApiRouter::with_openapi(Document::openapi())
+            .routes(routes!(describe))
             .routes(routes!(instances::list))
             .routes(routes!(rules::list))
             .routes(routes!(tasks::list_of_rule))
             .routes(routes!(tasks::sync))
             .routes(routes!(tasks::read))
             .routes(routes!(tasks::list_resources))
+            .routes(routes!(tokens::create, tokens::list))
+            .routes(routes!(tokens::read, tokens::revoke))
+            .routes(routes!(audit::list))
     }
 }
 
-/// What the document says about itself; the handlers say the rest.
-#[derive(utoipa::OpenApi)]
-#[openapi(info(title = "transship", description = "Keeps container registries in step: the management API."))]
-struct Document;
-
-/// The API as a function of requests whose bodies are here already: for AWS, where the token is read anew each time, so that it can be
-/// replaced.
-pub struct Guarded {
-    router: Router,
-    secrets: Arc<dyn Secrets>,
-    token: SecretRef,
-}
-
-impl Guarded {
-    /// Answers only the bearer of the token.
-    pub fn new(api: Api, secrets: Arc<dyn Secrets>, token: SecretRef) -> Self {
-        Self { router: api.router(), secrets, token }
-    }
-
-    /// Answers a request.
-    pub async fn handle(&self, mut request: Request<Bytes>) -> Response<Bytes> {
-        let response = match self.admit(request.headers()).await {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                match self.router.clone().oneshot(request.map(Body::from)).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                }
-            }
-            Err(problem) => access::refuse(&problem),
-        };
-        let (head, body) = response.into_parts();
-        // The API's answers are in memory already.
-        let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-        Response::from_parts(head, body)
-    }
-
-    async fn admit(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let token = self.secrets.read(&self.token).await.map_err(|error| {
-            tracing::error!(%error, "the API's token");
-            Problem::new(503, "the API's token can't be read: see the function's log")
-        })?;
-        access::admit(&token, headers)
-    }
+/// Tells what the API understands.
+///
+/// This document. It is the same for every deployment of a version, and everybody may read it.
+#[utoipa::path(
+    get, path = document::PATH, tag = "api", operation_id = "readDocument", security(()),
+    responses(
+        (status = 200, description = "An OpenAPI document", body = Object),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+async fn describe(State(_): State<Api>) -> Json<Value> {
+    Json(Api::document())
 }

@@ -2,12 +2,19 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use transship_api::{Api, Guarded};
-use transship_lambda::{
-    Answer, Aws, Call, Event, Function, Settings as _, StartError, Unhandled,
-    settings::{API_TOKEN, EVENTS, JOBS, SECRETS, TABLE},
+use transship_api::{
+    Api, Guarded,
+    access::{Deployment, Gate, Origin},
 };
+use transship_lambda::{
+    Answer, Aws, Call, Event, Function, Sender, Settings as _, StartError, Unhandled,
+    settings::{API_TOKEN, EVENTS, IAM_ROLE, JOBS, SECRETS, TABLE},
+};
+use transship_model::{Caller, Role};
 use transship_state::{Catalog, Events, Jobs, Table, TaskLog};
+
+/// The alias whose URL asks IAM who may call it: template.yaml. Lambda itself says which alias was invoked.
+const IAM_ALIAS: &str = "iam";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -15,19 +22,28 @@ async fn main() -> ExitCode {
 }
 
 async fn start() -> Result<Calls, StartError> {
-    let (table, jobs, events, secrets, token) = (TABLE, JOBS, EVENTS, SECRETS, API_TOKEN).read()?;
+    let (table, jobs, events, secrets, token, iam) = (TABLE, JOBS, EVENTS, SECRETS, API_TOKEN, IAM_ROLE).read()?;
     let aws = Aws::connect().await;
     let table: Arc<dyn Table> = Arc::new(aws.table(table));
     let [jobs, events] = aws.queues([jobs, events]);
     let catalog = Arc::new(Catalog::new(table.clone()));
-    let api = Api::new(catalog, TaskLog::new(table), Jobs(Arc::new(jobs)), Events(Arc::new(events)));
-    Ok(Calls(Guarded::new(api, Arc::new(aws.secrets(secrets)), token)))
+    let api = Api::new(table.clone(), catalog, TaskLog::new(table), Jobs(Arc::new(jobs)), Events(Arc::new(events)));
+    let gate = Gate::new(Deployment::Kept(Arc::new(aws.secrets(secrets)), token), api.tokens());
+    Ok(Calls { api: Guarded::new(api, gate), iam })
 }
 
-struct Calls(Guarded);
+struct Calls {
+    api: Guarded,
+    iam: Option<Role>,
+}
 
 impl Function for Calls {
-    async fn handle(&self, event: Event, _: &Call) -> Result<Answer, Unhandled> {
-        Ok(Answer::response(self.0.handle(event.request("the API")?).await))
+    async fn handle(&self, event: Event, call: &Call) -> Result<Answer, Unhandled> {
+        let request = event.request("the API")?;
+        let Sender { address, identity } = request.extensions().get::<Sender>().cloned().unwrap_or_default();
+        let identity = identity.filter(|_| call.qualifier() == Some(IAM_ALIAS));
+        let vouched = self.iam.zip(identity).map(|(role, arn)| Caller { role, ..Caller::all_powerful(format!("iam:{arn}")) });
+        let origin = Origin { from: address, request: Some(call.request().to_owned()), vouched };
+        Ok(Answer::response(self.api.handle(request, origin).await))
     }
 }

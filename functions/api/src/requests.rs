@@ -3,8 +3,9 @@
 use std::error::Error as _;
 
 use axum::{
-    extract::{FromRequestParts, path::ErrorKind, rejection::PathRejection},
-    http::request::Parts,
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
+    http::{header, request::Parts},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use transship_model::Caller;
@@ -51,6 +52,27 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// The body: JSON.
+pub(crate) struct Input<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !(kind.eq_ignore_ascii_case("application/json") || kind.ends_with("+json")) {
+            return Err(Failure::new(415, "the body has to be JSON: send it with `Content-Type: application/json`"));
+        }
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|_| Failure::new(400, "the body did not arrive whole"))?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => Failure::new(422, format!("the body: {error}")),
+            _ => Failure::new(400, format!("the body is no JSON: {error}")),
+        })
+    }
+}
+
 /// Whom the request comes from. Who lets requests in has found that out.
 pub(crate) struct By(pub(crate) Caller);
 
@@ -87,11 +109,11 @@ fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<St
     Err(serde::de::Error::custom("a cursor is the `next` of the page before: 1 to 1024 bytes"))
 }
 
-fn fifty() -> usize {
+pub(crate) fn fifty() -> usize {
     50
 }
 
-fn limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+pub(crate) fn limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let text = String::deserialize(deserializer)?;
     let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
     number.ok_or_else(|| serde::de::Error::custom(format!("a number from 1 to 1000 is needed, not {text:?}")))

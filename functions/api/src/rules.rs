@@ -17,6 +17,7 @@ use crate::{
 /// Lists the rules of a source instance, by name.
 #[utoipa::path(
     get, path = "/v1/instances/{instance}/rules", tag = "rules", operation_id = "listRules",
+    security(("token" = ["viewer"])),
     params(("instance" = InstanceName, Path, description = "The source instance"), Page),
     responses(
         (status = 200, description = "A page of rules", body = ListView<RuleView>),

@@ -16,8 +16,9 @@ use transship_state::TaskLog;
 
 use crate::{
     Api,
-    failure::{Failure, permit},
+    failure::{Failure, permit_between},
     requests::{By, Page, Path, Query},
+    rights::IdempotencyKey,
     rules,
     view::{ListView, ResourceView, StartedView, TaskView},
 };
@@ -25,6 +26,7 @@ use crate::{
 /// Lists the tasks of a rule, the newest first.
 #[utoipa::path(
     get, path = "/v1/instances/{instance}/rules/{rule}/tasks", tag = "tasks", operation_id = "listTasksOfRule",
+    security(("token" = ["viewer"])),
     params(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
@@ -50,9 +52,11 @@ pub(crate) async fn list_of_rule(
 /// Starts a full run of a rule.
 #[utoipa::path(
     post, path = "/v1/instances/{instance}/rules/{rule}/sync", tag = "tasks", operation_id = "syncRule",
+    security(("token" = ["operator"])),
     params(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
+        IdempotencyKey,
     ),
     responses(
         (status = 202, description = "It has begun", body = StartedView, headers(("location" = String, description = "The task"))),
@@ -66,13 +70,14 @@ pub(crate) async fn sync(
 ) -> Result<Response<Body>, Failure> {
     let catalog = api.catalog.snapshot().await?;
     let rule = rules::known(&catalog, &caller, Role::Operator, &instance, &rule)?;
-    permit(&caller, Role::Operator, &rule.target.instance)?;
+    permit_between(&caller, Role::Operator, &instance, &rule.target.instance)?;
     if !rule.enabled {
         return Err(Failure::new(409, format!("rule {} is disabled: enable it first, in the configuration", rule.path())));
     }
     let created = Timestamp::now();
     let id = TaskId::derive(rule.id, created, &format!("{created} {:016x}", fastrand::u64(..)));
     let task = TaskHead { id: id.clone(), instance, rule: rule.name.clone(), trigger: Trigger::Manual, created };
+    api.audit.note(&caller, "rule.sync", rule.path(), format!("task {id}")).await?;
     // The job first, as everywhere: a job without its event makes a log, an event without its job would wait for ever.
     api.jobs.send(&[Job::Scan(ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0 })]).await?;
     api.events.send(&[TaskEvent { task, at: created, what: Happening::Created }]).await?;
@@ -82,7 +87,7 @@ pub(crate) async fn sync(
 
 /// Reads a task.
 #[utoipa::path(
-    get, path = "/v1/tasks/{task}", tag = "tasks", operation_id = "readTask",
+    get, path = "/v1/tasks/{task}", tag = "tasks", operation_id = "readTask", security(("token" = ["viewer"])),
     params(("task" = TaskId, Path, description = "The task")),
     responses(
         (status = 200, description = "The task", body = TaskView),
@@ -96,6 +101,7 @@ pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<
 /// Lists the resources of a task, by their names at the source.
 #[utoipa::path(
     get, path = "/v1/tasks/{task}/resources", tag = "tasks", operation_id = "listResources",
+    security(("token" = ["viewer"])),
     params(("task" = TaskId, Path, description = "The task"), Page),
     responses(
         (status = 200, description = "A page of resources", body = ListView<ResourceView>),

@@ -1,12 +1,15 @@
 //! The API's answers. The command line reads them with the same types.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use transship_model::{
-    ArtifactType, Counts, Digest, Instance, InstanceName, Kind, Outcome, Place, Resource, ResourceState, Rule, RuleName,
-    Schedule, Task, TaskId, TaskStatus,
+    ArtifactType, Counts, Digest, Instance, InstanceName, Kind, Outcome, Place, Resource, ResourceState, Role, Rule, RuleName,
+    Schedule, Task, TaskId, TaskStatus, TokenId,
     rule::{Source, Target},
 };
+use transship_state::{AuditEntry, Token};
 use url::Url;
 use utoipa::ToSchema;
 
@@ -220,5 +223,100 @@ impl ResourceView {
             error: progress.error,
             retry_at: progress.retry_at,
         }
+    }
+}
+
+/// What is known of a token.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// By what it is found and named; no secret.
+    pub id: TokenId,
+    /// What it is for.
+    pub name: String,
+    /// What its bearer may do.
+    pub role: Role,
+    /// With which instances; with all if it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<BTreeSet<InstanceName>>,
+    /// Whether it lets its bearer in.
+    pub status: TokenStatus,
+    /// When it was made.
+    pub created: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// From when on it is of no use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// When it was used last, to the hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Timestamp>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Timestamp>,
+}
+
+/// Whether a token lets its bearer in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenStatus {
+    /// It does.
+    Active,
+    /// Its time is over.
+    Expired,
+    /// It was taken back.
+    Revoked,
+}
+
+impl TokenView {
+    /// How the API shows a token at a time.
+    pub fn new(token: Token, now: Timestamp) -> Self {
+        let Token { id, name, role, instances, created, created_by, expires, last_used, revoked } = token;
+        let status = match (revoked, expires) {
+            (Some(_), _) => TokenStatus::Revoked,
+            (None, Some(expires)) if expires <= now => TokenStatus::Expired,
+            _ => TokenStatus::Active,
+        };
+        Self { id, name, role, instances, status, created, created_by, expires, last_used, revoked }
+    }
+}
+
+/// A token that has just been made.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct MintedTokenView {
+    /// The token itself. It is shown here and nowhere else.
+    #[schema(pattern = "^tsh_[0-9a-f]{16}_[0-9a-f]{72}$")]
+    pub token: String,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub about: TokenView,
+}
+
+/// A change.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AuditView {
+    /// When.
+    pub at: Timestamp,
+    /// Who: `deployment`, `this machine`, `token:ID` or `iam:ARN`.
+    pub who: String,
+    /// What was done: a kind of thing and a verb, as in `rule.sync`.
+    pub action: String,
+    /// With which: its name.
+    pub what: String,
+    /// What changed, in a few words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub details: String,
+    /// From which address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// By which request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+impl AuditView {
+    /// How the API shows a change.
+    pub fn new(entry: AuditEntry) -> Self {
+        let AuditEntry { at, who, action, what, details, from, request } = entry;
+        Self { at, who, action, what, details, from, request }
     }
 }

@@ -21,10 +21,23 @@ const NOT_IN_URI: &AsciiSet =
 /// In a path besides.
 const NOT_IN_PATH: &AsciiSet = &NOT_IN_URI.add(b'?');
 
+/// What Lambda itself says of who sent a request; it is among the request's extensions. Nothing in it is a header.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// The address that it came from.
+    pub address: Option<String>,
+    /// The ARN of the identity that IAM has checked, where the URL has it checked.
+    ///
+    /// Whoever may invoke the function past its URLs writes its events, and can write anything here.
+    pub identity: Option<String>,
+}
+
 /// A request, with its body as it was sent.
 pub(crate) fn request(event: ApiGatewayV2httpRequest) -> Result<Request<Bytes>, Problem> {
     let bad = |what: &str| Problem::new(400, format!("{what} of the request can't be understood"));
     let path = event.raw_path.unwrap_or_default();
+    let identity = event.request_context.authorizer.and_then(|authorizer| authorizer.iam?.user_arn);
+    let sender = Sender { address: event.request_context.http.source_ip, identity: identity.filter(|arn| !arn.is_empty()) };
     // An HTTP API whose stage has a name puts it before the path.
     let stage = event.request_context.stage.filter(|stage| stage != "$default").map(|stage| format!("/{stage}"));
     let path = stage.and_then(|stage| path.strip_prefix(&stage)).filter(|rest| rest.starts_with('/')).unwrap_or(&path);
@@ -45,6 +58,7 @@ pub(crate) fn request(event: ApiGatewayV2httpRequest) -> Result<Request<Bytes>, 
     *request.method_mut() = event.request_context.http.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = event.headers;
+    request.extensions_mut().insert(sender);
     Ok(request)
 }
 
@@ -94,6 +108,31 @@ mod tests {
         assert_eq!(sent.headers()["authorization"], "Bearer t");
         assert_eq!(&read("/", "", json!({ "body": "{}" })).unwrap().body()[..], b"{}");
         assert!(read("/", "", json!({ "isBase64Encoded": true, "body": "?" })).is_err());
+    }
+
+    /// As the documentation shows it for a URL with `AWS_IAM`.
+    ///
+    /// Would break: an identity that is not found where Lambda puts it, or is found in what a caller can write.
+    #[test]
+    fn an_identity_is_what_iam_has_checked_and_nothing_else() {
+        let arn = "arn:aws:iam::111122223333:user/example-user";
+        let iam = json!({
+            "accessKey": "AKIA...", "accountId": "111122223333", "callerId": "AIDA...", "cognitoIdentity": null, "principalOrgId": null,
+            "userArn": arn, "userId": "AIDA...",
+        });
+        let http = json!({ "method": "GET", "sourceIp": "192.0.2.7" });
+        let context = |more: Value| {
+            let mut context = json!({ "http": http, "stage": "$default" });
+            context.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read("/", "", json!({ "requestContext": context })).unwrap().extensions().get::<Sender>().cloned().unwrap()
+        };
+        let checked = context(json!({ "authorizer": { "iam": iam } }));
+        assert_eq!(checked, Sender { address: Some("192.0.2.7".into()), identity: Some(arn.into()) });
+        assert_eq!(context(json!({ "accountId": "anonymous" })).identity, None);
+        assert_eq!(context(json!({ "authorizer": {} })).identity, None);
+        let forged =
+            json!({ "headers": { "x-user-arn": arn, "requestcontext": arn }, "authorizer": { "iam": iam }, "body": "{}" });
+        assert_eq!(read("/", "", forged).unwrap().extensions().get::<Sender>().unwrap().identity, None);
     }
 
     #[test]

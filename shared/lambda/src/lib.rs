@@ -43,6 +43,7 @@ pub mod settings;
 pub use batch::{Message, each, in_order};
 pub use clients::Aws;
 pub use event::{Answer, Event, Unhandled};
+pub use http::Sender;
 pub use metrics::Metric;
 pub use run::{Call, Function, StartError, run};
 pub use settings::Settings;

@@ -42,6 +42,7 @@ pub struct Call {
     began: Instant,
     deadline: Instant,
     request: String,
+    qualifier: Option<String>,
     counts: Mutex<Counts>,
 }
 
@@ -49,7 +50,18 @@ impl Call {
     fn new(context: &Context) -> Self {
         let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
         let began = Instant::now();
-        Self { began, deadline: began + left, request: context.request_id.clone(), counts: Mutex::default() }
+        let qualifier = qualifier(&context.invoked_function_arn);
+        Self { began, deadline: began + left, request: context.request_id.clone(), qualifier, counts: Mutex::default() }
+    }
+
+    /// The invocation's ID.
+    pub fn request(&self) -> &str {
+        &self.request
+    }
+
+    /// The alias or version that was invoked; `None` for the function itself. Each URL is one's.
+    pub fn qualifier(&self) -> Option<&str> {
+        self.qualifier.as_deref()
     }
 
     /// When the process is killed, if it has not answered.
@@ -72,6 +84,11 @@ impl Call {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).concern(task.clone(), rule);
         Span::current().record("task", task.as_str()).record("rule", rule.0);
     }
+}
+
+/// `arn:aws:lambda:REGION:ACCOUNT:function:NAME:QUALIFIER`
+fn qualifier(arn: &str) -> Option<String> {
+    arn.split(':').nth(7).filter(|qualifier| !qualifier.is_empty()).map(str::to_owned)
 }
 
 /// Starts a function and lets it deal with events for as long as the environment lives. A function that can't start says why in its log.
@@ -136,6 +153,24 @@ impl Call {
         if let Some(line) = counts.line(Timestamp::now(), function, &self.request, took) {
             // Standard output is Lambda's: if it is gone, so is the environment.
             let _ = writeln!(io::stdout().lock(), "{line}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would break: an invocation of the function itself that is taken for one of an alias.
+    #[test]
+    fn only_a_qualified_name_has_a_qualifier() {
+        assert_eq!(qualifier("arn:aws:lambda:eu-central-1:123456789012:function:iam:iam").as_deref(), Some("iam"));
+        for plain in [
+            "arn:aws:lambda:eu-central-1:123456789012:function:iam",
+            "arn:aws:lambda:eu-central-1:123456789012:function:iam:",
+            "",
+        ] {
+            assert_eq!(qualifier(plain), None, "{plain}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::env;
 
-use transship_model::SecretRef;
+use transship_model::{Role, SecretRef};
 
 /// A variable of the environment.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +86,14 @@ pub const API_TOKEN: Setting<SecretRef> = Setting {
     parse: secret,
 };
 
+/// What those may do in the API whom IAM lets in.
+pub const IAM_ROLE: Setting<Option<Role>> = Setting {
+    name: "TRANSSHIP_IAM_ROLE",
+    what: "what callers may do whom IAM lets in: viewer, operator, admin, or none",
+    default: Some("none"),
+    parse: iam_role,
+};
+
 /// All settings that are missing or wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the function's environment: {}", problems.join("; "))]
@@ -149,6 +157,7 @@ together!(A, B);
 together!(A, B, C);
 together!(A, B, C, D);
 together!(A, B, C, D, E);
+together!(A, B, C, D, E, F);
 
 fn table_name(value: &str) -> Option<TableName> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || "_.-:/".contains(c);
@@ -189,6 +198,10 @@ fn secret_prefix(value: &str) -> Option<SecretPrefix> {
 /// Only what a function can read: the other forms are for a process on a machine of one's own.
 fn secret(value: &str) -> Option<SecretRef> {
     value.parse().ok().filter(|secret| matches!(secret, SecretRef::SecretsManager(_) | SecretRef::Parameter(_)))
+}
+
+fn iam_role(value: &str) -> Option<Option<Role>> {
+    if value == "none" { Some(None) } else { value.parse().ok().map(Some) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Who may do what.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -29,6 +29,25 @@ impl fmt::Display for Role {
     }
 }
 
+impl Role {
+    /// All of them, the least first.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
+}
+
+/// Text that names no role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no role: there are viewer, operator and admin")]
+pub struct InvalidRole(String);
+
+impl FromStr for Role {
+    type Err = InvalidRole;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRole> {
+        let named = Self::ALL.into_iter().find(|role| role.to_string() == text);
+        named.ok_or_else(|| InvalidRole(text.chars().take(80).collect()))
+    }
+}
+
 /// Whom a request comes from, and what that lets it do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -40,9 +59,26 @@ pub struct Caller {
     pub instances: Option<BTreeSet<InstanceName>>,
     /// The address that the request came from, as far as it is known.
     pub from: Option<String>,
+    /// The request's ID, as the answer and the log have it.
+    pub request: Option<String>,
 }
 
 impl Caller {
+    /// Who may do everything with everything.
+    pub fn all_powerful(name: impl Into<String>) -> Self {
+        Self { name: name.into(), role: Role::Admin, instances: None, from: None, request: None }
+    }
+
+    /// Whether somebody with this role and these instances may do nothing that they may not.
+    pub fn covers(&self, role: Role, instances: Option<&BTreeSet<InstanceName>>) -> bool {
+        let has_all = match (&self.instances, instances) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(others)) => others.is_subset(own),
+        };
+        self.role >= role && has_all
+    }
+
     /// Whether they may do what this role may, with everything.
     pub fn may(&self, role: Role) -> bool {
         self.role >= role && self.instances.is_none()
@@ -72,12 +108,17 @@ mod tests {
             role,
             instances: instances.map(|names| names.iter().map(|text| name(text)).collect()),
             from: None,
+            request: None,
         };
         let some = caller(Role::Operator, Some(&["build"]));
         assert!(some.may_with(Role::Viewer, &name("build")) && some.may_with(Role::Operator, &name("build")));
         assert!(!some.may_with(Role::Admin, &name("build")) && !some.may_with(Role::Viewer, &name("prod")));
         assert!(!some.may(Role::Viewer));
         let all = caller(Role::Operator, None);
+        assert!(some.covers(Role::Operator, some.instances.as_ref()) && !some.covers(Role::Operator, None));
+        assert!(!some.covers(Role::Viewer, caller(Role::Viewer, Some(&["build", "prod"])).instances.as_ref()));
+        assert!(!some.covers(Role::Admin, some.instances.as_ref()));
+        assert!(all.covers(Role::Operator, None) && all.covers(Role::Viewer, some.instances.as_ref()));
         assert!(all.may(Role::Operator) && all.may_with(Role::Operator, &name("prod")) && !all.may(Role::Admin));
     }
 }

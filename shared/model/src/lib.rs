@@ -18,14 +18,14 @@ pub mod schedule;
 pub mod subscription;
 pub mod task;
 
-pub use access::{Caller, Role};
+pub use access::{Caller, InvalidRole, Role};
 pub use event::PushEvent;
 pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, DeliveryId, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId,
-    RuleName, RulePath, SecretName, ServiceAccount, SubscriptionName, Tag, TaskId,
+    RuleName, RulePath, SecretName, ServiceAccount, SubscriptionName, Tag, TaskId, TokenId,
 };
 pub use notification::{
     CloudEvent, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,

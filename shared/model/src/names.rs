@@ -59,6 +59,7 @@ mod schema {
             "TaskId" => "^[1-9][0-9]{0,18}-[0-9a-f]{28}$",
             "SubscriptionName" => "^(instance:)?[a-z0-9][a-z0-9._-]{0,99}$",
             "DeliveryId" => "^[0-9a-f]{28}$",
+            "TokenId" => "^[0-9a-f]{16}$",
             _ => return None,
         })
     }
@@ -205,6 +206,15 @@ name!(
 );
 
 name!(
+    /// The part of an API token by which it is found and named. It is no secret, and begins with the second in which the token was made,
+    /// so that a table lists tokens in the order of time.
+    TokenId,
+    "a token's ID",
+    "16 lowercase hexadecimal digits",
+    is_token_id
+);
+
+name!(
     /// The name of a role in AWS: IAM User Guide, "IAM ARNs".
     RoleArn,
     "the ARN of a role",
@@ -308,6 +318,10 @@ fn is_task_id(s: &str) -> bool {
             && rest.len() == 28
             && rest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     })
+}
+
+fn is_token_id(s: &str) -> bool {
+    s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 impl Repository {

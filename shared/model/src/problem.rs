@@ -13,6 +13,9 @@ pub struct Problem {
     pub title: String,
     /// What is wrong with this request and how to mend it.
     pub detail: String,
+    /// The request's ID, as the log has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 impl Problem {
@@ -28,9 +31,11 @@ impl Problem {
             404 => "Not Found",
             405 => "Method Not Allowed",
             406 => "Not Acceptable",
+            408 => "Request Timeout",
             409 => "Conflict",
             412 => "Precondition Failed",
             413 => "Content Too Large",
+            414 => "URI Too Long",
             415 => "Unsupported Media Type",
             422 => "Unprocessable Content",
             428 => "Precondition Required",
@@ -39,7 +44,7 @@ impl Problem {
             503 => "Service Unavailable",
             _ => "Internal Server Error",
         };
-        Self { status, title: title.to_owned(), detail: detail.into() }
+        Self { status, title: title.to_owned(), detail: detail.into(), request: None }
     }
 
     /// The document.

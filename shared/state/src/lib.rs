@@ -4,6 +4,7 @@
 //! starts. One conformance suite ([`conformance`]) runs against every adapter of a port.
 
 pub mod attempts;
+pub mod audit;
 pub mod aws;
 pub mod catalog;
 pub mod conformance;
@@ -13,6 +14,7 @@ pub mod dispatch;
 mod document;
 mod error;
 pub mod first_runs;
+pub mod idempotency;
 pub mod messages;
 pub mod origins;
 pub mod queue;
@@ -20,20 +22,24 @@ pub mod secrets;
 pub mod sqlite;
 pub mod table;
 pub mod task_log;
+pub mod tokens;
 pub mod topic;
 pub mod uploads;
 
 pub use attempts::{AttemptLog, Attempts, Done, Pause};
+pub use audit::{AuditCursor, AuditEntry, AuditLog, AuditQuery};
 pub use catalog::{Applied, Catalog, Change, Draft, Entry, Plan, Saved, Snapshot, Stamp};
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use deliveries::{DeliveryLog, DeliveryRecord, Standing};
 pub use dispatch::{Delivery, Dispatched, Dispatcher};
 pub use error::StateError;
+pub use idempotency::{Answer, Begun, Fingerprint, Idempotency};
 pub use messages::{Events, Jobs, Notifications, Report};
 pub use origins::{Origins, Recalled};
 pub use queue::{Incoming, Outgoing, Queue, QueueError};
 pub use secrets::{LocalSecrets, SecretError, Secrets};
 pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
 pub use task_log::{Listing, TaskLog, Unannounced};
+pub use tokens::{MintedToken, NewToken, Token, TokenRefusal, Tokens};
 pub use topic::{Announcement, Topic, TopicError};
 pub use uploads::{LeaseAnswer, Uploads};

@@ -1,0 +1,111 @@
+//! `transship tokens`.
+
+use std::num::NonZeroUsize;
+
+use transship_api::TokenInput;
+use transship_model::{InstanceName, Role, TokenId};
+
+use crate::{
+    client::{Client, Connection},
+    output::{self, Format},
+    time::When,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Make a token. It is printed to standard output, once: nothing can show it again
+    Create(CreateArguments),
+    /// List tokens, the newest first, with what they may do and when they were used last
+    List(ListArguments),
+    /// Revoke a token: within ten seconds it lets nobody in any more
+    Revoke(RevokeArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArguments {
+    /// What it is for, as lists show it
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// What its bearer may do: viewer, operator or admin
+    #[arg(long, value_name = "ROLE", default_value = "viewer")]
+    role: Role,
+    /// An instance that it is for; may be given several times. Without it: all of them
+    #[arg(long = "instance", value_name = "INSTANCE")]
+    instances: Vec<InstanceName>,
+    /// When it expires: a time, or so long from now, as in 90d or 12h. Without it: never
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<When>,
+    /// How the answer is printed
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArguments {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value = "100")]
+    limit: NonZeroUsize,
+    /// How the answer is printed
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct RevokeArguments {
+    /// The token's ID: the 16 digits after `tsh_`
+    #[arg(value_name = "ID")]
+    id: TokenId,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.action {
+        Action::Create(arguments) => create(arguments).await,
+        Action::List(arguments) => list(arguments).await,
+        Action::Revoke(RevokeArguments { id, connection }) => {
+            Client::new(connection)?.revoke_token(&id).await?;
+            eprintln!("token {id} is revoked");
+            Ok(())
+        }
+    }
+}
+
+async fn create(arguments: CreateArguments) -> anyhow::Result<()> {
+    let CreateArguments { name, role, instances, expires, output, connection } = arguments;
+    let expires = expires.map(When::ahead).transpose()?;
+    let instances = (!instances.is_empty()).then(|| instances.into_iter().collect());
+    let made = Client::new(connection)?.create_token(&TokenInput { name, role, instances, expires }).await?;
+    match output {
+        Format::Json => output::print_json(&made),
+        Format::Table => {
+            output::print(&made.token)?;
+            let until =
+                made.about.expires.map_or_else(String::new, |expires| format!(" until {}", expires.strftime("%F %T UTC")));
+            eprintln!("token {} ({}){until}: keep it now, nothing can show it again", made.about.id, made.about.role);
+            Ok(())
+        }
+    }
+}
+
+async fn list(arguments: ListArguments) -> anyhow::Result<()> {
+    let tokens = Client::new(arguments.connection)?.tokens(arguments.limit.get()).await?;
+    match arguments.output {
+        Format::Json => output::print_json(&tokens),
+        Format::Table if tokens.is_empty() => {
+            eprintln!("there are no tokens but the deployment's own: `transship tokens create NAME` makes one");
+            Ok(())
+        }
+        Format::Table => output::print(&output::tokens(&tokens)),
+    }
+}
