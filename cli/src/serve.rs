@@ -100,13 +100,20 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let secrets = Arc::new(ProcessSecrets::default());
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
     let webhook = Webhook::new(catalog.clone(), dispatcher, secrets.clone());
-    let api = transship_api::Api::new(table.clone(), catalog.clone(), log.clone(), jobs.clone(), events.clone());
+    let notifications = Notifications(Arc::new(notifications_queue.clone()));
+    let api = transship_api::Api::new(
+        table.clone(),
+        catalog.clone(),
+        log.clone(),
+        jobs.clone(),
+        events.clone(),
+        notifications.clone(),
+    );
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");
     let notifier = Notifier::new(catalog.clone(), DeliveryLog::new(table.clone()), secrets.clone());
     // Outside subscribers are AWS's business.
-    let notifications = Notifications(Arc::new(notifications_queue.clone()));
     let outlets = Outlets { catalog: catalog.clone(), topic: None, notifications };
     let logger = Logger::new(log, DeadLetters::new(table), outlets);
     let http = Http::with_patience(settings.patience)?;

@@ -10,6 +10,8 @@
 
 pub mod access;
 mod audit;
+mod conditions;
+mod deliveries;
 mod document;
 mod failure;
 mod guarded;
@@ -17,6 +19,8 @@ mod instances;
 mod requests;
 mod rights;
 mod rules;
+mod subscription_view;
+mod subscriptions;
 mod tasks;
 mod tokens;
 pub mod view;
@@ -32,7 +36,7 @@ use axum::{
 };
 use serde_json::Value;
 use transship_model::Problem;
-use transship_state::{AuditLog, Catalog, Events, Idempotency, Jobs, Table, TaskLog, Tokens};
+use transship_state::{AuditLog, Catalog, DeliveryLog, Events, Idempotency, Jobs, Notifications, Table, TaskLog, Tokens};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -51,6 +55,8 @@ pub struct Api {
     log: TaskLog,
     jobs: Jobs,
     events: Events,
+    notifications: Notifications,
+    deliveries: DeliveryLog,
     tokens: Arc<Tokens>,
     audit: AuditLog,
     answered: Idempotency,
@@ -59,10 +65,19 @@ pub struct Api {
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
 
 impl Api {
-    /// The API over these stores; tokens, the audit and answers to be given again are in the table.
-    pub fn new(table: Arc<dyn Table>, catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events) -> Self {
+    /// The API over these stores; tokens, the audit, deliveries and answers to be given again are in the table.
+    pub fn new(
+        table: Arc<dyn Table>,
+        catalog: Arc<Catalog>,
+        log: TaskLog,
+        jobs: Jobs,
+        events: Events,
+        notifications: Notifications,
+    ) -> Self {
         let (tokens, audit) = (Arc::new(Tokens::new(table.clone())), AuditLog::new(table.clone()));
-        Self { catalog, log, jobs, events, tokens, audit, answered: Idempotency::new(table) }
+        let deliveries = DeliveryLog::new(table.clone());
+        let answered = Idempotency::new(table);
+        Self { catalog, log, jobs, events, notifications, deliveries, tokens, audit, answered }
     }
 
     /// The tokens that let callers in.
@@ -104,6 +119,13 @@ impl Api {
             .routes(routes!(tasks::sync))
             .routes(routes!(tasks::read))
             .routes(routes!(tasks::list_resources))
+            .routes(routes!(subscriptions::list))
+            .routes(routes!(subscriptions::read, subscriptions::put, subscriptions::change, subscriptions::delete))
+            .routes(routes!(subscriptions::enable))
+            .routes(routes!(deliveries::test))
+            .routes(routes!(deliveries::list))
+            .routes(routes!(deliveries::read))
+            .routes(routes!(deliveries::redeliver))
             .routes(routes!(tokens::create, tokens::list))
             .routes(routes!(tokens::read, tokens::revoke))
             .routes(routes!(audit::list))

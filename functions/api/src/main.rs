@@ -8,10 +8,10 @@ use transship_api::{
 };
 use transship_lambda::{
     Answer, Aws, Call, Event, Function, Sender, Settings as _, StartError, Unhandled,
-    settings::{API_TOKEN, EVENTS, IAM_ROLE, JOBS, SECRETS, TABLE},
+    settings::{API_TOKEN, EVENTS, IAM_ROLE, JOBS, NOTIFICATIONS, SECRETS, TABLE},
 };
 use transship_model::{Caller, Role};
-use transship_state::{Catalog, Events, Jobs, Table, TaskLog};
+use transship_state::{Catalog, Events, Jobs, Notifications, Table, TaskLog};
 
 /// The alias whose URL asks IAM who may call it: template.yaml. Lambda itself says which alias was invoked.
 const IAM_ALIAS: &str = "iam";
@@ -22,12 +22,15 @@ async fn main() -> ExitCode {
 }
 
 async fn start() -> Result<Calls, StartError> {
-    let (table, jobs, events, secrets, token, iam) = (TABLE, JOBS, EVENTS, SECRETS, API_TOKEN, IAM_ROLE).read()?;
+    let (table, jobs, events) = (TABLE, JOBS, EVENTS).read()?;
+    let (notifications, secrets, token, iam) = (NOTIFICATIONS, SECRETS, API_TOKEN, IAM_ROLE).read()?;
     let aws = Aws::connect().await;
     let table: Arc<dyn Table> = Arc::new(aws.table(table));
-    let [jobs, events] = aws.queues([jobs, events]);
+    let [jobs, events, notifications] = aws.queues([jobs, events, notifications]);
     let catalog = Arc::new(Catalog::new(table.clone()));
-    let api = Api::new(table.clone(), catalog, TaskLog::new(table), Jobs(Arc::new(jobs)), Events(Arc::new(events)));
+    let (jobs, events) = (Jobs(Arc::new(jobs)), Events(Arc::new(events)));
+    let notifications = Notifications(Arc::new(notifications));
+    let api = Api::new(table.clone(), catalog, TaskLog::new(table), jobs, events, notifications);
     let gate = Gate::new(Deployment::Kept(Arc::new(aws.secrets(secrets)), token), api.tokens());
     Ok(Calls { api: Guarded::new(api, gate), iam })
 }

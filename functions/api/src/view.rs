@@ -13,6 +13,10 @@ use transship_state::{AuditEntry, Token};
 use url::Url;
 use utoipa::ToSchema;
 
+pub use crate::subscription_view::{
+    DeliveryView, SentView, SigningPlace, SigningSecret, SubscriptionInput, SubscriptionView, WebhookInput, WebhookView,
+};
+
 /// A page of a listing.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ListView<T> {
