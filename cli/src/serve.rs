@@ -6,6 +6,7 @@ mod http;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, watch},
@@ -17,7 +18,7 @@ use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
     Applied, AttemptLog, Catalog, DeadLetters, DeliveryLog, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue,
-    QueueError, Table, TaskLog, Uploads, first_runs,
+    QueueError, Scheduler, Table, TaskLog, Uploads, first_runs,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -69,6 +70,8 @@ const LOG_BATCH: usize = 200;
 const NOTIFIED_AT_ONCE: usize = 16;
 /// How often ends of tasks are looked for that were not told.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Schedules are of minutes.
+const MINUTE: Duration = Duration::from_secs(60);
 /// For so long work in progress may go on after the process was asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -99,7 +102,6 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let log = TaskLog::new(table.clone());
     let secrets = Arc::new(ProcessSecrets::default());
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
-    let webhook = Webhook::new(catalog.clone(), dispatcher, secrets.clone());
     let notifications = Notifications(Arc::new(notifications_queue.clone()));
     let api = transship_api::Api::new(
         table.clone(),
@@ -109,6 +111,8 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
         events.clone(),
         notifications.clone(),
     );
+    let scheduler = Arc::new(Scheduler::new(catalog.clone(), table.clone(), jobs.clone(), events.clone()));
+    let webhook = Webhook::new(catalog.clone(), dispatcher, scheduler.clone(), secrets.clone());
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");
@@ -125,6 +129,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     loops.spawn(record(logger.clone(), events_queue.clone(), stopped.clone()));
     loops.spawn(bury(logger.clone(), jobs_queue.dead_letters(), stopped.clone()));
     loops.spawn(sweep(logger, stopped.clone()));
+    loops.spawn(tick(scheduler, stopped.clone()));
     loops.spawn(notify(Arc::new(notifier), notifications_queue.clone(), stopped.clone()));
     let queues = [("jobs", jobs_queue), ("events", events_queue), ("notifications", notifications_queue)];
     let router = http::router(webhook, api, settings.token, http::Health::new(store, queues));
@@ -297,6 +302,23 @@ async fn sweep(logger: Logger, mut stopped: watch::Receiver<bool>) -> anyhow::Re
         }
         if let Err(error) = logger.sweep().await {
             tracing::error!(%error, "ends of tasks that were not told could not be looked for");
+        }
+    }
+}
+
+/// Starts rules whose scheduled time has come: at once, for what was missed, and at each full minute.
+async fn tick(scheduler: Arc<Scheduler>, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    loop {
+        if let Err(error) = scheduler.tick(Timestamp::now()).await {
+            tracing::error!(%error, "scheduled runs could not be started; the next minute tries it again");
+        }
+        // Measured anew each time: the clock that schedules go by may be set.
+        let now = Timestamp::now();
+        let into_minute = Duration::from_nanos(now.as_nanosecond().rem_euclid(MINUTE.as_nanos().cast_signed()) as u64);
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            () = tokio::time::sleep(MINUTE - into_minute) => {}
         }
     }
 }

@@ -8,11 +8,8 @@ use axum::{
     response::IntoResponse as _,
 };
 use jiff::Timestamp;
-use transship_model::{
-    Caller, Happening, InstanceName, Job, Problem, Role, RuleName, ScanCursor, ScanJob, Task, TaskEvent, TaskHead, TaskId,
-    Trigger,
-};
-use transship_state::TaskLog;
+use transship_model::{Caller, InstanceName, Problem, Role, RuleName, Task, TaskHead, TaskId, Trigger};
+use transship_state::{TaskLog, dispatch};
 
 use crate::{
     Api,
@@ -78,9 +75,10 @@ pub(crate) async fn sync(
     let id = TaskId::derive(rule.id, created, &format!("{created} {:016x}", fastrand::u64(..)));
     let task = TaskHead { id: id.clone(), instance, rule: rule.name.clone(), trigger: Trigger::Manual, created };
     api.audit.note(&caller, "rule.sync", rule.path(), format!("task {id}")).await?;
+    let (job, event) = dispatch::full_run(task);
     // The job first, as everywhere: a job without its event makes a log, an event without its job would wait for ever.
-    api.jobs.send(&[Job::Scan(ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0 })]).await?;
-    api.events.send(&[TaskEvent { task, at: created, what: Happening::Created }]).await?;
+    api.jobs.send(&[job]).await?;
+    api.events.send(&[event]).await?;
     let location = format!("/v1/tasks/{id}");
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(StartedView { task: id })).into_response())
 }

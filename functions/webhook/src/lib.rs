@@ -3,7 +3,7 @@
 //! *Triggered by* `POST /hooks/{instance}`, sent by a registry after a push, and by messages of the inbox: what EventBridge tells of
 //! Amazon ECR, and schedules. *Reads* the catalogue and, for tags that rules write, where their content came from, both in one call.
 //! *Writes* a job for each rule that the push meets and, at the same time, what is to be remembered of the push; then the event that
-//! puts it in the rule's log. *When it fails* it has answered
+//! puts it in the rule's log; for a tick, a job for each rule whose scheduled time has come. *When it fails* it has answered
 //! 503, and the registry sends the notification again; a message of the inbox is delivered again. Task IDs derive from the event, so
 //! that nothing is done twice. It talks to no registry, so its answer takes milliseconds, whatever they are doing.
 
@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use transship_model::{InstanceName, Problem, PushEvent, TaskId};
-use transship_state::{Catalog, Delivery, Dispatched, Dispatcher, Secrets, Snapshot, StateError};
+use transship_state::{Catalog, Delivery, Dispatched, Dispatcher, Scheduler, Secrets, Snapshot, StateError};
 
 use crate::{
     auth::{Gate, Proof, google::Google},
@@ -35,6 +35,7 @@ const AT_ONCE: usize = 50;
 pub struct Webhook {
     catalog: Arc<Catalog>,
     dispatcher: Dispatcher,
+    scheduler: Arc<Scheduler>,
     gate: Gate,
 }
 
@@ -68,8 +69,8 @@ enum Answer {
 
 impl Webhook {
     /// A handler over these stores.
-    pub fn new(catalog: Arc<Catalog>, dispatcher: Dispatcher, secrets: Arc<dyn Secrets>) -> Self {
-        Self { catalog, dispatcher, gate: Gate { secrets, google: Google::default() } }
+    pub fn new(catalog: Arc<Catalog>, dispatcher: Dispatcher, scheduler: Arc<Scheduler>, secrets: Arc<dyn Secrets>) -> Self {
+        Self { catalog, dispatcher, scheduler, gate: Gate { secrets, google: Google::default() } }
     }
 
     /// Whether a request comes from an instance that it names, judged by its head alone: who reads bodies from the network asks
@@ -122,6 +123,7 @@ impl Webhook {
         let (origin, pushes) = match Message::read(body) {
             Ok(Message::Pushes(origin, pushes)) => (origin, pushes),
             Ok(Message::Sweep) => return self.dispatcher.sweep().await,
+            Ok(Message::Tick) => return self.scheduler.tick(received).await.map(drop),
             Ok(Message::Nothing) => return Ok(()),
             Err(error) => {
                 tracing::error!(%error, body, "a message of the inbox can't be read");

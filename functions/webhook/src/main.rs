@@ -6,7 +6,7 @@ use transship_lambda::{
     Answer, Aws, Call, Event, Function, Settings as _, StartError, Unhandled, each,
     settings::{EVENTS, JOBS, SECRETS, TABLE},
 };
-use transship_state::{Catalog, Dispatcher, Events, Jobs, Origins, Table};
+use transship_state::{Catalog, Dispatcher, Events, Jobs, Origins, Scheduler, Table};
 use transship_webhook::Webhook;
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,8 +20,10 @@ async fn start() -> Result<Notifications, StartError> {
     let table: Arc<dyn Table> = Arc::new(aws.table(table));
     let [jobs, events] = aws.queues([jobs, events]);
     let catalog = Arc::new(Catalog::new(table.clone()));
-    let dispatcher = Dispatcher::new(Origins::new(table), Jobs(Arc::new(jobs)), Events(Arc::new(events)));
-    Ok(Notifications(Webhook::new(catalog, dispatcher, Arc::new(aws.secrets(secrets)))))
+    let (jobs, events) = (Jobs(Arc::new(jobs)), Events(Arc::new(events)));
+    let scheduler = Scheduler::new(catalog.clone(), table.clone(), jobs.clone(), events.clone());
+    let dispatcher = Dispatcher::new(Origins::new(table), jobs, events);
+    Ok(Notifications(Webhook::new(catalog, dispatcher, Arc::new(scheduler), Arc::new(aws.secrets(secrets)))))
 }
 
 struct Notifications(Webhook);

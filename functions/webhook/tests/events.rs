@@ -39,7 +39,7 @@ const INSTANCES: [(&str, &str, Kind, &str); 15] = [
 
 /// What a file comes to: the answer's status, and each job as what it is, where it looks, and the digit that the digest is made of,
 /// if the sender tells one. A message of the inbox has no answer.
-const EVENTS: [(&str, u16, &[&str]); 30] = [
+const EVENTS: [(&str, u16, &[&str]); 31] = [
     ("acr-ping", 200, &[]),
     ("acr-push", 202, &["copy acr/shop/cart:v3 f"]),
     ("alibaba-push", 202, &["copy alibaba/shop/cart:v3 4"]),
@@ -70,6 +70,8 @@ const EVENTS: [(&str, u16, &[&str]); 30] = [
     ("zot-push", 202, &["copy zot/shop/cart:v3 2"]),
     ("zot-repository-created", 200, &[]),
     ("sweep", INBOX, &[]),
+    // No rule has a schedule.
+    ("tick", INBOX, &[]),
 ];
 
 /// It comes by the inbox queue.

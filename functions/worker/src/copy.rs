@@ -166,9 +166,8 @@ impl Worker {
                 && theirs.digest == current.digest
             {
                 report.resolved(&current.digest, None);
-                let way = copy.way();
-                let attached = self.copier.attachments(&way.without_attachment_tags(), &current.digest, rule.overwrite).await?;
-                return Self::finish(report.has_set() || attached.manifests > 0, Outcome::Unchanged);
+                let brought = self.attachments_by(copy, &copy.way().without_attachment_tags(), &current.digest).await?;
+                return Self::finish(report.has_set() || brought, Outcome::Unchanged);
             }
             known = Some(current);
         }
@@ -314,11 +313,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Brings what refers to a manifest. True if there was anything to bring.
+    /// Brings what refers to a manifest, where the rule wants that. True if there was anything to bring.
     async fn attachments(&self, copy: &Copy<'_>, subject: &Digest) -> Result<bool, Trouble> {
+        self.attachments_by(copy, &copy.way(), subject).await
+    }
+
+    async fn attachments_by(&self, copy: &Copy<'_>, way: &Way<'_>, subject: &Digest) -> Result<bool, Trouble> {
+        if !copy.rule.referrers {
+            return Ok(false);
+        }
         // Where rules lead both ways, two signature tags that replace each other would do so for ever.
         let overwrite = copy.rule.overwrite && !copy.contested;
-        let attached = self.copier.attachments(&copy.way(), subject, overwrite).await?;
+        let attached = self.copier.attachments(way, subject, overwrite).await?;
         if !attached.left.is_empty() {
             let (target, left) = (&copy.job.target, &attached.left);
             tracing::warn!(%target, ?left, "the target's signatures differ from the source's and are left as they are");
@@ -328,6 +334,9 @@ impl Worker {
 
     /// A signature or the like was pushed after its subject had been brought.
     async fn bring_attachments(&self, copy: &Copy<'_>, subject: &Digest) -> Result<Finish, Trouble> {
+        if !copy.rule.referrers {
+            return Finish::skipped(SkipReason::RuleChanged);
+        }
         let reference = Reference::Digest(subject.clone());
         if copy.target.registry.head_manifest(&copy.target.repository, &reference).await?.is_none() {
             return Finish::skipped(SkipReason::Subject);

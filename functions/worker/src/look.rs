@@ -24,7 +24,8 @@ impl Worker {
         let catalog = self.catalog.snapshot().await?;
         let event = &job.event;
         let Some(place) = event.place() else { return Ok(()) };
-        let rules = catalog.rules_from(&Place { reference: Reference::Digest(Digest::of(b"")), ..place.clone() });
+        let mut rules = catalog.rules_from(&Place { reference: Reference::Digest(Digest::of(b"")), ..place.clone() });
+        rules.retain(|(rule, _)| rule.referrers);
         if rules.is_empty() {
             return Ok(());
         }

@@ -20,7 +20,9 @@ pub mod task;
 
 pub use access::{Caller, InvalidRole, Role};
 pub use event::PushEvent;
-pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
+pub use instance::{
+    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{

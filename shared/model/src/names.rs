@@ -57,9 +57,9 @@ mod schema {
             "Tag" => "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$",
             "Digest" => "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$",
             "TaskId" => "^[1-9][0-9]{0,18}-[0-9a-f]{28}$",
+            "TokenId" => "^[0-9a-f]{16}$",
             "SubscriptionName" => "^(instance:)?[a-z0-9][a-z0-9._-]{0,99}$",
             "DeliveryId" => "^[0-9a-f]{28}$",
-            "TokenId" => "^[0-9a-f]{16}$",
             _ => return None,
         })
     }
@@ -188,6 +188,15 @@ name!(
 );
 
 name!(
+    /// The part of an API token by which it is found and named. It is no secret, and begins with the second in which the token was made,
+    /// so that a table lists tokens in the order of time.
+    TokenId,
+    "a token's ID",
+    "16 lowercase hexadecimal digits",
+    is_token_id
+);
+
+name!(
     /// The name of a subscription. `instance:NAME` is what an instance's own `notify` stands for; no other can be called so.
     SubscriptionName,
     "a subscription's name",
@@ -203,15 +212,6 @@ name!(
     "a delivery's ID",
     "28 lowercase hexadecimal digits",
     is_delivery_id
-);
-
-name!(
-    /// The part of an API token by which it is found and named. It is no secret, and begins with the second in which the token was made,
-    /// so that a table lists tokens in the order of time.
-    TokenId,
-    "a token's ID",
-    "16 lowercase hexadecimal digits",
-    is_token_id
 );
 
 name!(

@@ -46,6 +46,15 @@ impl Schedule {
         next.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
     }
 
+    /// The newest time that is not after `now`, to the second; `None` if there is none that the calendar knows.
+    pub fn latest(&self, now: Timestamp) -> Option<Timestamp> {
+        let cron = parse(&self.0).ok()?;
+        // To the second: the fraction of one that has begun is not before it.
+        let now = Timestamp::from_second(now.as_second()).ok()?;
+        let latest = cron.find_previous_occurrence(&now.to_zoned(TimeZone::UTC).datetime(), true).ok()?;
+        latest.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+    }
+
     /// The schedule as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -107,6 +116,19 @@ mod tests {
         assert_eq!(next("30 3 * * *", "2026-01-02T03:30:00Z"), at("2026-01-03T03:30:00Z"));
         assert_eq!(next("@daily", "2026-01-02T03:30:00Z"), at("2026-01-03T00:00:00Z"));
         assert_eq!(next("0 0 29 2 *", "2026-01-02T03:30:00Z"), at("2028-02-29T00:00:00Z"));
+    }
+
+    /// Would break: a time that is done twice or never, because a tick comes exactly at it, or a moment after.
+    #[test]
+    fn the_latest_time_is_now_or_before() {
+        let latest =
+            |schedule: &str, now: &str| schedule.parse::<Schedule>().unwrap().latest(now.parse().unwrap()).unwrap().to_string();
+        assert_eq!(latest("30 3 * * *", "2026-01-02T03:29:59.999Z"), "2026-01-01T03:30:00Z");
+        assert_eq!(latest("30 3 * * *", "2026-01-02T03:30:00Z"), "2026-01-02T03:30:00Z");
+        assert_eq!(latest("30 3 * * *", "2026-01-02T03:30:00.4Z"), "2026-01-02T03:30:00Z");
+        assert_eq!(latest("* * * * *", "2026-01-02T03:30:59.9Z"), "2026-01-02T03:30:00Z");
+        assert_eq!(latest("@monthly", "2026-01-01T00:00:01Z"), "2026-01-01T00:00:00Z");
+        assert_eq!(latest("0 0 29 2 *", "2026-01-02T03:30:00Z"), "2024-02-29T00:00:00Z");
     }
 
     /// Would break: a rule that is stored with a schedule that never comes, or comes each second.

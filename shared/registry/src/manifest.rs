@@ -64,6 +64,11 @@ impl Descriptor {
         self.annotation(NOTE).is_some()
     }
 
+    /// Whether it is an index, or Docker's manifest list.
+    pub(crate) fn is_index(&self) -> bool {
+        [OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE].contains(&self.media_type.as_str())
+    }
+
     /// Whether a child of an index is a manifest. BuildKit's cache is an index of layers.
     pub(crate) fn is_manifest(&self) -> bool {
         let known = [

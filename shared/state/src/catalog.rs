@@ -78,7 +78,7 @@ impl Snapshot {
         self.stamps.get(entry)
     }
 
-    /// All rules, in the order of their paths.
+    /// All rules, enabled or not, in the order of their paths.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.names.values().filter_map(|id| self.rules.get(id))
     }

@@ -12,8 +12,8 @@ use std::collections::HashSet;
 use futures_util::future::join;
 use jiff::Timestamp;
 use transship_model::{
-    CopyJob, FanOutJob, Happening, Job, LookJob, Place, PushEvent, Pushed, Repository, RestoreJob, Route, Rule, TaskEvent,
-    TaskHead, TaskId, Told, Trigger, Verdict, origin::Origin,
+    CopyJob, FanOutJob, Happening, Job, LookJob, Place, PushEvent, Pushed, Repository, RestoreJob, Route, Rule, ScanCursor,
+    ScanJob, TaskEvent, TaskHead, TaskId, Told, Trigger, Verdict, origin::Origin,
 };
 
 use crate::{
@@ -157,7 +157,9 @@ impl Dispatcher {
                 plan
             }
             // What it belongs to can't be told without the registry.
-            _ if catalog.index.of_repository(&place.instance, &place.repository).is_empty() => Plan::default(),
+            _ if !catalog.index.of_repository(&place.instance, &place.repository).iter().any(|rule| rule.referrers) => {
+                Plan::default()
+            }
             _ => Plan::pending(Job::Look(LookJob { event: event.clone() })),
         }
     }
@@ -291,6 +293,12 @@ pub fn copy(task: TaskHead, source: Place, target: Place, subject: Option<transs
     let route = Route { source: source.clone(), target: target.clone() };
     let found = TaskEvent { task: task.clone(), at: Timestamp::now(), what: Happening::Found { resources: vec![route] } };
     (Job::Copy(CopyJob { task, source, target, pushed: None, told: None, subject, unattached: false, continuation: 0 }), found)
+}
+
+/// The job to find all that a rule selects, and the event that tells of it.
+pub fn full_run(task: TaskHead) -> (Job, TaskEvent) {
+    let begun = TaskEvent { task: task.clone(), at: task.created, what: Happening::Created };
+    (Job::Scan(ScanJob { task, cursor: ScanCursor::default(), continuation: 0 }), begun)
 }
 
 /// Where a rule copies a place to, given the repository there.

@@ -3,9 +3,9 @@
 //! That one is to be started is noted in the transaction that makes the rule, and struck out once its job and its event are sent. A
 //! crash in between makes it start again, as the same task.
 
-use transship_model::{Happening, Job, Rule, ScanCursor, ScanJob, TaskEvent, TaskHead, TaskId, Trigger};
+use transship_model::{Rule, TaskHead, TaskId, Trigger};
 
-use crate::{Catalog, Draft, Events, Jobs, Snapshot, StateError};
+use crate::{Catalog, Draft, Events, Jobs, Snapshot, StateError, dispatch};
 
 /// Starts the first runs of all rules that wait for theirs, and returns how many there were.
 ///
@@ -48,9 +48,8 @@ fn head(snapshot: &Snapshot, rule: &Rule) -> Option<TaskHead> {
 }
 
 async fn start(jobs: &Jobs, events: &Events, tasks: &[TaskHead]) -> Result<(), StateError> {
-    let scan = |task: &TaskHead| Job::Scan(ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0 });
-    let created = |task: &TaskHead| TaskEvent { task: task.clone(), at: task.created, what: Happening::Created };
+    let (scans, created): (Vec<_>, Vec<_>) = tasks.iter().cloned().map(dispatch::full_run).unzip();
     // The jobs first, as everywhere: a job without its event makes a log, an event without its job would wait for ever.
-    jobs.send(&tasks.iter().map(scan).collect::<Vec<_>>()).await?;
-    events.send(&tasks.iter().map(created).collect::<Vec<_>>()).await
+    jobs.send(&scans).await?;
+    events.send(&created).await
 }

@@ -130,6 +130,37 @@ async fn a_signature_follows_its_image_along_a_chain_and_both_ways() {
     }
 }
 
+/// Would break: signatures that go where a rule says that they are not to go, with their image or after it; looks at them that cost
+/// requests and can find nothing to do; another rule that loses them.
+#[tokio::test]
+async fn a_rule_without_referrers_leaves_them_behind_whenever_they_are_pushed() {
+    let to_b = rule("to-b", "instance: a, namespace: team", "instance: b", "referrers: false");
+    let world = World::new(["a", "b", "c"], &[to_b, mirror("to-c", "a", "c")]).await;
+    let (signed, from) = (Signed::new(), world.app("a"));
+    // What is signed already, as a copy would find it,
+    signed.image.push(&from.with("v0")).await;
+    signed.sign(&from).await;
+    world.settle().await;
+    // and what is signed when it has been copied.
+    let later = Signed { image: image(2), cosign: cosign_signature(&image(2)), referrer: signed.referrer.clone() };
+    later.image.push(&from).await;
+    world.settle().await;
+    later.cosign.push(&from.with(later.cosign_tag())).await;
+    world.settle().await;
+    // A full run finds them no more than a push does.
+    let sync = world.transship.run(&["sync", "a/to-b", "--wait"]).await;
+    assert!(sync.status.success(), "{}", String::from_utf8_lossy(&sync.stderr));
+
+    assert_eq!(world.app("b").client.tags(APP).await, ["v0", "v1"], "images, and nothing that refers to them");
+    let is_of_attachments = |path: &str| path.contains("/team/app/manifests/sha256-") || path.contains("/team/app/referrers/");
+    let asked = world.front("b").exchanges();
+    assert!(asked.iter().all(|exchange| !is_of_attachments(&exchange.request.path)), "nobody looks for them");
+    let triggers = triggers(&world).await;
+    assert_eq!(triggers, ["push team/app:v0", "push team/app:v1", "by hand"]);
+    signed.assert_complete(&from.with("v0"), &world.app("c").with("v0")).await;
+    assert_same(&from.with(later.cosign_tag()), &world.app("c").with(later.cosign_tag())).await;
+}
+
 async fn triggers(world: &World) -> Vec<String> {
     let tasks = world.transship.tasks("a/to-b").await;
     tasks.iter().rev().map(|task| task["trigger"].as_str().unwrap().to_owned()).collect()

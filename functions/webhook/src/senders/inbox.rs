@@ -14,6 +14,8 @@ pub(crate) enum Message {
     Pushes(Origin, Vec<Push>),
     /// It is time for the logger's sweep.
     Sweep,
+    /// It is time for rules with a schedule.
+    Tick,
     /// It was understood, and nothing was pushed.
     Nothing,
 }
@@ -22,8 +24,10 @@ impl Message {
     /// Reads a message, which is an envelope of EventBridge.
     pub(crate) fn read(body: &str) -> Result<Self, Unreadable> {
         let json: Value = serde_json::from_str(body).map_err(|error| Unreadable::NotJson(error.to_string()))?;
-        if json["source"] == "transship" && json["detail-type"] == "Sweep" {
-            return Ok(Self::Sweep);
+        match json["detail-type"].as_str().filter(|_| json["source"] == "transship") {
+            Some("Sweep") => return Ok(Self::Sweep),
+            Some("Tick") => return Ok(Self::Tick),
+            _ => {}
         }
         let event = Field { path: String::new(), value: &json };
         let pushes = ecr::pushes(&event)?;

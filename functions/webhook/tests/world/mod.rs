@@ -17,10 +17,12 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::Response;
 use secrecy::SecretString;
 use serde_json::Value;
-use transship_model::{Credentials, Instance, Job, Kind, Place, Rule, RuleId, SecretRef, Source, Target, WebhookAuth};
+use transship_model::{
+    Credentials, EcrSettings, Instance, Job, Kind, Place, Rule, RuleId, SecretRef, Source, Target, WebhookAuth,
+};
 use transship_state::{
-    Catalog, Dispatcher, Events, Item, Jobs, Key, Op, Origins, Outgoing, Page, Query, Queue, QueueError, SecretError, Secrets,
-    Table, TableError, messages,
+    Catalog, Dispatcher, Events, Item, Jobs, Key, Op, Origins, Outgoing, Page, Query, Queue, QueueError, Scheduler,
+    SecretError, Secrets, Table, TableError, messages,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -88,12 +90,11 @@ impl World {
         let (jobs, events) = (store.queue("jobs", QueueKind::Fifo), store.queue("events", QueueKind::Standard));
         let queue = |queue: &SqliteQueue, name| Arc::new(Counted { inner: queue.clone(), name, calls: calls.clone() });
         let table: Arc<dyn Table> = Arc::new(Counted { inner: store.table(), name: "", calls: calls.clone() });
-        let dispatcher = Dispatcher::new(
-            Origins::new(table.clone()),
-            Jobs(queue(&jobs, "send jobs")),
-            Events(queue(&events, "send events")),
-        );
-        let webhook = Webhook::new(Arc::new(Catalog::new(table)), dispatcher, Arc::new(Told));
+        let (to_jobs, to_events) = (Jobs(queue(&jobs, "send jobs")), Events(queue(&events, "send events")));
+        let its = Arc::new(Catalog::new(table.clone()));
+        let scheduler = Scheduler::new(its.clone(), table.clone(), to_jobs.clone(), to_events.clone());
+        let dispatcher = Dispatcher::new(Origins::new(table), to_jobs, to_events);
+        let webhook = Webhook::new(its, dispatcher, Arc::new(scheduler), Arc::new(Told));
         let (origins, catalog) = (Origins::new(Arc::new(store.table())), Catalog::new(Arc::new(store.table())));
         let world = Self { webhook, origins, catalog, jobs, events, calls, _dir: dir };
         world.replace(instances, rules).await;
@@ -154,6 +155,8 @@ pub(crate) fn instance(name: &str, endpoint: &str, secret: Option<&str>) -> Inst
         credentials: Credentials::Anonymous,
         webhook: secret.map_or(WebhookAuth::Closed, |secret| WebhookAuth::Secret(SecretRef::Env(secret.to_owned()))),
         token_realm: None,
+        api: None,
+        ecr: EcrSettings::default(),
         ca: None,
         plain_http: false,
         notify: None,

@@ -14,16 +14,15 @@ use serde::{
     de::{DeserializeOwned, Error as _, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use transship_model::{Kind, Namespace, Repository, Tag};
+use transship_model::{Namespace, Repository, Tag};
 use url::Url;
 
 use super::{Registry, send::Call};
 use crate::{auth::Scope, error::Error};
 
 /// How many names a page is asked to have. Some registries answer with fewer (Quay 100), distribution 2.8 with all tags.
-const PAGE: usize = 1000;
-/// Harbor's own API gives no more.
-const HARBOR_PAGE: usize = 100;
+pub(super) const PAGE: usize = 1000;
+const CATALOG: &str = "/v2/_catalog";
 /// How large a page may be: 100 000 tags of the greatest length, as distribution 2.8 may send them.
 const MAX_PAGE: usize = 16 << 20;
 /// How many names are taken from a page: as many git commits as it has room for. A page of nothing but one-letter names would
@@ -44,7 +43,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self { items: Vec::new(), next: None }
     }
 }
@@ -62,6 +61,12 @@ impl Cursor {
 
     fn new(position: &Position) -> Self {
         Self(format!("{}.{:016x} {}", position.page, position.mark, position.target))
+    }
+
+    /// Whether it is a position in the list at this path.
+    pub(super) fn is_in(&self, path: &str) -> bool {
+        let target = self.0.split_once(' ').map_or("", |(_, target)| target);
+        target.split('?').next() == Some(path)
     }
 
     fn position(&self) -> Option<Position> {
@@ -137,14 +142,10 @@ impl Registry {
     /// # Errors
     /// [`Error::Refused`] if the credentials may not list, or the pages lead in a circle or elsewhere; otherwise see [`Error`].
     pub async fn list_repositories(&self, namespace: &Namespace, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
-        let project = match self.kind() {
-            // Its catalogue is for administrators; a robot account may list its own project.
-            Kind::Harbor if namespace.as_str().is_empty() => return Ok(Page::empty()),
-            Kind::Harbor if !namespace.is_all() => namespace.as_str().split('/').next(),
-            _ => None,
-        };
-        let mut page = match project {
-            Some(project) => self.list_project(project, cursor).await?,
+        let is_catalog = cursor.is_some_and(|cursor| cursor.is_in(CATALOG));
+        let page = if is_catalog { None } else { Box::pin(self.service_repositories(namespace, cursor)).await? };
+        let mut page = match page {
+            Some(page) => page,
             None => self.list_catalog(cursor).await?,
         };
         page.items.retain(|repository| repository.below(namespace).is_some());
@@ -157,7 +158,7 @@ impl Registry {
             repositories: Option<Names<Repository>>,
         }
         let action = "GET catalog";
-        let Some((response, at)) = self.page(action, self.path("/v2/_catalog"), PAGE, cursor, Scope::Catalog).await? else {
+        let Some((response, at)) = self.page(action, self.path(CATALOG), PAGE, cursor, Scope::Catalog).await? else {
             return Ok(Page::empty());
         };
         let next = at.next(self, action, &response)?;
@@ -165,27 +166,8 @@ impl Registry {
         Ok(Page { items: self.items(action, repositories), next })
     }
 
-    async fn list_project(&self, project: &str, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
-        let action = format!("GET repositories of project {project}");
-        let mut first = self.path(&format!("/api/v2.0/projects/{project}/repositories"));
-        first.set_query(Some(&format!("page=1&page_size={HARBOR_PAGE}&sort=name")));
-        let Some((response, at)) = self.page(&action, first, HARBOR_PAGE, cursor, Scope::Harbor).await? else {
-            return Ok(Page::empty());
-        };
-        let names: Names<Repository> = self.json(&action, response).await?;
-        // Harbor counts pages: one that is not full is the last.
-        let next = if names.valid.len() + names.strange < HARBOR_PAGE {
-            None
-        } else {
-            let page = at.position.as_ref().map_or(0, |position| position.page) + 2;
-            let target = format!("/api/v2.0/projects/{project}/repositories?page={page}&page_size={HARBOR_PAGE}&sort=name");
-            Some(at.followed_by(self, &action, target)?)
-        };
-        Ok(Page { items: self.items(&action, Some(names)), next })
-    }
-
     /// Asks for a page; `None` if the list is not there.
-    async fn page(
+    pub(super) async fn page(
         &self,
         action: &str,
         first: Url,
@@ -228,7 +210,7 @@ impl Registry {
         })
     }
 
-    async fn json<T: DeserializeOwned>(&self, action: &str, response: Response) -> Result<T, Error> {
+    pub(super) async fn json<T: DeserializeOwned>(&self, action: &str, response: Response) -> Result<T, Error> {
         let body = self.read(action, response, MAX_PAGE).await?;
         serde_json::from_slice(&body).map_err(|error| match error.to_string() {
             problem if problem.starts_with(TOO_MANY) => self.failure(action, problem).refused(),
@@ -236,8 +218,8 @@ impl Registry {
         })
     }
 
-    fn items<T>(&self, action: &str, names: Option<Names<T>>) -> Vec<T> {
-        let Some(Names { valid, strange }) = names else { return Vec::new() };
+    pub(super) fn items<T>(&self, action: &str, names: Option<Names<T>>) -> Vec<T> {
+        let Some(Names { valid, strange, .. }) = names else { return Vec::new() };
         if strange > 0 {
             tracing::warn!(registry = self.name(), action, left_out = strange, "names that no registry may have");
         }
@@ -245,20 +227,40 @@ impl Registry {
     }
 }
 
-/// The names in a list that follow their grammar. One strange name must not stop a whole list. Harbor's are in objects.
-struct Names<T> {
-    valid: Vec<T>,
+/// What is in a list and follows its grammar. One strange name must not stop a whole list.
+pub(super) struct Names<T> {
+    pub(super) valid: Vec<T>,
     /// How many do not, or are none at all. They are not kept: a page of `0,0,0,…` would take sixteen times its size.
     strange: usize,
+    /// How many there were, whatever they are.
+    pub(super) length: usize,
 }
 
 const TOO_MANY: &str = "more names in one page than any registry sends";
 
-impl<'de, T: FromStr> Deserialize<'de> for Names<T> {
+/// What can be in a list.
+pub(super) trait Item: Sized {
+    /// Reads an item, which may stand for several; `false` if it is none.
+    fn read(item: &RawValue, found: &mut Vec<Self>) -> bool;
+}
+
+impl Item for Tag {
+    fn read(item: &RawValue, found: &mut Vec<Self>) -> bool {
+        read_name(item, found)
+    }
+}
+
+impl Item for Repository {
+    fn read(item: &RawValue, found: &mut Vec<Self>) -> bool {
+        read_name(item, found)
+    }
+}
+
+impl<'de, T: Item> Deserialize<'de> for Names<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct List<T>(PhantomData<T>);
 
-        impl<'de, T: FromStr> Visitor<'de> for List<T> {
+        impl<'de, T: Item> Visitor<'de> for List<T> {
             type Value = Names<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -266,12 +268,12 @@ impl<'de, T: FromStr> Deserialize<'de> for Names<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Names<T>, A::Error> {
-                let mut names = Names { valid: Vec::new(), strange: 0 };
+                let mut names = Names { valid: Vec::new(), strange: 0, length: 0 };
                 while let Some(item) = items.next_element::<&RawValue>()? {
-                    match name_of(item).and_then(|name| name.parse().ok()) {
-                        Some(_) if names.valid.len() == MAX_NAMES => return Err(A::Error::custom(TOO_MANY)),
-                        Some(name) => names.valid.push(name),
-                        None => names.strange += 1,
+                    names.length += 1;
+                    names.strange += usize::from(!T::read(item, &mut names.valid));
+                    if names.valid.len() > MAX_NAMES {
+                        return Err(A::Error::custom(TOO_MANY));
                     }
                 }
                 Ok(names)
@@ -282,31 +284,53 @@ impl<'de, T: FromStr> Deserialize<'de> for Names<T> {
     }
 }
 
-fn name_of(item: &RawValue) -> Option<String> {
+/// A name by itself, or in an object, as Harbor has it.
+fn read_name<T: FromStr>(item: &RawValue, found: &mut Vec<T>) -> bool {
     #[derive(Deserialize)]
     struct Named {
         name: String,
     }
     let json = item.get();
-    match json.as_bytes().first() {
+    let name = match json.as_bytes().first() {
         Some(b'{') => serde_json::from_str::<Named>(json).ok().map(|named| named.name),
         _ => serde_json::from_str(json).ok(),
-    }
+    };
+    let name = name.and_then(|name| name.parse().ok());
+    let is_one = name.is_some();
+    found.extend(name);
+    is_one
 }
 
 /// The page at hand.
-struct At {
+pub(super) struct At {
     position: Option<Position>,
     current: String,
 }
 
 impl At {
-    fn next(&self, registry: &Registry, action: &str, response: &Response) -> Result<Option<Cursor>, Error> {
+    /// The beginning of a list that is no resource of HTTP, or where a cursor leads in it.
+    pub(super) fn of(list: &str, cursor: Option<&Cursor>) -> Option<Self> {
+        let Some(cursor) = cursor else { return Some(Self { position: None, current: list.into() }) };
+        let position = cursor.position().filter(|_| cursor.is_in(list))?;
+        Some(Self { current: position.target.clone(), position: Some(position) })
+    }
+
+    /// What is behind the question mark of such a position.
+    pub(super) fn token(&self) -> Option<String> {
+        Some(self.position.as_ref()?.target.split_once('?')?.1.to_owned())
+    }
+
+    /// Its number, from 1 on.
+    pub(super) fn number(&self) -> u64 {
+        self.position.as_ref().map_or(0, |position| position.page) + 1
+    }
+
+    pub(super) fn next(&self, registry: &Registry, action: &str, response: &Response) -> Result<Option<Cursor>, Error> {
         let next = registry.next_page(action, response)?;
         next.map(|url| self.followed_by(registry, action, target_of(&url))).transpose()
     }
 
-    fn followed_by(&self, registry: &Registry, action: &str, target: String) -> Result<Cursor, Error> {
+    pub(super) fn followed_by(&self, registry: &Registry, action: &str, target: String) -> Result<Cursor, Error> {
         if target.len() > MAX_TARGET {
             let problem = format!("the Link to the next page has {} bytes, which is too long", target.len());
             return Err(registry.failure(action, problem).refused());

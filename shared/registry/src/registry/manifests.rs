@@ -124,7 +124,7 @@ impl Registry {
         let call = Call::new(Method::PUT, &action, self.manifest_url(repository, reference), scope)
             .header(CONTENT_TYPE, content_type)
             .body(manifest.bytes.clone());
-        let response = self.send(&call).await.map_err(|error| match error {
+        let response = self.send_push(repository, &call).await.map_err(|error| match error {
             Error::Refused(failure) if reference.tag().is_some() && failure.says_immutable() => Error::Immutable(failure),
             other => other,
         })?;
@@ -140,7 +140,7 @@ impl Registry {
         Ok(PutOutcome { digest, subject: header(&response, &SUBJECT).and_then(|text| text.parse().ok()) })
     }
 
-    fn manifest_url(&self, repository: &Repository, reference: &Reference) -> url::Url {
+    pub(super) fn manifest_url(&self, repository: &Repository, reference: &Reference) -> url::Url {
         self.path(&format!("/v2/{repository}/manifests/{reference}"))
     }
 }

@@ -104,11 +104,7 @@ impl Strategy {
 impl Registry {
     /// How this registry takes blobs: as its host has been found to, or as its kind does.
     pub(crate) fn strategy(&self) -> Strategy {
-        let kind = match self.kind() {
-            Kind::Oci => self.0.endpoint.host_str().and_then(Kind::of_host).unwrap_or_default(),
-            kind => kind,
-        };
-        self.0.host.strategy().unwrap_or_else(|| Strategy::of(kind))
+        self.0.host.strategy().unwrap_or_else(|| Strategy::of(self.service()))
     }
 
     /// A blob has got there in a way that is not the one tried first.

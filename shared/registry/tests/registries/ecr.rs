@@ -225,9 +225,10 @@ async fn another_account_s_role_is_assumed_first() {
 async fn the_region_is_that_of_the_host() {
     let aws = Aws::start(|_| "AWS:x".into()).await;
     let ecr = Ecr::with(aws.config().await);
-    let host = "https://123456789012.dkr.ecr.sa-east-1.amazonaws.com".parse().unwrap();
-    let Login::Issued(issuer) = ecr.login(&host, None) else { panic!("something that is issued") };
-    issuer.issue(None).await.unwrap();
+    let host = "https://123456789012.dkr.ecr.sa-east-1.amazonaws.com";
+    // Its API is asked, because its host is not to be reached.
+    let registry = client(&Http::new().unwrap(), host, ecr.login(&host.parse().unwrap(), None));
+    registry.list_repositories(&"*".parse().unwrap(), None).await.unwrap_err();
     assert_eq!(aws.asked(), [("AKIABASE".to_owned(), "sa-east-1".to_owned())]);
 }
 
