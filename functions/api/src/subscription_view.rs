@@ -110,6 +110,14 @@ impl SigningSecret {
 }
 
 impl SubscriptionInput {
+    /// What has to be written to have such a subscription made; its secret by reference.
+    pub fn written(subscription: &Subscription) -> Self {
+        let mut input = Self::of(subscription);
+        let reference = |secret: &SecretRef| SigningSecret { reference: Some(secret.to_string()), from: None };
+        input.webhook.secret = subscription.webhook.secret.as_ref().map(reference);
+        input
+    }
+
     /// What would have to be written so that a subscription stays as it is.
     pub(crate) fn of(subscription: &Subscription) -> Self {
         let Subscription { name, description, instances, rules, events, webhook, enabled } = subscription.clone();
