@@ -3,14 +3,20 @@
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use jiff::Timestamp;
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{
+    Method, RequestBuilder, Response,
+    header::{CONTENT_TYPE, IF_NONE_MATCH},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use transship_api::{
     TokenInput,
-    view::{AuditView, ListView, MintedTokenView, ResourceView, StartedView, TaskView, TokenView},
+    view::{
+        AuditView, DeliveryView, ListView, MintedTokenView, ResourceView, SentView, StartedView, SubscriptionInput,
+        SubscriptionView, TaskView, TokenView,
+    },
 };
-use transship_model::{InstanceName, Problem, Rule, RuleName, TaskId, TokenId};
+use transship_model::{DeliveryId, InstanceName, Problem, Rule, RuleName, Subscription, SubscriptionName, TaskId, TokenId};
 use url::Url;
 
 /// A rule as it is named on the command line: `INSTANCE/RULE`.
@@ -127,6 +133,70 @@ impl Client {
     /// Who changed what, the newest first, at most `limit`.
     pub(crate) async fn audit(&self, filter: &AuditFilter, limit: usize) -> anyhow::Result<Vec<AuditView>> {
         self.list_with(&["v1", "audit"], filter, limit).await
+    }
+
+    /// All subscriptions that the caller may see, by name.
+    pub(crate) async fn subscriptions(&self) -> anyhow::Result<Vec<SubscriptionView>> {
+        self.list(&["v1", "subscriptions"], usize::MAX).await
+    }
+
+    /// A subscription.
+    pub(crate) async fn subscription(&self, name: &SubscriptionName) -> anyhow::Result<SubscriptionView> {
+        read(self.request(Method::GET, &["v1", "subscriptions", name.as_str()])?).await
+    }
+
+    /// Makes a subscription, or replaces the one of its name.
+    pub(crate) async fn put_subscription(
+        &self,
+        subscription: &Subscription,
+        replaces: bool,
+    ) -> anyhow::Result<SubscriptionView> {
+        let request = self.request(Method::PUT, &["v1", "subscriptions", subscription.name.as_str()])?;
+        let request = if replaces { request } else { request.header(IF_NONE_MATCH, "*") };
+        match read(request.json(&SubscriptionInput::written(subscription))).await {
+            Err(error) if error.downcast_ref().is_some_and(|Refusal(problem)| problem.status == 412) => {
+                bail!("there is a subscription {} already: --replace replaces it", subscription.name)
+            }
+            other => other,
+        }
+    }
+
+    /// Enables a subscription.
+    pub(crate) async fn enable_subscription(&self, name: &SubscriptionName) -> anyhow::Result<SubscriptionView> {
+        read(self.request(Method::POST, &["v1", "subscriptions", name.as_str(), "enable"])?).await
+    }
+
+    /// Disables a subscription.
+    pub(crate) async fn disable_subscription(&self, name: &SubscriptionName) -> anyhow::Result<SubscriptionView> {
+        let request = self.request(Method::PATCH, &["v1", "subscriptions", name.as_str()])?;
+        let patch = serde_json::json!({ "enabled": false }).to_string();
+        read(request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch)).await
+    }
+
+    /// Deletes a subscription.
+    pub(crate) async fn delete_subscription(&self, name: &SubscriptionName) -> anyhow::Result<()> {
+        answer(self.request(Method::DELETE, &["v1", "subscriptions", name.as_str()])?).await.map(drop)
+    }
+
+    /// Sends a test to a subscription's receiver.
+    pub(crate) async fn test_subscription(&self, name: &SubscriptionName) -> anyhow::Result<SentView> {
+        read(self.request(Method::POST, &["v1", "subscriptions", name.as_str(), "test"])?).await
+    }
+
+    /// What a subscription was told, the newest events first, at most `limit`.
+    pub(crate) async fn deliveries(&self, name: &SubscriptionName, limit: usize) -> anyhow::Result<Vec<DeliveryView>> {
+        self.list(&["v1", "subscriptions", name.as_str(), "deliveries"], limit).await
+    }
+
+    /// One delivery.
+    pub(crate) async fn delivery(&self, name: &SubscriptionName, id: &DeliveryId) -> anyhow::Result<DeliveryView> {
+        read(self.request(Method::GET, &["v1", "subscriptions", name.as_str(), "deliveries", id.as_str()])?).await
+    }
+
+    /// Sends an event again.
+    pub(crate) async fn redeliver(&self, name: &SubscriptionName, id: &DeliveryId) -> anyhow::Result<SentView> {
+        let path = ["v1", "subscriptions", name.as_str(), "deliveries", id.as_str(), "redeliver"];
+        read(self.request(Method::POST, &path)?).await
     }
 
     async fn list<T: DeserializeOwned>(&self, path: &[&str], limit: usize) -> anyhow::Result<Vec<T>> {

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod serve;
+pub(crate) mod subscriptions;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
 

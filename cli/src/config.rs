@@ -121,6 +121,28 @@ pub(crate) fn load(path: &Path) -> Result<Config, LoadError> {
     config.map_err(|mistakes| LoadError::Mistakes { path: path.into(), mistakes })
 }
 
+/// Reads a file that has one subscription, written as an entry of `subscriptions` is. What it may name is not known here.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_subscription(path: &Path) -> Result<Subscription, LoadError> {
+    let text = fs::read_to_string(path).map_err(|error| LoadError::Unreadable { path: path.into(), error })?;
+    let mut notes = Notes::default();
+    let document = if text.len() > MAX_SIZE { None } else { yaml::parse(&text, &mut notes) };
+    let read = document.and_then(|document| subscription::Reader::of_others().read(&Node::root(&document), &mut notes));
+    notes.mistakes.sort();
+    match read {
+        Some(subscription) if notes.mistakes.is_empty() => Ok(subscription),
+        _ => {
+            if notes.mistakes.is_empty() {
+                let message = "there is no subscription in it: write its keys, name and webhook at least".into();
+                notes.mistakes.push(Mistake { line: 1, column: 1, message });
+            }
+            Err(LoadError::Mistakes { path: path.into(), mistakes: notes.mistakes })
+        }
+    }
+}
+
 fn too_large() -> Mistake {
     Mistake { line: 1, column: 1, message: format!("the file is larger than {} MiB", MAX_SIZE >> 20) }
 }

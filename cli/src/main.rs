@@ -58,6 +58,8 @@ enum Command {
     Sync(commands::tasks::SyncArguments),
     /// Copy one artifact by hand, without rules and without a server
     Copy(commands::copy::Arguments),
+    /// Say who is told of what, test it, and see what came of it
+    Subscriptions(commands::subscriptions::Arguments),
     /// Make, list and revoke the tokens by which the API lets callers in
     Tokens(commands::tokens::Arguments),
     /// List who changed what, the newest first
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
             Command::Task(arguments) => commands::tasks::show(arguments).await,
             Command::Sync(arguments) => commands::tasks::sync(arguments).await,
             Command::Copy(arguments) => commands::copy::run(arguments).await,
+            Command::Subscriptions(arguments) => commands::subscriptions::run(arguments).await,
             Command::Tokens(arguments) => commands::tokens::run(arguments).await,
             Command::Audit(arguments) => commands::audit::run(arguments).await,
             Command::Completions(arguments) => commands::completions::run(&arguments),

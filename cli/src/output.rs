@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use indicatif::{BinaryBytes, HumanDuration};
 use serde::Serialize;
-use transship_api::view::{AuditView, ResourceView, TaskView, TokenStatus, TokenView};
-use transship_model::{Counts, InstanceName, Outcome, ResourceState};
+use transship_api::view::{AuditView, DeliveryView, ResourceView, SubscriptionView, TaskView, TokenStatus, TokenView};
+use transship_model::{Counts, DeliveryState, InstanceName, Outcome, ResourceState};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -53,7 +53,8 @@ fn percent(rate: Option<f64>) -> String {
 /// Columns of numbers, which are compared from the right.
 const NUMBERS: [&str; 6] = ["time", "success", "repositories", "moved", "saved", "attempts"];
 /// Columns that may be folded where a terminal is narrow. The others are names and numbers that people copy and compare.
-const FOLDED: [&str; 9] = ["trigger", "resources", "source", "target", "outcome", "name", "instances", "what", "details"];
+const FOLDED: [&str; 12] =
+    ["trigger", "resources", "source", "target", "outcome", "name", "instances", "what", "details", "events", "of", "webhook"];
 /// How narrow they may become.
 const LEAST: ColumnConstraint = ColumnConstraint::LowerBoundary(Width::Fixed(16));
 
@@ -129,6 +130,92 @@ pub(crate) fn tokens(tokens: &[TokenView]) -> String {
         ]);
     }
     text(&table)
+}
+
+/// A list of subscriptions.
+pub(crate) fn subscriptions(subscriptions: &[SubscriptionView]) -> String {
+    let mut table = table(&["name", "events", "of", "webhook", "enabled", "receiver"]);
+    for subscription in subscriptions {
+        table.add_row([
+            subscription.name.to_string(),
+            joined(&subscription.events),
+            about(subscription),
+            short(&subscription.webhook.url),
+            if subscription.enabled { "yes" } else { "no" }.into(),
+            receiver(subscription),
+        ]);
+    }
+    text(&table)
+}
+
+/// One subscription.
+pub(crate) fn subscription(subscription: &SubscriptionView) -> String {
+    let SubscriptionView { name, description, events, webhook, enabled, file, .. } = subscription;
+    let mut lines = vec![("subscription", name.to_string())];
+    if !description.is_empty() {
+        lines.push(("description", description.clone()));
+    }
+    lines.push(("events", joined(events)));
+    lines.push(("of", about(subscription)));
+    let signed = if webhook.secret.is_some() { "signed" } else { "not signed" };
+    lines.push(("webhook", format!("{} ({signed})", webhook.url)));
+    lines.push(("enabled", if *enabled { "yes" } else { "no" }.into()));
+    lines.push(("receiver", receiver(subscription)));
+    if let Some(disabled) = &subscription.disabled {
+        lines.push(("reason", disabled.reason.clone()));
+    }
+    if let Some(file) = file {
+        lines.push(("file", file.clone()));
+    }
+    lines.iter().map(|(key, value)| format!("{key:<14}{value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// A list of deliveries.
+pub(crate) fn deliveries(deliveries: &[DeliveryView]) -> String {
+    let mut table = table(&["id", "at", "event", "state", "attempts", "status", "took", "outcome"]);
+    for delivery in deliveries {
+        let last = delivery.attempts.last();
+        let state = match (delivery.state, delivery.retry_at) {
+            (DeliveryState::Waiting, Some(at)) => format!("again at {}", at.strftime("%H:%M:%S UTC")),
+            (DeliveryState::Waiting, None) => "waiting".into(),
+            (DeliveryState::Delivered, _) => "delivered".into(),
+            (DeliveryState::GivenUp, _) => "given up".into(),
+        };
+        table.add_row([
+            delivery.id.to_string(),
+            delivery.time.strftime("%F %T UTC").to_string(),
+            delivery.kind.trim_start_matches("io.transship.").to_owned(),
+            state,
+            delivery.attempts.len().to_string(),
+            last.and_then(|last| last.status).map_or_else(|| "-".into(), |status| status.to_string()),
+            last.map_or_else(|| "-".into(), |last| format!("{} ms", last.milliseconds)),
+            last.and_then(|last| last.error.as_deref()).map(short).unwrap_or_default(),
+        ]);
+    }
+    text(&table)
+}
+
+fn joined<T: ToString>(all: &[T]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Whose events a subscription hears.
+fn about(subscription: &SubscriptionView) -> String {
+    match (joined(&subscription.instances), joined(&subscription.rules)) {
+        (instances, rules) if instances.is_empty() && rules.is_empty() => "all".into(),
+        (instances, rules) if instances.is_empty() || rules.is_empty() => instances + &rules,
+        (instances, rules) => format!("{rules} at {instances}"),
+    }
+}
+
+/// How a subscription gets on with its receiver.
+fn receiver(subscription: &SubscriptionView) -> String {
+    let time = |time: jiff::Timestamp| time.strftime("%F %H:%M UTC").to_string();
+    match (&subscription.disabled, subscription.failing_since) {
+        (Some(disabled), _) => format!("disabled since {}", time(disabled.at)),
+        (None, Some(since)) => format!("failing since {}", time(since)),
+        (None, None) => "fine".into(),
+    }
 }
 
 /// A list of changes.

@@ -104,7 +104,16 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let secrets = Arc::new(ProcessSecrets::new(stored.clone()));
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
     let written = WrittenSecrets::new(table.clone(), Arc::new(stored));
-    let api = transship_api::Api::new(table.clone(), catalog.clone(), log.clone(), jobs.clone(), events.clone(), written);
+    let notifications = Notifications(Arc::new(notifications_queue.clone()));
+    let api = transship_api::Api::new(transship_api::Stores {
+        table: table.clone(),
+        catalog: catalog.clone(),
+        log: log.clone(),
+        jobs: jobs.clone(),
+        events: events.clone(),
+        notifications: notifications.clone(),
+        written,
+    });
     let scheduler = Arc::new(Scheduler::new(catalog.clone(), table.clone(), jobs.clone(), events.clone()));
     let webhook = Webhook::new(catalog.clone(), dispatcher, scheduler.clone(), secrets.clone());
     let attempts = AttemptLog::new(table.clone());
@@ -112,7 +121,6 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let uploads = Uploads::new(table.clone(), "serve");
     let notifier = Notifier::new(catalog.clone(), DeliveryLog::new(table.clone()), secrets.clone());
     // Outside subscribers are AWS's business.
-    let notifications = Notifications(Arc::new(notifications_queue.clone()));
     let outlets = Outlets { catalog: catalog.clone(), topic: None, notifications };
     let logger = Logger::new(log, DeadLetters::new(table), outlets);
     let http = Http::with_patience(settings.patience)?;

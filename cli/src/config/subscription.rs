@@ -15,6 +15,11 @@ const KEYS: &[&str] = &["name", "description", "instances", "rules", "events", "
 
 /// Reads subscriptions, one after the other.
 pub(super) struct Reader<'a> {
+    /// What they may name, if that is known here.
+    known: Option<Known<'a>>,
+}
+
+struct Known<'a> {
     instances: BTreeSet<&'a InstanceName>,
     rules: BTreeSet<RulePath>,
 }
@@ -22,7 +27,12 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of subscriptions that may name these instances and rules.
     pub(super) fn new(instances: impl Iterator<Item = &'a InstanceName>, rules: impl Iterator<Item = RulePath>) -> Self {
-        Self { instances: instances.collect(), rules: rules.collect() }
+        Self { known: Some(Known { instances: instances.collect(), rules: rules.collect() }) }
+    }
+
+    /// A reader of subscriptions of which somebody else knows what they may name.
+    pub(super) fn of_others() -> Self {
+        Self { known: None }
     }
 
     /// Reads a subscription. `None` if it has mistakes, which are noted then.
@@ -53,19 +63,19 @@ impl<'a> Reader<'a> {
 
     fn instance(&self, node: &Node<'_>, notes: &mut Notes) -> Option<InstanceName> {
         let name: InstanceName = node.parsed(notes)?;
-        if self.instances.contains(&name) {
-            return Some(name);
+        match &self.known {
+            Some(known) if !known.instances.contains(&name) => {
+                notes.mistake(node, no_instance(&name, &known.instances));
+                None
+            }
+            _ => Some(name),
         }
-        notes.mistake(node, no_instance(&name, &self.instances));
-        None
     }
 
     fn rule(&self, node: &Node<'_>, notes: &mut Notes) -> Option<RulePath> {
         let path: RulePath = node.parsed(notes)?;
-        if self.rules.contains(&path) {
-            return Some(path);
-        }
-        let paths: Vec<String> = self.rules.iter().map(ToString::to_string).collect();
+        let Some(known) = self.known.as_ref().filter(|known| !known.rules.contains(&path)) else { return Some(path) };
+        let paths: Vec<String> = known.rules.iter().map(ToString::to_string).collect();
         let text = path.to_string();
         let meant = nearest(&text, paths.iter().map(String::as_str)).map(|meant| format!(": did you mean '{meant}'?"));
         notes.mistake(

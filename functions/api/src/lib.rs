@@ -12,6 +12,7 @@ pub mod access;
 mod audit;
 mod body;
 mod conditions;
+mod deliveries;
 mod document;
 mod failure;
 mod guarded;
@@ -21,6 +22,8 @@ mod requests;
 mod rights;
 mod rules;
 mod secrets;
+mod subscription_view;
+mod subscriptions;
 mod tasks;
 mod tokens;
 pub mod view;
@@ -37,7 +40,9 @@ use axum::{
 };
 use serde_json::Value;
 use transship_model::Problem;
-use transship_state::{AuditLog, Catalog, Events, Idempotency, Jobs, Table, TaskLog, Tokens, WrittenSecrets};
+use transship_state::{
+    AuditLog, Catalog, DeliveryLog, Events, Idempotency, Jobs, Notifications, Table, TaskLog, Tokens, WrittenSecrets,
+};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -56,26 +61,42 @@ pub struct Api {
     log: TaskLog,
     jobs: Jobs,
     events: Events,
+    notifications: Notifications,
+    deliveries: DeliveryLog,
     tokens: Arc<Tokens>,
     audit: AuditLog,
     answered: Idempotency,
     written: WrittenSecrets,
 }
 
+/// Where the API's state is.
+pub struct Stores {
+    /// The table: tokens, the audit, deliveries and answers to be given again.
+    pub table: Arc<dyn Table>,
+    /// Instances, rules and subscriptions.
+    pub catalog: Arc<Catalog>,
+    /// The task log.
+    pub log: TaskLog,
+    /// The queue of jobs.
+    pub jobs: Jobs,
+    /// The queue of the log's events.
+    pub events: Events,
+    /// The queue of notifications.
+    pub notifications: Notifications,
+    /// Secrets that the API is given.
+    pub written: WrittenSecrets,
+}
+
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
 
 impl Api {
-    /// The API over these stores; tokens, the audit and answers to be given again are in the table.
-    pub fn new(
-        table: Arc<dyn Table>,
-        catalog: Arc<Catalog>,
-        log: TaskLog,
-        jobs: Jobs,
-        events: Events,
-        written: WrittenSecrets,
-    ) -> Self {
+    /// The API over these stores; tokens, the audit, deliveries and answers to be given again are in the table.
+    pub fn new(stores: Stores) -> Self {
+        let Stores { table, catalog, log, jobs, events, notifications, written } = stores;
         let (tokens, audit) = (Arc::new(Tokens::new(table.clone())), AuditLog::new(table.clone()));
-        Self { catalog, log, jobs, events, tokens, audit, answered: Idempotency::new(table), written }
+        let deliveries = DeliveryLog::new(table.clone());
+        let answered = Idempotency::new(table);
+        Self { catalog, log, jobs, events, notifications, deliveries, tokens, audit, answered, written }
     }
 
     /// The tokens that let callers in.
@@ -120,6 +141,13 @@ impl Api {
             .routes(routes!(tasks::sync))
             .routes(routes!(tasks::read))
             .routes(routes!(tasks::list_resources))
+            .routes(routes!(subscriptions::list))
+            .routes(routes!(subscriptions::read, subscriptions::put, subscriptions::change, subscriptions::delete))
+            .routes(routes!(subscriptions::enable))
+            .routes(routes!(deliveries::test))
+            .routes(routes!(deliveries::list))
+            .routes(routes!(deliveries::read))
+            .routes(routes!(deliveries::redeliver))
             .routes(routes!(tokens::create, tokens::list))
             .routes(routes!(tokens::read, tokens::revoke))
             .routes(routes!(audit::list))

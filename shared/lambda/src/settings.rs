@@ -166,6 +166,7 @@ together!(A, B, C, D);
 together!(A, B, C, D, E);
 together!(A, B, C, D, E, F);
 together!(A, B, C, D, E, F, G);
+together!(A, B, C, D, E, F, G, H);
 
 fn table_name(value: &str) -> Option<TableName> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || "_.-:/".contains(c);

@@ -5,7 +5,7 @@
 //! subscription's name: since when its receiver has taken nothing, or why it was disabled; nothing is there while all is well. That is
 //! no part of the catalogue, which only people change.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,11 @@ impl Standing {
     /// That of a receiver which has just not taken something.
     fn new(webhook: &Notify, now: Timestamp) -> Self {
         Self { receiver: fingerprint(webhook), failing_since: now, failed: 0, retry_at: None, disabled: None, revision: 0 }
+    }
+
+    /// Whether it is about this receiver.
+    pub fn is_of(&self, webhook: &Notify) -> bool {
+        self.receiver == fingerprint(webhook)
     }
 
     /// In a word.
@@ -213,6 +218,28 @@ impl DeliveryLog {
         standing_of(self.table.get(&standing_key(name)).await?, webhook)
     }
 
+    /// All that is known of subscriptions' receivers that do not get on well with them.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn standings(&self) -> Result<HashMap<SubscriptionName, Standing>, StateError> {
+        let mut standings = HashMap::new();
+        let mut after = None;
+        loop {
+            let (partition, prefix) = (STANDINGS.to_owned(), String::new());
+            let page = self.table.query(Query { partition, prefix, after, descending: false, limit: 1000 }).await?;
+            for item in page.items {
+                if let Ok(name) = item.key.sort.parse() {
+                    standings.insert(name, document::value(item)?);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(standings);
+            }
+        }
+    }
+
     /// Takes the turn of a receiver whose attempts are made one at a time: false if somebody else has it. It is given back by what
     /// comes of the attempt, or after `patience`.
     ///
@@ -298,7 +325,7 @@ fn written(result: Result<(), TableError>) -> Result<bool, StateError> {
 
 fn standing_of(item: Option<Item>, webhook: &Notify) -> Result<Option<Standing>, StateError> {
     let standing: Option<Standing> = item.map(document::value).transpose()?;
-    Ok(standing.filter(|standing| standing.receiver == fingerprint(webhook)))
+    Ok(standing.filter(|standing| standing.is_of(webhook)))
 }
 
 fn delivery_key(name: &SubscriptionName, id: &DeliveryId) -> Key {

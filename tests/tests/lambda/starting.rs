@@ -18,7 +18,16 @@ async fn a_function_names_all_settings_that_it_misses() {
         ("worker", &["TRANSSHIP_TABLE", "TRANSSHIP_JOBS_URL", "TRANSSHIP_EVENTS_URL"]),
         ("logger", &["TRANSSHIP_TABLE", "TRANSSHIP_NOTIFICATIONS_URL", "TRANSSHIP_TOPIC_ARN", "TRANSSHIP_DEAD_LETTERS_ARN"]),
         ("notifier", &["TRANSSHIP_TABLE", "TRANSSHIP_NOTIFICATIONS_URL"]),
-        ("api", &["TRANSSHIP_TABLE", "TRANSSHIP_JOBS_URL", "TRANSSHIP_EVENTS_URL", "TRANSSHIP_API_TOKEN"]),
+        (
+            "api",
+            &[
+                "TRANSSHIP_TABLE",
+                "TRANSSHIP_JOBS_URL",
+                "TRANSSHIP_EVENTS_URL",
+                "TRANSSHIP_NOTIFICATIONS_URL",
+                "TRANSSHIP_API_TOKEN",
+            ],
+        ),
     ] {
         let function = Rie::start(name, NONE, TIME).await;
         function.invoke(&json!({})).await.unwrap_err();

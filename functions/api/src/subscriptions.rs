@@ -1,0 +1,468 @@
+//! Subscriptions: who is told of what.
+//!
+//! An instance's own `notify` is among them as `instance:NAME`, so that its deliveries are seen and its receiver can be tested; it is
+//! changed with the instance.
+
+use std::{collections::HashSet, hash::Hash, sync::Arc};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{Response, StatusCode, header},
+    response::IntoResponse as _,
+};
+use serde_json::{Map, Value};
+use transship_model::{Caller, Notify, Owner, Problem, Role, SecretRef, Subscription, SubscriptionName, instance::is_loopback};
+use transship_state::{AuditEntry, Catalog, Entry, Snapshot, Stamp};
+use url::{Host, Url};
+
+use crate::{
+    Api,
+    conditions::{Conditions, shown, tag},
+    failure::{Failure, no_instance, permit, permit_all},
+    requests::{By, Input, Page, Path, Query},
+    view::{ListView, SigningSecret, SubscriptionInput, SubscriptionView, WebhookInput},
+};
+
+/// The greatest length of a URL, in bytes.
+const MAX_URL: usize = 2000;
+
+/// Lists the subscriptions that the caller may see, by name.
+///
+/// Those whose filters name only instances of the caller's.
+#[utoipa::path(
+    get, path = "/v1/subscriptions", tag = "subscriptions", operation_id = "listSubscriptions",
+    security(("token" = ["viewer"])), params(Page),
+    responses(
+        (status = 200, description = "A page of subscriptions", body = ListView<SubscriptionView>),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn list(
+    State(api): State<Api>,
+    By(caller): By,
+    Query(page): Query<Page>,
+) -> Result<Json<ListView<SubscriptionView>>, Failure> {
+    let catalog = api.catalog.snapshot().await?;
+    let visible = catalog.subscriptions().filter(|subscription| may(&caller, Role::Viewer, subscription));
+    let (items, next) = page.cut(visible, |subscription| subscription.name.to_string());
+    let standings = api.deliveries.standings().await?;
+    let view = |subscription: &Arc<Subscription>| {
+        let standing = standings.get(&subscription.name).filter(|standing| standing.is_of(&subscription.webhook));
+        let stamp = catalog.stamp(&Entry::Subscription(subscription.name.clone()));
+        SubscriptionView::new(subscription, stamp, standing, shows_url(&caller, subscription))
+    };
+    Ok(Json(ListView { items: items.iter().map(view).collect(), next }))
+}
+
+/// Reads a subscription.
+///
+/// Whether its receiver takes what it is sent is part of the answer, and not of the ETag.
+#[utoipa::path(
+    get, path = "/v1/subscriptions/{subscription}", tag = "subscriptions", operation_id = "readSubscription",
+    security(("token" = ["viewer"])),
+    params(("subscription" = SubscriptionName, Path, description = "The subscription")),
+    responses(
+        (status = 200, description = "The subscription", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn read(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<SubscriptionName>,
+) -> Result<Response<Body>, Failure> {
+    let catalog = api.catalog.snapshot().await?;
+    let subscription = known(&catalog, &caller, Role::Viewer, &name)?;
+    let view = view(&api, &catalog, &caller, &subscription).await?;
+    // What its receiver does changes without a revision: a reader who has this one is told all the same.
+    Ok(shown(&Conditions::default(), view.revision, view))
+}
+
+/// Makes a subscription, or replaces it.
+///
+/// Whoever may operate all instances that its filters name may do so, and without such filters whoever may operate all. A receiver in a
+/// private network, and a secret by its reference, are for admins to name.
+#[utoipa::path(
+    put, path = "/v1/subscriptions/{subscription}", tag = "subscriptions", operation_id = "putSubscription",
+    security(("token" = ["operator"])),
+    params(("subscription" = SubscriptionName, Path, description = "The subscription")),
+    request_body = SubscriptionInput,
+    responses(
+        (status = 200, description = "It is as it was written", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
+        (status = 201, description = "It is new", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn put(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<SubscriptionName>,
+    conditions: Conditions,
+    Input(input): Input<SubscriptionInput>,
+) -> Result<Response<Body>, Failure> {
+    save(&api, &caller, &name, &conditions, |_| Ok(input.clone())).await
+}
+
+/// Changes a subscription: a JSON merge patch (RFC 7396).
+///
+/// `{"enabled": true}` enables one, `{"enabled": false}` disables it.
+#[utoipa::path(
+    patch, path = "/v1/subscriptions/{subscription}", tag = "subscriptions", operation_id = "changeSubscription",
+    security(("token" = ["operator"])),
+    params(("subscription" = SubscriptionName, Path, description = "The subscription")),
+    request_body(content = Object, content_type = "application/merge-patch+json", description = "The keys of a subscription that change; null for the default"),
+    responses(
+        (status = 200, description = "It is changed", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn change(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<SubscriptionName>,
+    conditions: Conditions,
+    Input(patch): Input<Value>,
+) -> Result<Response<Body>, Failure> {
+    save(&api, &caller, &name, &conditions, |subscription| {
+        let subscription = subscription.ok_or_else(|| no_subscription(&name))?;
+        let mut document = serde_json::to_value(SubscriptionInput::of(subscription))
+            .map_err(|error| Failure::new(500, format!("the subscription can't be shown: {error}")))?;
+        merge(&mut document, &patch);
+        serde_json::from_value(document)
+            .map_err(|error| Failure::new(422, format!("the subscription after this change: {error}")))
+    })
+    .await
+}
+
+/// Deletes a subscription.
+///
+/// What is on its way is not told any more. Its deliveries stay in their log until they expire, and are seen again if one of its name is
+/// made.
+#[utoipa::path(
+    delete, path = "/v1/subscriptions/{subscription}", tag = "subscriptions", operation_id = "deleteSubscription",
+    security(("token" = ["operator"])),
+    params(("subscription" = SubscriptionName, Path, description = "The subscription")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<SubscriptionName>,
+    conditions: Conditions,
+) -> Result<StatusCode, Failure> {
+    let entry = Entry::Subscription(name.clone());
+    let decide = |catalog: &Snapshot, draft: &mut transship_state::Draft<'_>| {
+        let subscription = known(catalog, &caller, Role::Operator, &name)?;
+        let stamp = catalog.stamp(&entry);
+        may_be_changed(&name, stamp)?;
+        conditions.check(stamp.map(|stamp| stamp.revision))?;
+        draft.delete(&entry);
+        draft.also(api.audit.op(&AuditEntry::new(&caller, "subscription.delete", &name, describe(&subscription)))?);
+        Ok::<_, Failure>(subscription)
+    };
+    let (_, subscription) = api.catalog.edit(decide).await?;
+    api.deliveries.forgive(&name, &subscription.webhook).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Enables a subscription.
+///
+/// Also one that was disabled because its receiver took nothing for days: what is known of the receiver is forgotten. What it has missed
+/// is in the log of its deliveries, and can be sent again.
+#[utoipa::path(
+    post, path = "/v1/subscriptions/{subscription}/enable", tag = "subscriptions", operation_id = "enableSubscription",
+    security(("token" = ["operator"])),
+    params(("subscription" = SubscriptionName, Path, description = "The subscription")),
+    responses(
+        (status = 200, description = "It is enabled", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn enable(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<SubscriptionName>,
+) -> Result<Response<Body>, Failure> {
+    let decide = |catalog: &Snapshot, draft: &mut transship_state::Draft<'_>| {
+        let subscription = known(catalog, &caller, Role::Operator, &name)?;
+        if !subscription.enabled {
+            may_be_changed(&name, catalog.stamp(&Entry::Subscription(name.clone())))?;
+            draft.put_subscription(&Subscription { enabled: true, ..(*subscription).clone() }, &Owner::Api);
+        }
+        draft.also(api.audit.op(&AuditEntry::new(&caller, "subscription.enable", &name, describe(&subscription)))?);
+        Ok::<_, Failure>(())
+    };
+    let (catalog, ()) = api.catalog.edit(decide).await?;
+    let subscription = known(&catalog, &caller, Role::Operator, &name)?;
+    api.deliveries.forgive(&name, &subscription.webhook).await?;
+    let view = view(&api, &catalog, &caller, &subscription).await?;
+    Ok(shown(&Conditions::default(), view.revision, view))
+}
+
+/// Makes or replaces a subscription by what `make` says, given the one that is there.
+async fn save(
+    api: &Api,
+    caller: &Caller,
+    name: &SubscriptionName,
+    conditions: &Conditions,
+    make: impl Fn(Option<&Subscription>) -> Result<SubscriptionInput, Failure>,
+) -> Result<Response<Body>, Failure> {
+    let entry = Entry::Subscription(name.clone());
+    let decide = |catalog: &Snapshot, draft: &mut transship_state::Draft<'_>| {
+        let (before, stamp) = (catalog.subscription(name), catalog.stamp(&entry));
+        if let Some(before) = &before {
+            if !may(caller, Role::Viewer, before) {
+                return Err(Failure::new(
+                    409,
+                    format!("there is a subscription {name} that is none of yours: choose another name"),
+                ));
+            }
+            permit_with(caller, Role::Operator, before)?;
+            may_be_changed(name, stamp)?;
+        }
+        conditions.check(stamp.map(|stamp| stamp.revision))?;
+        let subscription = judge(catalog, caller, name, before.as_deref(), make(before.as_deref())?)?;
+        if before.is_none() && catalog.subscriptions().count() >= Catalog::MAX_SUBSCRIPTIONS {
+            let detail = format!("there are {} subscriptions, the most there can be: delete one", Catalog::MAX_SUBSCRIPTIONS);
+            return Err(Failure::new(409, detail));
+        }
+        let saved = draft.put_subscription(&subscription, &Owner::Api);
+        if saved.change.is_some() {
+            let action = if before.is_some() { "subscription.change" } else { "subscription.create" };
+            draft.also(api.audit.op(&AuditEntry::new(caller, action, name, describe(&subscription)))?);
+        }
+        let is_enabled_now = subscription.enabled && before.as_ref().is_some_and(|before| !before.enabled);
+        Ok((before.is_none(), is_enabled_now, subscription))
+    };
+    let (catalog, (is_new, is_enabled_now, subscription)) = api.catalog.edit(decide).await?;
+    if is_enabled_now {
+        // Somebody has switched it on: what was found out about its receiver before that is of no account.
+        api.deliveries.forgive(name, &subscription.webhook).await?;
+    }
+    let view = view(api, &catalog, caller, &subscription).await?;
+    let (status, revision) = (if is_new { StatusCode::CREATED } else { StatusCode::OK }, tag(view.revision));
+    let mut response = (status, [(header::ETAG, revision)], Json(view)).into_response();
+    if let Ok(location) = format!("/v1/subscriptions/{name}").parse()
+        && is_new
+    {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// What a subscription comes to that somebody has written, if they may have it so.
+fn judge(
+    catalog: &Snapshot,
+    caller: &Caller,
+    name: &SubscriptionName,
+    before: Option<&Subscription>,
+    input: SubscriptionInput,
+) -> Result<Subscription, Failure> {
+    let wrong = |detail: String| Failure::new(422, detail);
+    let SubscriptionInput { name: written, description, instances, rules, events, webhook, enabled } = input;
+    if written.is_some_and(|written| written != *name) {
+        return Err(wrong(format!("name: the path says {name}; a subscription keeps its name")));
+    }
+    if name.instance().is_some() {
+        return Err(wrong(
+            "names that begin with 'instance:' stand for what instances' own 'notify' says: choose another".into(),
+        ));
+    }
+    if description.chars().nth(Subscription::MAX_DESCRIPTION).is_some() || description.chars().any(char::is_control) {
+        return Err(wrong(format!("description: at most {} characters, on one line", Subscription::MAX_DESCRIPTION)));
+    }
+    each_once("instances", &instances)?;
+    each_once("rules", &rules)?;
+    each_once("events", &events)?;
+    if events.is_empty() {
+        return Err(wrong("events: leave it out for the ends of all tasks, or name at least one type".into()));
+    }
+    let is_unknown = |name: &&_| !caller.sees(name) || catalog.instance(name).is_none();
+    if let Some(unknown) = instances.iter().find(is_unknown) {
+        let Failure(problem) = no_instance(unknown);
+        return Err(wrong(format!("instances: {}", problem.detail)));
+    }
+    let is_there = |path: &transship_model::RulePath| {
+        caller.sees(&path.instance) && catalog.rule_named(&path.instance, &path.rule).is_some()
+    };
+    if let Some(unknown) = rules.iter().find(|path| !is_there(path)) {
+        return Err(wrong(format!(
+            "rules: there is no rule {unknown}: GET /v1/instances/{}/rules lists them",
+            unknown.instance
+        )));
+    }
+    let webhook = receiver(caller, before.map(|before| &before.webhook), webhook)?;
+    let subscription = Subscription { name: name.clone(), description, instances, rules, events, webhook, enabled };
+    permit_with(caller, Role::Operator, &subscription)?;
+    Ok(subscription)
+}
+
+/// Where a subscription tells, if the caller may have it so.
+fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput) -> Result<Notify, Failure> {
+    let wrong = |detail: &str| Failure::new(422, format!("webhook: {detail}"));
+    let WebhookInput { url, secret, private_network } = input;
+    let url = url.or_else(|| before.map(|before| before.url.clone()));
+    let url = url.ok_or_else(|| wrong("url is missing: where the events are told, like https://ci.example.com/transship"))?;
+    check(&url, private_network).map_err(wrong)?;
+    let is_same_place = before.is_some_and(|before| before.url == url);
+    if private_network && !(is_same_place && before.is_some_and(|before| before.private_network)) {
+        permit_all(caller, Role::Admin)?;
+    }
+    let kept = before.and_then(|before| before.secret.clone());
+    let secret = match secret {
+        None => None,
+        Some(SigningSecret { reference: Some(reference), .. }) => Some(named(caller, &reference)?),
+        // Whoever may change the URL must not be able to find out by it what a secret is.
+        Some(SigningSecret { from: Some(_), .. }) if kept.is_some() && is_same_place => kept,
+        Some(SigningSecret { from: Some(_), .. }) if kept.is_some() => {
+            return Err(wrong("the url is another: give the secret again, or leave it out to sign nothing"));
+        }
+        Some(_) => return Err(wrong("secret: give a reference, as secretsmanager:NAME or ssm:NAME")),
+    };
+    Ok(Notify { url, secret, private_network })
+}
+
+/// A secret by its reference. A signature gives away what a weak secret is, so that an operator may not name any.
+fn named(caller: &Caller, reference: &str) -> Result<SecretRef, Failure> {
+    match reference.parse() {
+        Ok(secret @ (SecretRef::SecretsManager(_) | SecretRef::Parameter(_))) => {
+            permit_all(caller, Role::Admin)?;
+            Ok(secret)
+        }
+        Ok(_) => {
+            Err(Failure::new(422, "webhook: secret: env: and file: may be named only in the configuration file of `serve`"))
+        }
+        Err(_) => Err(Failure::new(422, "webhook: secret: a reference is secretsmanager:NAME or ssm:NAME")),
+    }
+}
+
+/// Checks what can be seen from a URL alone; where a name leads is checked when it is connected to. No message shows the URL.
+fn check(url: &Url, private_network: bool) -> Result<(), &'static str> {
+    let is_near = is_loopback(url) || matches!(url.host(), Some(Host::Ipv4(address)) if address.is_private());
+    if !matches!(url.scheme(), "http" | "https") {
+        Err("url: begin with https://, and a host: notifications are POSTs")
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Err("url: take the user name and password out: a receiver knows us by the signature that 'secret' makes")
+    } else if url.fragment().is_some() {
+        Err("url: take away the fragment (after '#')")
+    } else if url.as_str().len() > MAX_URL {
+        Err("url: longer than 2000 characters")
+    } else if is_near && !private_network {
+        Err("url: private addresses and this machine's own are refused, unless an admin sets private_network")
+    } else if url.scheme() == "http" && !private_network {
+        Err("url: http:// sends what was copied where in the clear: use https://, or have an admin set private_network")
+    } else {
+        Ok(())
+    }
+}
+
+fn each_once<T: Eq + Hash>(key: &str, entries: &[T]) -> Result<(), Failure> {
+    if entries.len() > Subscription::MAX_FILTER {
+        return Err(Failure::new(422, format!("{key}: at most {} entries", Subscription::MAX_FILTER)));
+    }
+    if entries.iter().collect::<HashSet<_>>().len() < entries.len() {
+        return Err(Failure::new(422, format!("{key}: something is given twice")));
+    }
+    Ok(())
+}
+
+/// A subscription that the caller may do what the role may with. One that is not for them is not there.
+pub(crate) fn known(
+    catalog: &Snapshot,
+    caller: &Caller,
+    role: Role,
+    name: &SubscriptionName,
+) -> Result<Arc<Subscription>, Failure> {
+    let visible = catalog.subscription(name).filter(|subscription| may(caller, Role::Viewer, subscription));
+    let subscription = visible.ok_or_else(|| no_subscription(name))?;
+    permit_with(caller, role, &subscription)?;
+    Ok(subscription)
+}
+
+fn permit_with(caller: &Caller, role: Role, subscription: &Subscription) -> Result<(), Failure> {
+    match subscription.named_instances() {
+        None => permit_all(caller, role),
+        Some(named) => named.into_iter().try_for_each(|name| permit(caller, role, name)),
+    }
+}
+
+fn may(caller: &Caller, role: Role, subscription: &Subscription) -> bool {
+    match subscription.named_instances() {
+        None => caller.may(role),
+        Some(named) => named.into_iter().all(|name| caller.may_with(role, name)),
+    }
+}
+
+/// A URL may hold a token: who may change it, sees it.
+fn shows_url(caller: &Caller, subscription: &Subscription) -> bool {
+    let role = if subscription.name.instance().is_some() { Role::Admin } else { Role::Operator };
+    may(caller, role, subscription)
+}
+
+/// Refuses to change what is somebody else's.
+fn may_be_changed(name: &SubscriptionName, stamp: Option<&Stamp>) -> Result<(), Failure> {
+    if let Some(instance) = name.instance() {
+        let detail = format!("{name} is what the instance {instance} says in its own 'notify': change the instance");
+        return Err(Failure::new(409, detail));
+    }
+    match stamp.and_then(Stamp::file) {
+        Some(file) => {
+            Err(Failure::new(409, format!("subscription {name} belongs to the configuration file {file}: change it there")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn no_subscription(name: &SubscriptionName) -> Failure {
+    Failure::new(404, format!("there is no subscription {name}: GET /v1/subscriptions lists them"))
+}
+
+async fn view(
+    api: &Api,
+    catalog: &Snapshot,
+    caller: &Caller,
+    subscription: &Subscription,
+) -> Result<SubscriptionView, Failure> {
+    let standing = api.deliveries.standing(&subscription.name, &subscription.webhook).await?;
+    let stamp = catalog.stamp(&Entry::Subscription(subscription.name.clone()));
+    Ok(SubscriptionView::new(subscription, stamp, standing.as_ref(), shows_url(caller, subscription)))
+}
+
+/// For the audit.
+fn describe(subscription: &Subscription) -> String {
+    let Subscription { instances, rules, events, webhook, enabled, .. } = subscription;
+    let join = |all: Vec<String>| all.join(", ");
+    let mut words = vec![join(events.iter().map(ToString::to_string).collect())];
+    if !instances.is_empty() {
+        words.push(format!("of {}", join(instances.iter().map(ToString::to_string).collect())));
+    }
+    if !rules.is_empty() {
+        words.push(format!("by {}", join(rules.iter().map(ToString::to_string).collect())));
+    }
+    let state = if *enabled { "" } else { ", not enabled" };
+    format!("{} to {}{state}", words.join(" "), webhook.masked_url())
+}
+
+/// What a merge patch makes of a document (RFC 7396, section 2).
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(key);
+        } else {
+            merge(target.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
