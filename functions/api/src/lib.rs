@@ -7,8 +7,10 @@
 //! Who may call it: the bearer of its token ([`access`]); `serve` without a token lets in the machine itself.
 
 pub mod access;
+pub mod explain;
 mod failure;
 mod instances;
+pub mod preview;
 mod requests;
 mod rules;
 mod tasks;
@@ -24,7 +26,7 @@ use axum::{
 };
 use tower::ServiceExt as _;
 use transship_model::{Caller, Problem, SecretRef};
-use transship_state::{Catalog, Events, Jobs, Secrets, TaskLog};
+use transship_state::{Catalog, Events, Jobs, Origins, Previews, Secrets, TaskLog};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -37,14 +39,16 @@ pub struct Api {
     log: TaskLog,
     jobs: Jobs,
     events: Events,
+    previews: Previews,
+    origins: Origins,
 }
 
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
 
 impl Api {
     /// The API over these stores.
-    pub fn new(catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events) -> Self {
-        Self { catalog, log, jobs, events }
+    pub fn new(catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events, previews: Previews, origins: Origins) -> Self {
+        Self { catalog, log, jobs, events, previews, origins }
     }
 
     /// The routes. Each request carries its [`Caller`] among its extensions: who lets a request in puts it there.
@@ -69,6 +73,10 @@ impl Api {
             .routes(routes!(rules::list))
             .routes(routes!(tasks::list_of_rule))
             .routes(routes!(tasks::sync))
+            .routes(routes!(preview::of_stored))
+            .routes(routes!(preview::of_given))
+            .routes(routes!(preview::read))
+            .routes(routes!(explain::explain))
             .routes(routes!(tasks::read))
             .routes(routes!(tasks::list_resources))
     }

@@ -7,7 +7,7 @@ use transship_lambda::{
     Answer, Aws, Call, Event, Function, Settings as _, StartError, Unhandled,
     settings::{API_TOKEN, EVENTS, JOBS, SECRETS, TABLE},
 };
-use transship_state::{Catalog, Events, Jobs, Table, TaskLog};
+use transship_state::{Catalog, Events, Jobs, Origins, Previews, Table, TaskLog};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -20,7 +20,8 @@ async fn start() -> Result<Calls, StartError> {
     let table: Arc<dyn Table> = Arc::new(aws.table(table));
     let [jobs, events] = aws.queues([jobs, events]);
     let catalog = Arc::new(Catalog::new(table.clone()));
-    let api = Api::new(catalog, TaskLog::new(table), Jobs(Arc::new(jobs)), Events(Arc::new(events)));
+    let (previews, origins) = (Previews::new(table.clone()), Origins::new(table.clone()));
+    let api = Api::new(catalog, TaskLog::new(table), Jobs(Arc::new(jobs)), Events(Arc::new(events)), previews, origins);
     Ok(Calls(Guarded::new(api, Arc::new(aws.secrets(secrets)), token)))
 }
 

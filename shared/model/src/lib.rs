@@ -5,12 +5,14 @@
 
 pub mod access;
 pub mod event;
+pub mod explain;
 pub mod instance;
 pub mod job;
 pub mod matching;
 pub mod names;
 pub mod notification;
 pub mod origin;
+pub mod preview;
 pub mod problem;
 pub mod rule;
 pub mod schedule;
@@ -18,6 +20,7 @@ pub mod task;
 
 pub use access::{Caller, Role};
 pub use event::PushEvent;
+pub use explain::{Reason, explain};
 pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
@@ -27,6 +30,7 @@ pub use names::{
 };
 pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
+pub use preview::{Foreseen, Preview, PreviewId, PreviewJob, Would};
 pub use problem::Problem;
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};

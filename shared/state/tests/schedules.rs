@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use transship_model::{Happening, Instance, Job, Rule, TaskEvent, TaskId, Trigger};
 use transship_state::{
-    Catalog, Events, Item, Jobs, Key, Op, Page, Query, Queue as _, Scheduler, Table, TableError, TaskLog, messages,
+    Catalog, Events, Item, Jobs, Key, Op, Page, Query, Scheduler, Table, TableError, TaskLog, messages,
     sqlite::{QueueKind, SqliteQueue, SqliteStore, SqliteTable},
 };
 
@@ -113,7 +113,7 @@ impl World {
         log.record(&events).await.unwrap();
         for id in ended {
             let task = log.task(id).await.unwrap().unwrap().head;
-            let what = Happening::ScanEnded { total: 0, repositories: 0, error: None };
+            let what = Happening::ScanEnded { total: 0, repositories: 0, compared: 0, error: None };
             log.record(&[TaskEvent { at: task.created, task, what }]).await.unwrap();
         }
     }
