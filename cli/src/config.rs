@@ -143,6 +143,27 @@ pub(crate) fn load_subscription(path: &Path) -> Result<Subscription, LoadError> 
     }
 }
 
+/// Reads a file with one rule, as an entry of `rules` is written; its instances are known elsewhere.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_rule(path: &Path) -> Result<Rule, LoadError> {
+    let text = fs::read_to_string(path).map_err(|error| LoadError::Unreadable { path: path.into(), error })?;
+    let mut notes = Notes::default();
+    let rule = if text.len() > MAX_SIZE {
+        notes.mistakes.push(too_large());
+        None
+    } else {
+        let document = yaml::parse(&text, &mut notes);
+        document.and_then(|document| rule::Reader::of_one().read(&Node::root(&document), &mut notes))
+    };
+    notes.mistakes.sort();
+    match rule {
+        Some(rule) if notes.mistakes.is_empty() => Ok(rule),
+        _ => Err(LoadError::Mistakes { path: path.into(), mistakes: notes.mistakes }),
+    }
+}
+
 fn too_large() -> Mistake {
     Mistake { line: 1, column: 1, message: format!("the file is larger than {} MiB", MAX_SIZE >> 20) }
 }

@@ -56,6 +56,10 @@ enum Command {
     Task(commands::tasks::ShowArguments),
     /// Synchronise everything that a rule selects, now
     Sync(commands::tasks::SyncArguments),
+    /// Show what a rule would copy now, and what it would skip and why; nothing is moved
+    Preview(commands::preview::Arguments),
+    /// Explain why something was, or was not, synchronised
+    Explain(commands::explain::Arguments),
     /// Copy one artifact by hand, without rules and without a server
     Copy(commands::copy::Arguments),
     /// Say who is told of what, test it, and see what came of it
@@ -96,6 +100,8 @@ fn main() -> ExitCode {
             Command::Tasks(arguments) => commands::tasks::list(arguments).await,
             Command::Task(arguments) => commands::tasks::show(arguments).await,
             Command::Sync(arguments) => commands::tasks::sync(arguments).await,
+            Command::Preview(arguments) => commands::preview::run(arguments).await,
+            Command::Explain(arguments) => commands::explain::run(arguments).await,
             Command::Copy(arguments) => commands::copy::run(arguments).await,
             Command::Subscriptions(arguments) => commands::subscriptions::run(arguments).await,
             Command::Tokens(arguments) => commands::tokens::run(arguments).await,

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Wi
 use indicatif::{BinaryBytes, HumanDuration};
 use serde::Serialize;
 use transship_api::view::{AuditView, DeliveryView, ResourceView, SubscriptionView, TaskView, TokenStatus, TokenView};
-use transship_model::{Counts, DeliveryState, InstanceName, Outcome, ResourceState};
+use transship_model::{Counts, DeliveryState, Digest, Foreseen, InstanceName, Outcome, ResourceState};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -254,6 +254,9 @@ pub(crate) fn task(task: &TaskView) -> String {
         ("outcomes", outcomes(counts)),
         ("bytes", format!("{} moved, {} saved", bytes(counts.bytes_moved), bytes(counts.bytes_saved))),
     ];
+    if task.compared > 0 {
+        lines.push(("compared", format!("{} were equal by digest, and are not listed", task.compared)));
+    }
     lines.extend(task.error.clone().map(|error| ("error", error)));
     lines.iter().map(|(name, value)| format!("{name:<13} {value}")).collect::<Vec<_>>().join("\n")
 }
@@ -294,6 +297,23 @@ pub(crate) fn resources(resources: &[ResourceView]) -> String {
             resource.attempts.to_string(),
             took.unwrap_or_else(|| "-".into()),
             outcome,
+        ]);
+    }
+    text(&table)
+}
+
+/// What would become of resources.
+pub(crate) fn foreseen(items: &[Foreseen]) -> String {
+    let mut table = table(&["source", "target", "digest", "there", "type", "outcome"]);
+    let digest = |digest: &Option<Digest>| digest.as_ref().map_or_else(|| "-".into(), |digest| short(digest.as_str()));
+    for item in items {
+        table.add_row([
+            short(&item.source.to_string()),
+            short(&item.target.to_string()),
+            digest(&item.digest),
+            digest(&item.target_digest),
+            item.artifact.map_or("-", transship_model::ArtifactType::as_str).to_owned(),
+            item.would.to_string(),
         ]);
     }
     text(&table)

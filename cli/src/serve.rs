@@ -18,7 +18,7 @@ use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
     Applied, AttemptLog, Catalog, DeadLetters, DeliveryLog, Dispatcher, Events, FolderSecrets, Incoming, Jobs, Notifications,
-    Origins, Queue, QueueError, Scheduler, Table, TaskLog, Uploads, WrittenSecrets, first_runs,
+    Origins, Previews, Queue, QueueError, Scheduler, Table, TaskLog, Uploads, WrittenSecrets, first_runs,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -116,6 +116,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     });
     let scheduler = Arc::new(Scheduler::new(catalog.clone(), table.clone(), jobs.clone(), events.clone()));
     let webhook = Webhook::new(catalog.clone(), dispatcher, scheduler.clone(), secrets.clone());
+    let previews = Previews::new(table.clone());
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");
@@ -124,7 +125,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let outlets = Outlets { catalog: catalog.clone(), topic: None, notifications };
     let logger = Logger::new(log, DeadLetters::new(table), outlets);
     let http = Http::with_patience(settings.patience)?;
-    let worker = Worker::new(Stores { catalog, origins, attempts, uploads, jobs, events, secrets }, http);
+    let worker = Worker::new(Stores { catalog, origins, attempts, previews, uploads, jobs, events, secrets }, http);
 
     let (stop, stopped) = watch::channel(false);
     let mut loops = JoinSet::new();

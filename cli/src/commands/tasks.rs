@@ -129,7 +129,7 @@ async fn print(client: &Client, task: &TaskView, limit: usize, format: Format) -
                 return Ok(());
             }
             output::print(&format!("\n{}", output::resources(&resources)))?;
-            let rest = task.counts.found.saturating_sub(resources.len() as u64);
+            let rest = (task.counts.found - task.compared).saturating_sub(resources.len() as u64);
             if rest > 0 {
                 eprintln!("and {rest} more: --limit shows them");
             }

@@ -28,7 +28,8 @@ type Checked = Result<Pattern, InvalidPattern>;
 
 /// Reads rules, one after the other.
 pub(super) struct Reader<'a> {
-    instances: BTreeSet<&'a InstanceName>,
+    /// Those that rules may name; `None` where they are not known here.
+    instances: Option<BTreeSet<&'a InstanceName>>,
     /// What has been found out about a text.
     patterns: HashMap<&'a str, Checked>,
 }
@@ -36,7 +37,12 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of these rules, which may name these instances.
     pub(super) fn new(rules: &[Node<'a>], instances: impl Iterator<Item = &'a InstanceName>) -> Self {
-        Self { instances: instances.collect(), patterns: checked_patterns(rules) }
+        Self { instances: Some(instances.collect()), patterns: checked_patterns(rules) }
+    }
+
+    /// A reader of a rule by itself, which may name any instance.
+    pub(super) fn of_one() -> Self {
+        Self { instances: None, patterns: HashMap::new() }
     }
 
     /// Reads a rule. `None` if it has mistakes, which are noted then.
@@ -100,10 +106,10 @@ impl<'a> Reader<'a> {
 
     fn instance(&self, node: &Node<'_>, notes: &mut Notes) -> Option<InstanceName> {
         let name: InstanceName = node.parsed(notes)?;
-        if self.instances.contains(&name) {
+        let Some(instances) = self.instances.as_ref().filter(|instances| !instances.contains(&name)) else {
             return Some(name);
-        }
-        notes.mistake(node, no_instance(&name, &self.instances));
+        };
+        notes.mistake(node, no_instance(&name, instances));
         None
     }
 

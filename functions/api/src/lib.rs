@@ -14,10 +14,12 @@ mod body;
 mod conditions;
 mod deliveries;
 mod document;
+pub mod explain;
 mod failure;
 mod guarded;
 mod instance_view;
 mod instances;
+pub mod preview;
 mod requests;
 mod rights;
 mod rules;
@@ -41,7 +43,8 @@ use axum::{
 use serde_json::Value;
 use transship_model::Problem;
 use transship_state::{
-    AuditLog, Catalog, DeliveryLog, Events, Idempotency, Jobs, Notifications, Table, TaskLog, Tokens, WrittenSecrets,
+    AuditLog, Catalog, DeliveryLog, Events, Idempotency, Jobs, Notifications, Origins, Previews, Table, TaskLog, Tokens,
+    WrittenSecrets,
 };
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -67,11 +70,13 @@ pub struct Api {
     audit: AuditLog,
     answered: Idempotency,
     written: WrittenSecrets,
+    previews: Previews,
+    origins: Origins,
 }
 
 /// Where the API's state is.
 pub struct Stores {
-    /// The table: tokens, the audit, deliveries and answers to be given again.
+    /// The table: tokens, the audit, deliveries, previews, origins and answers to be given again.
     pub table: Arc<dyn Table>,
     /// Instances, rules and subscriptions.
     pub catalog: Arc<Catalog>,
@@ -90,13 +95,23 @@ pub struct Stores {
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
 
 impl Api {
-    /// The API over these stores; tokens, the audit, deliveries and answers to be given again are in the table.
+    /// The API over these stores.
     pub fn new(stores: Stores) -> Self {
         let Stores { table, catalog, log, jobs, events, notifications, written } = stores;
-        let (tokens, audit) = (Arc::new(Tokens::new(table.clone())), AuditLog::new(table.clone()));
-        let deliveries = DeliveryLog::new(table.clone());
-        let answered = Idempotency::new(table);
-        Self { catalog, log, jobs, events, notifications, deliveries, tokens, audit, answered, written }
+        Self {
+            catalog,
+            log,
+            jobs,
+            events,
+            notifications,
+            deliveries: DeliveryLog::new(table.clone()),
+            tokens: Arc::new(Tokens::new(table.clone())),
+            audit: AuditLog::new(table.clone()),
+            previews: Previews::new(table.clone()),
+            origins: Origins::new(table.clone()),
+            answered: Idempotency::new(table),
+            written,
+        }
     }
 
     /// The tokens that let callers in.
@@ -139,6 +154,10 @@ impl Api {
             .routes(routes!(rules::read, rules::put, rules::patch, rules::delete))
             .routes(routes!(tasks::list_of_rule))
             .routes(routes!(tasks::sync))
+            .routes(routes!(preview::of_stored))
+            .routes(routes!(preview::of_given))
+            .routes(routes!(preview::read))
+            .routes(routes!(explain::explain))
             .routes(routes!(tasks::read))
             .routes(routes!(tasks::list_resources))
             .routes(routes!(subscriptions::list))

@@ -163,6 +163,9 @@ pub struct TaskView {
     pub total: Option<u64>,
     /// What has been counted.
     pub counts: Counts,
+    /// How many of the unchanged were compared by digest alone: they are counted, and not among the resources.
+    #[serde(default)]
+    pub compared: u64,
     /// What keeps the scan from going on, or kept it from being complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -187,6 +190,7 @@ impl TaskView {
             repositories: task.repositories,
             total: task.total,
             counts: task.counts,
+            compared: task.compared,
             error: task.error,
         }
     }

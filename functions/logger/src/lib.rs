@@ -169,15 +169,15 @@ impl Logger {
                 TaskEvent { task: job.task, at, what: Happening::Ended { route, progress, outcome } }
             }
             Job::Scan(job) => {
-                let (total, repositories) = (job.cursor.resources, job.cursor.repositories);
+                let (total, compared, repositories) = (job.cursor.resources, job.cursor.compared, job.cursor.repositories);
                 TaskEvent {
                     task: job.task,
                     at,
-                    what: Happening::ScanEnded { total, repositories, error: Some(reason.to_owned()) },
+                    what: Happening::ScanEnded { total, compared, repositories, error: Some(reason.to_owned()) },
                 }
             }
             // They have no task of their own.
-            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => {
+            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) | Job::Preview(_) => {
                 tracing::error!(body, "a job was given up");
                 return Ok(());
             }

@@ -335,7 +335,7 @@ async fn a_dead_letter_of_a_copy_that_had_ended_changes_nothing() {
 async fn a_dead_letter_counts_as_one_failure_among_a_scans_copies() {
     let world = World::new();
     let manual = || head(Trigger::Manual);
-    let over = Happening::ScanEnded { total: 2, repositories: 1, error: None };
+    let over = Happening::ScanEnded { total: 2, repositories: 1, compared: 0, error: None };
     world.tell(&[event(manual(), 1, found(&["v1", "v2"])), event(manual(), 2, over)]).await;
     world.bury(copy_job(manual(), "v1")).await;
     assert_eq!((world.task().await.status(), world.task().await.ended), (TaskStatus::Running, None));
@@ -376,7 +376,7 @@ async fn the_copies_that_a_dead_scan_had_found_go_on_to_their_ends() {
 #[tokio::test]
 async fn a_dead_letter_of_a_scan_that_had_ended_changes_nothing() {
     let world = World::new();
-    let over = Happening::ScanEnded { total: 1, repositories: 1, error: None };
+    let over = Happening::ScanEnded { total: 1, repositories: 1, compared: 0, error: None };
     let manual = || head(Trigger::Manual);
     let events = [event(manual(), 2, over), event(manual(), 3, ended("v1", Outcome::Copied))];
     let closed = world.tell(&events).await;
@@ -565,7 +565,7 @@ async fn of_a_large_task_the_counts_are_told_and_not_the_resources() {
         let world = World::over(|table| table, true).with_webhooks([None, None]).await;
         let tags: Vec<String> = (0..count).map(|n| format!("v{n}")).collect();
         let mut events: Vec<_> = tags.iter().map(|tag| event(head(Trigger::Manual), 5, ended(tag, Outcome::Copied))).collect();
-        let over = Happening::ScanEnded { total: count, repositories: 1, error: None };
+        let over = Happening::ScanEnded { total: count, repositories: 1, compared: 0, error: None };
         events.push(event(head(Trigger::Manual), 6, over));
         world.tell(&events).await;
         let said: Value = serde_json::from_str(&world.announced()[0].body).unwrap();

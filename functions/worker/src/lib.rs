@@ -5,8 +5,10 @@
 //! message comes back: at once after a crash, after a wait where a registry asked for one or an error may pass, and what was
 //! done already is found done. It gives up what will not get better, and says so in the log.
 
+mod compare;
 mod copy;
 mod look;
+mod preview;
 mod registries;
 mod report;
 mod restore;
@@ -21,8 +23,8 @@ use tokio::time::{Instant, timeout_at};
 use transship_model::{CopyJob, Happening, Job, ScanJob, TaskEvent, TaskHead};
 use transship_registry::{Bounds, Copier, Http};
 use transship_state::{
-    AttemptLog, Attempts, Catalog, Dispatcher, Events, Incoming, Jobs, Origins, Pause, Queue, QueueError, Secrets, StateError,
-    Uploads, messages,
+    AttemptLog, Attempts, Catalog, Dispatcher, Events, Incoming, Jobs, Origins, Pause, Previews, Queue, QueueError, Secrets,
+    StateError, Uploads, messages,
 };
 
 use crate::{registries::Registries, trouble::Trouble, uploads::Shared};
@@ -62,6 +64,7 @@ pub struct Worker {
     copier: Copier,
     uploads: Shared,
     origins: Origins,
+    previews: Previews,
     attempts: AttemptLog,
     dispatcher: Dispatcher,
     jobs: Jobs,
@@ -77,6 +80,8 @@ pub struct Stores {
     pub origins: Origins,
     /// How often jobs have been begun.
     pub attempts: AttemptLog,
+    /// What rules would do, for those who have asked.
+    pub previews: Previews,
     /// Uploads under way, in all processes.
     pub uploads: Uploads,
     /// The queue of jobs, for those that follow from one.
@@ -90,10 +95,10 @@ pub struct Stores {
 impl Worker {
     /// A worker over these stores. Workers of one process share what they learn about registries if they share the worker.
     pub fn new(stores: Stores, http: Http) -> Self {
-        let Stores { catalog, origins, attempts, uploads, jobs, events, secrets } = stores;
+        let Stores { catalog, origins, attempts, previews, uploads, jobs, events, secrets } = stores;
         let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
         let (registries, copier) = (Registries::new(http, secrets), Copier::default());
-        Self { catalog, registries, copier, uploads: Shared(uploads), origins, attempts, dispatcher, jobs, events }
+        Self { catalog, registries, copier, uploads: Shared(uploads), origins, previews, attempts, dispatcher, jobs, events }
     }
 
     /// Works on one message that is held for [`HOLD`] from now on, and keeps it held. A worker that could not keep it stops before
@@ -139,7 +144,7 @@ impl Worker {
         let next = match job {
             Job::Copy(job) => Job::Copy(CopyJob { continuation: job.continuation + 1, ..job.clone() }),
             Job::Scan(job) => Job::Scan(ScanJob { continuation: job.continuation + 1, ..job.clone() }),
-            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => return disposition,
+            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) | Job::Preview(_) => return disposition,
         };
         match self.jobs.send(&[next]).await {
             Ok(()) => Disposition::Done,
@@ -156,6 +161,7 @@ impl Worker {
         let result = match job {
             Job::Copy(job) => self.copy_job(job, bounds, deadline).await,
             Job::Scan(job) => self.scan_job(job, deadline).await,
+            Job::Preview(job) => self.preview_job(job, deadline).await,
             Job::Look(look) => self.untasked(job, in_time(deadline, self.look(look))).await,
             Job::Restore(restore) => self.untasked(job, in_time(deadline, self.restore_job(restore))).await,
             Job::FanOut(fan_out) => self.untasked(job, in_time(deadline, self.fan_out(fan_out))).await,
@@ -241,7 +247,7 @@ fn attempt_key(job: &Job) -> (String, String) {
     match job {
         Job::Copy(job) => (job.task.id.to_string(), job.source.name()),
         Job::Scan(job) => (job.task.id.to_string(), "scan".to_owned()),
-        Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => ("untasked".to_owned(), job.deduplication()),
+        Job::Look(_) | Job::FanOut(_) | Job::Restore(_) | Job::Preview(_) => ("untasked".to_owned(), job.deduplication()),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod event;
+pub mod explain;
 pub mod input;
 pub mod instance;
 pub mod job;
@@ -14,6 +15,7 @@ pub mod notification;
 pub mod origin;
 pub mod overlap;
 pub mod owner;
+pub mod preview;
 pub mod problem;
 pub mod rule;
 pub mod schedule;
@@ -22,6 +24,7 @@ pub mod task;
 
 pub use access::{Caller, InvalidRole, Role};
 pub use event::PushEvent;
+pub use explain::{Reason, explain};
 pub use input::InvalidInput;
 pub use instance::{
     Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
@@ -38,6 +41,7 @@ pub use notification::{
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
 pub use overlap::Overlap;
 pub use owner::Owner;
+pub use preview::{Foreseen, Preview, PreviewId, PreviewJob, Would};
 pub use problem::{Mistake, Problem};
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};

@@ -230,7 +230,7 @@ impl TaskEnded {
 
     /// What is told of a task that has ended, given its resources, or none of them where there are too many.
     pub fn of(task: &Task, resources: Vec<Resource>) -> Self {
-        let Task { head, counts, total, repositories, started, ended, error } = task.clone();
+        let Task { head, counts, total, repositories, started, ended, error, compared: _ } = task.clone();
         let (status, time) = (task.status(), ended.unwrap_or(head.created));
         let subject = match &head.trigger {
             Trigger::Push { resource } | Trigger::Attachment { resource } => Some(resource.clone()),
@@ -311,6 +311,7 @@ mod tests {
             },
             counts: Counts { found: 1, copied: 1, bytes_moved: 10, ..Counts::default() },
             total: Some(1),
+            compared: 0,
             repositories: 1,
             started: Some(at(1)),
             ended: Some(at(2)),

@@ -111,14 +111,20 @@ pub enum Happening {
     Scanned {
         /// Repositories with at least one resource so far.
         repositories: u64,
+        /// Resources so far that were equal at both ends, and have got no job.
+        #[serde(default)]
+        compared: u64,
         /// Why the last step did not end; it is tried again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
     /// The scan is over.
     ScanEnded {
-        /// How many resources it has found.
+        /// How many resources it has found that have a job each.
         total: u64,
+        /// How many were equal at both ends, and have none.
+        #[serde(default)]
+        compared: u64,
         /// In how many repositories.
         repositories: u64,
         /// Why it is over before its end.
@@ -335,6 +341,9 @@ pub struct Task {
     pub head: TaskHead,
     /// What has been counted.
     pub counts: Counts,
+    /// How many of the unchanged were compared by digest alone: they are counted, and not among the resources.
+    #[serde(default)]
+    pub compared: u64,
     /// How many resources there will be, once that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
@@ -532,6 +541,7 @@ mod tests {
         let task = |counts: Counts| Task {
             head: head.clone(),
             counts,
+            compared: 0,
             total: Some(counts.found),
             repositories: 1,
             started: Some(at(2)),

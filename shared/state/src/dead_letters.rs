@@ -84,6 +84,6 @@ fn key(job: &Job) -> Key {
     match job {
         Job::Copy(copy) => Key::new(partition(Some(&copy.task.id)), copy.source.name()),
         Job::Scan(scan) => Key::new(partition(Some(&scan.task.id)), "scan"),
-        Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => Key::new(partition(None), job.deduplication()),
+        Job::Look(_) | Job::FanOut(_) | Job::Restore(_) | Job::Preview(_) => Key::new(partition(None), job.deduplication()),
     }
 }

@@ -372,21 +372,25 @@ impl<'a> Note<'a> {
                 let entry = resources.entry(route.source.name()).or_default();
                 entry.now.get_or_insert_with(|| Resource::new(route.clone(), head.created)).merge(event.at, &event.what);
             }
-            Happening::Scanned { repositories, error } => {
+            Happening::Scanned { repositories, compared, error } => {
                 self.started(event.at);
-                self.repositories(*repositories);
+                self.most("repositories", *repositories);
                 // What is told late, after the end, is no news.
                 if self.current("total").is_none() {
+                    self.most("compared", *compared);
                     self.error(error.as_deref());
                 }
             }
             // The first end of a scan stands, as the first outcome of a resource does.
             Happening::ScanEnded { .. } if self.current("total").is_some() => {}
-            Happening::ScanEnded { total, repositories, error } => {
+            Happening::ScanEnded { total, compared, repositories, error } => {
                 self.started(event.at);
                 self.worked(event.at);
-                self.repositories(*repositories);
+                self.most("repositories", *repositories);
                 self.set("total", Value::from(*total));
+                if *compared > 0 {
+                    self.set("compared", Value::from(*compared));
+                }
                 self.error(error.as_deref());
             }
         }
@@ -460,9 +464,10 @@ impl<'a> Note<'a> {
         }
     }
 
-    fn repositories(&mut self, repositories: u64) {
-        if self.current("repositories").and_then(Value::as_u64).is_none_or(|known| repositories > known) {
-            self.set("repositories", Value::from(repositories));
+    /// What a scan has counted so far; it counts from its beginning on, so that what is told twice is counted once.
+    fn most(&mut self, name: &str, so_far: u64) {
+        if self.current(name).and_then(Value::as_u64).unwrap_or(0) < so_far {
+            self.set(name, Value::from(so_far));
         }
     }
 }
@@ -496,10 +501,14 @@ fn read_task(item: &Item) -> Result<Task, StateError> {
     let stored: Stored = document::value(item.clone())?;
     let number = |name: &str| stored.rest.get(name).and_then(Value::as_u64);
     let time = |name: &str| stored.rest.get(name).and_then(|value| value.as_str()?.parse().ok());
+    let (mut counts, compared) = (read_counts(&item.attributes), number("compared").unwrap_or(0));
+    counts.found += compared;
+    counts.unchanged += compared;
     Ok(Task {
         head: stored.head.clone(),
-        counts: read_counts(&item.attributes),
-        total: number("total"),
+        counts,
+        compared,
+        total: number("total").map(|total| total + compared),
         repositories: number("repositories").unwrap_or(0),
         started: time("started"),
         ended: time("ended"),

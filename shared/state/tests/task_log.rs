@@ -141,7 +141,7 @@ impl Story {
         let (started, ended) = (Some(at(50)), None);
         Self {
             events: events.collect(),
-            task: Task { head, counts, total, repositories, started, ended, error: None },
+            task: Task { head, counts, total, repositories, started, ended, error: None, compared: 0 },
             resources,
         }
     }
@@ -153,11 +153,11 @@ impl Story {
         for start in (0..count).step_by(page) {
             happenings.push((60 + start as i64, found(start..count.min(start + page))));
         }
-        happenings.push((50, Happening::Scanned { repositories: 0, error: Some("timed out".into()) }));
-        happenings.push((70, Happening::Scanned { repositories: 3.min(count as u64), error: None }));
+        happenings.push((50, Happening::Scanned { repositories: 0, compared: 0, error: Some("timed out".into()) }));
+        happenings.push((70, Happening::Scanned { repositories: 3.min(count as u64), compared: 0, error: None }));
         happenings.extend((0..count).flat_map(work));
         let (total, repositories) = (count as u64, count.min(7) as u64);
-        happenings.push((250, Happening::ScanEnded { total, repositories, error: error.map(str::to_owned) }));
+        happenings.push((250, Happening::ScanEnded { total, repositories, compared: 0, error: error.map(str::to_owned) }));
         let mut story = Self::new(manual(identity), count, happenings);
         story.task.error = error.map(str::to_owned);
         story
@@ -451,7 +451,7 @@ async fn of_two_loggers_that_know_nothing_of_each_other_the_last_closes_the_task
     let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
     // What comes after this sets no time of the task, so that the writes of its counters do not meet.
     let before = [
-        event(1, Happening::ScanEnded { total: 3, repositories: 3, error: None }),
+        event(1, Happening::ScanEnded { total: 3, repositories: 3, compared: 0, error: None }),
         event(2, found(0..3)),
         event(900, ended(2, Outcome::Copied)),
     ];
@@ -571,10 +571,10 @@ async fn the_error_that_ends_a_scan_is_kept_even_if_it_was_known_for_a_while() {
     let head = manual("scan");
     let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
     let why = || Some("the registry does not answer".to_owned());
-    scratch.log().record(&[event(1, Happening::Scanned { repositories: 1, error: why() })]).await.unwrap();
+    scratch.log().record(&[event(1, Happening::Scanned { repositories: 1, compared: 0, error: why() })]).await.unwrap();
     assert_eq!(scratch.log().task(&head.id).await.unwrap().unwrap().error, why());
-    let goes_on = event(2, Happening::Scanned { repositories: 1, error: None });
-    let ends = event(3, Happening::ScanEnded { total: 0, repositories: 1, error: why() });
+    let goes_on = event(2, Happening::Scanned { repositories: 1, compared: 0, error: None });
+    let ends = event(3, Happening::ScanEnded { total: 0, repositories: 1, compared: 0, error: why() });
     let closed = scratch.log().record(&[goes_on, ends]).await.unwrap();
     assert_eq!(closed[0].error, why());
     assert_eq!(closed[0].status(), TaskStatus::Failed);
@@ -603,7 +603,7 @@ async fn a_scan_that_ended_waits_for_the_pages_that_are_still_on_their_way() {
     let log = scratch.log();
     assert!(log.record(&[event(1, Happening::Created)]).await.unwrap().is_empty());
     assert_eq!(log.task(&head.id).await.unwrap().unwrap().status(), TaskStatus::Queued);
-    let over = event(9, Happening::ScanEnded { total: 3, repositories: 3, error: None });
+    let over = event(9, Happening::ScanEnded { total: 3, repositories: 3, compared: 0, error: None });
     assert!(log.record(&[over]).await.unwrap().is_empty());
     assert!(log.record(&[event(2, found(0..2))]).await.unwrap().is_empty());
     for n in 0..2 {
@@ -619,7 +619,7 @@ async fn a_scan_that_ended_waits_for_the_pages_that_are_still_on_their_way() {
 #[tokio::test]
 async fn a_scan_that_finds_nothing_is_over_at_once() {
     let scratch = Scratch::new();
-    let over = Happening::ScanEnded { total: 0, repositories: 0, error: None };
+    let over = Happening::ScanEnded { total: 0, repositories: 0, compared: 0, error: None };
     let closed = scratch.log().record(&[TaskEvent { task: manual("nothing"), at: at(1), what: over }]).await.unwrap();
     assert_eq!((closed[0].status(), closed[0].success_rate()), (TaskStatus::Succeeded, Some(1.0)));
 }
@@ -639,11 +639,11 @@ async fn a_task_whose_scan_has_an_error_is_no_success() {
     {
         let head = manual(&n.to_string());
         let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
-        let waits = Happening::Scanned { repositories: 0, error: Some("timed out".into()) };
+        let waits = Happening::Scanned { repositories: 0, compared: 0, error: Some("timed out".into()) };
         log.record(&[event(1, waits.clone())]).await.unwrap();
         let task = log.task(&head.id).await.unwrap().unwrap();
         assert_eq!((task.error.as_deref(), task.status()), (Some("timed out"), TaskStatus::Running));
-        let end = Happening::ScanEnded { total: copies, repositories: copies, error: error.map(str::to_owned) };
+        let end = Happening::ScanEnded { total: copies, repositories: copies, compared: 0, error: error.map(str::to_owned) };
         let mut events = vec![event(5, end)];
         events.extend((0..copies).map(|_| event(9, ended(0, Outcome::Copied))));
         // The old error again, late: it is over.
