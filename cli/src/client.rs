@@ -11,8 +11,8 @@ use url::Url;
 /// A rule as it is named on the command line: `INSTANCE/RULE`.
 #[derive(Debug, Clone)]
 pub(crate) struct RulePath {
-    instance: InstanceName,
-    rule: RuleName,
+    pub(crate) instance: InstanceName,
+    pub(crate) rule: RuleName,
 }
 
 impl std::str::FromStr for RulePath {
@@ -93,12 +93,38 @@ impl Client {
         Ok(started.task)
     }
 
+    /// Tasks that a query of the API selects, the newest first, at most `limit`.
+    pub(crate) async fn select_tasks(&self, query: &[(&str, String)], limit: usize) -> anyhow::Result<Vec<TaskView>> {
+        self.list_where(&["v1", "tasks"], query, limit).await
+    }
+
+    /// Ends a task before its time.
+    pub(crate) async fn cancel(&self, id: &TaskId) -> anyhow::Result<()> {
+        let StartedView { .. } = read(self.request(Method::POST, &["v1", "tasks", id.as_str(), "cancel"])?).await?;
+        Ok(())
+    }
+
+    /// Makes again what failed in a task: the new task.
+    pub(crate) async fn retry(&self, id: &TaskId) -> anyhow::Result<TaskId> {
+        let started: StartedView = read(self.request(Method::POST, &["v1", "tasks", id.as_str(), "retry"])?).await?;
+        Ok(started.task)
+    }
+
     async fn list<T: DeserializeOwned>(&self, path: &[&str], limit: usize) -> anyhow::Result<Vec<T>> {
+        self.list_where(path, &[], limit).await
+    }
+
+    async fn list_where<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        limit: usize,
+    ) -> anyhow::Result<Vec<T>> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
             let page = (limit - items.len()).min(1000).to_string();
-            let request = self.request(Method::GET, path)?.query(&[("limit", page)]).query(&[("cursor", cursor)]);
+            let request = self.request(Method::GET, path)?.query(query).query(&[("limit", page)]).query(&[("cursor", cursor)]);
             let ListView { items: page, next } = read(request).await?;
             items.extend(page);
             cursor = next;

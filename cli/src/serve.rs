@@ -16,8 +16,8 @@ use transship_model::{Instance, Rule};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
-    AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue, QueueError, Table,
-    TaskLog, Uploads,
+    AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Feed, Incoming, Jobs, Notifications, Origins, Queue, QueueError,
+    Table, TaskLog, Uploads,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// How long registries may take.
     pub(crate) patience: Patience,
+    /// How long tasks are kept after their beginning.
+    pub(crate) keep_tasks: Duration,
 }
 
 /// A process that is running.
@@ -48,6 +50,7 @@ pub(crate) struct Running {
     /// Where it answers.
     pub(crate) address: SocketAddr,
     stop: watch::Sender<bool>,
+    feed: Feed,
     loops: JoinSet<anyhow::Result<()>>,
 }
 
@@ -84,11 +87,13 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
         "configuration"
     );
     let origins = Origins::new(table.clone());
-    let log = TaskLog::new(table.clone());
+    let log = TaskLog::new(table.clone()).keeping(settings.keep_tasks);
+    let feed = Feed::default();
     let secrets = Arc::new(ProcessSecrets::default());
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
     let webhook = Webhook::new(catalog.clone(), dispatcher, secrets.clone());
     let api = transship_api::Api::new(catalog.clone(), log.clone(), jobs.clone(), events.clone());
+    let api = api.streaming(feed.clone());
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");
@@ -96,9 +101,11 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     // Outside subscribers are AWS's business.
     let notifications = Notifications(Arc::new(notifications_queue.clone()));
     let outlets = Outlets { catalog: catalog.clone(), topic: None, notifications };
-    let logger = Logger::new(log, DeadLetters::new(table), outlets);
+    let dead_letters = DeadLetters::new(table).keeping(settings.keep_tasks);
+    let logger = Logger::new(log.clone(), dead_letters.clone(), outlets).feeding(feed.clone());
     let http = Http::with_patience(settings.patience)?;
-    let worker = Worker::new(Stores { catalog, origins, attempts, uploads, jobs, events, secrets }, http);
+    let stores = Stores { catalog, origins, attempts, log, dead_letters, uploads, jobs, events, secrets };
+    let worker = Worker::new(stores, http);
 
     let (stop, stopped) = watch::channel(false);
     let mut loops = JoinSet::new();
@@ -110,7 +117,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let queues = [("jobs", jobs_queue), ("events", events_queue), ("notifications", notifications_queue)];
     let router = http::router(webhook, api, settings.token, http::Health::new(store, queues));
     loops.spawn(http::serve(listener, router, stopped));
-    Ok(Running { address, stop, loops })
+    Ok(Running { address, stop, feed, loops })
 }
 
 impl Running {
@@ -126,6 +133,7 @@ impl Running {
     /// Ends it: new work is not begun, what runs may go on for a moment. What is not finished then goes on at the next start.
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
+        self.feed.end();
         let all = async { while self.loops.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(2 * GRACE, all).await;
     }

@@ -56,7 +56,10 @@ async fn sync_wait_brings_all_pages_and_scripts_read_the_outcome() {
         assert_in_order(resource, &["queued", "started", "ended"]);
     }
     let sum = |name: &str| resources.iter().map(|resource| resource[name].as_u64().unwrap()).sum::<u64>();
-    assert_eq!([sum("bytes_moved"), sum("bytes_saved")].map(Some), ["bytes_moved", "bytes_saved"].map(|n| counts[n].as_u64()));
+    assert_eq!(
+        ["bytes_moved", "bytes_mounted", "bytes_present"].map(|n| Some(sum(n))),
+        ["bytes_moved", "bytes_mounted", "bytes_present"].map(|n| counts[n].as_u64())
+    );
 
     // By default people get a table, and are told of what it leaves out.
     let output = transship.run(&["task", id]).await;

@@ -1,6 +1,6 @@
 //! `transship serve`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::bail;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +21,15 @@ pub(crate) struct Arguments {
     /// How many resources are copied at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     workers: u16,
+    /// For how many days tasks are kept after their beginning
+    #[arg(
+        long,
+        env = "TRANSSHIP_KEEP_TASKS",
+        value_name = "DAYS",
+        default_value_t = 90,
+        value_parser = clap::value_parser!(u32).range(3..=3650)
+    )]
+    keep_tasks: u32,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -40,7 +49,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::warn!("without TRANSSHIP_TOKEN the API answers this machine only; notifications are taken from everywhere");
     }
     let (instances, rules, patience) = (config.instances, config.rules, arguments.waiting.patience());
-    let mut running = serve::start(serve::Settings { data, instances, rules, listen, token, workers, patience }).await?;
+    let keep_tasks = Duration::from_secs(u64::from(arguments.keep_tasks) * 24 * 3600);
+    let settings = serve::Settings { data, instances, rules, listen, token, workers, patience, keep_tasks };
+    let mut running = serve::start(settings).await?;
     tracing::info!(address = %running.address, "ready: notifications at /hooks/INSTANCE, the API at /v1/, /health");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {

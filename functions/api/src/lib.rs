@@ -7,6 +7,7 @@
 //! Who may call it: the bearer of its token ([`access`]); `serve` without a token lets in the machine itself.
 
 pub mod access;
+mod events;
 mod failure;
 mod instances;
 mod requests;
@@ -24,11 +25,11 @@ use axum::{
 };
 use tower::ServiceExt as _;
 use transship_model::{Caller, Problem, SecretRef};
-use transship_state::{Catalog, Events, Jobs, Secrets, TaskLog};
+use transship_state::{Catalog, Events, Feed, Jobs, Secrets, TaskLog};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::failure::Failure;
+use crate::{events::Streams, failure::Failure};
 
 /// What the API works on.
 #[derive(Clone)]
@@ -37,6 +38,7 @@ pub struct Api {
     log: TaskLog,
     jobs: Jobs,
     events: Events,
+    streams: Option<Streams>,
 }
 
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
@@ -44,7 +46,13 @@ const NOT_ALLOWED: &str = "this path does not understand that method: the header
 impl Api {
     /// The API over these stores.
     pub fn new(catalog: Arc<Catalog>, log: TaskLog, jobs: Jobs, events: Events) -> Self {
-        Self { catalog, log, jobs, events }
+        Self { catalog, log, jobs, events, streams: None }
+    }
+
+    /// The same, which can be watched: for a process that hears of the log's changes and sends an answer as it comes.
+    #[must_use]
+    pub fn streaming(self, feed: Feed) -> Self {
+        Self { streams: Some(Streams::new(feed)), ..self }
     }
 
     /// The routes. Each request carries its [`Caller`] among its extensions: who lets a request in puts it there.
@@ -69,7 +77,11 @@ impl Api {
             .routes(routes!(rules::list))
             .routes(routes!(tasks::list_of_rule))
             .routes(routes!(tasks::sync))
+            .routes(routes!(tasks::list))
             .routes(routes!(tasks::read))
+            .routes(routes!(tasks::cancel))
+            .routes(routes!(tasks::retry))
+            .routes(routes!(events::watch))
             .routes(routes!(tasks::list_resources))
     }
 }

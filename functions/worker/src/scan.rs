@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use regex::Regex;
-use tokio::time::Instant;
-use transship_model::{Happening, Job, Place, Reference, Repository, Route, Rule, ScanCursor, ScanJob, Tag};
+use tokio::{sync::Notify, time::Instant};
+use transship_model::{
+    Happening, Job, Place, Reference, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead,
+};
 use transship_registry::{Cursor, Page, Registry};
-use transship_state::{Pause, StateError, dispatch};
+use transship_state::{Attempts, Pause, StateError, dispatch};
 
 use crate::{Disposition, MAX_UNFINISHED, Worker, in_time, trouble::Trouble};
 
@@ -15,6 +17,22 @@ const SLICE: usize = 1000;
 /// A step ends when it has taken so long, after a slice or a repository; the job then sends itself on. A crash repeats one step, not the
 /// whole scan.
 const STEP: Duration = Duration::from_secs(15);
+
+/// What a scan's attempts are counted under.
+const SCAN: &str = "scan";
+
+/// When a step that begins now is to end.
+fn end_of_step(deadline: Option<Instant>) -> Instant {
+    let until = Instant::now() + STEP;
+    deadline.map_or(until, |deadline| deadline.min(until))
+}
+
+/// What has come of a step.
+enum Step {
+    Made(Attempts, Result<Progress, Trouble>),
+    /// Somebody wants the task to end.
+    Cancelled,
+}
 
 /// A scan at work.
 struct Scan<'a> {
@@ -26,47 +44,97 @@ struct Scan<'a> {
 }
 
 /// Whether a list has come to its end, or the step to its.
-enum Progress {
+pub(crate) enum Progress {
     Ended,
     Interrupted,
 }
 
 impl Worker {
     /// A scan job, from the count of its attempts to the event that tells how far it is.
-    pub(crate) async fn scan_job(&self, job: &ScanJob, deadline: Option<Instant>) -> Result<Disposition, StateError> {
-        let (task, what) = (job.task.id.to_string(), "scan");
-        let attempts = self.attempts.begin(&task, what).await?;
+    pub(crate) async fn scan_job(
+        &self,
+        job: &ScanJob,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+    ) -> Result<Disposition, StateError> {
         let mut cursor = job.cursor.clone();
-        let until = Instant::now() + STEP;
-        let until = deadline.map_or(until, |deadline| deadline.min(until));
-        let result = if attempts.unfinished > MAX_UNFINISHED {
-            Err(Trouble::crashed())
-        } else {
-            in_time(deadline, self.scan(job, &mut cursor, until)).await
-        };
-        let error = match result {
-            Ok(Progress::Ended) => cursor.trouble.take(),
-            Ok(Progress::Interrupted) => {
-                self.tell(&job.task, Happening::Scanned { repositories: cursor.repositories, error: None }).await?;
-                let next = ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 };
-                self.jobs.send(&[Job::Scan(next)]).await?;
-                self.attempts.pause(&task, what, attempts, Pause::Stopped).await?;
+        let until = end_of_step(deadline);
+        let step = self.step(&job.task, deadline, cancelled, self.scan(job, &mut cursor, until)).await?;
+        let found = (cursor.resources, cursor.repositories);
+        let trouble = cursor.trouble.clone();
+        let next = || Job::Scan(ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 });
+        self.end_step(&job.task, step, job.cursor.repositories, found, trouble, next).await
+    }
+
+    /// A retry job: the same, over what failed in another task.
+    pub(crate) async fn retry_job(
+        &self,
+        job: &RetryJob,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+    ) -> Result<Disposition, StateError> {
+        let mut next = RetryJob { continuation: job.continuation + 1, ..job.clone() };
+        let until = end_of_step(deadline);
+        let step = self.step(&job.task, deadline, cancelled, self.retry(&mut next, until)).await?;
+        let found = (next.resources, next.repositories);
+        self.end_step(&job.task, step, job.repositories, found, None, || Job::Retry(next)).await
+    }
+
+    /// Makes a step, unless the task is to end.
+    async fn step(
+        &self,
+        task: &TaskHead,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+        work: impl Future<Output = Result<Progress, Trouble>>,
+    ) -> Result<Step, StateError> {
+        let Some(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
+        if attempts.unfinished > MAX_UNFINISHED {
+            return Ok(Step::Made(attempts, Err(Trouble::crashed())));
+        }
+        tokio::select! {
+            result = in_time(deadline, work) => Ok(Step::Made(attempts, result)),
+            () = cancelled.notified() => Ok(Step::Cancelled),
+        }
+    }
+
+    /// Tells the log how far a step has come, and sends the next one.
+    async fn end_step(
+        &self,
+        head: &TaskHead,
+        step: Step,
+        before: u64,
+        (total, repositories): (u64, u64),
+        trouble: Option<String>,
+        next: impl FnOnce() -> Job,
+    ) -> Result<Disposition, StateError> {
+        let task = head.id.to_string();
+        let error = match step {
+            Step::Cancelled => {
+                tracing::info!(task, "a scan is left undone: its task was cancelled");
+                self.tell(head, Happening::ScanStopped { total, repositories }).await?;
                 return Ok(Disposition::Done);
             }
-            Err(trouble) => {
-                if let Some(wait) = self.next_try(&task, what, attempts, &trouble).await? {
+            Step::Made(_, Ok(Progress::Ended)) => trouble,
+            Step::Made(attempts, Ok(Progress::Interrupted)) => {
+                self.tell(head, Happening::Scanned { repositories, error: None }).await?;
+                self.jobs.send(&[next()]).await?;
+                self.attempts.pause(&task, SCAN, attempts, Pause::Stopped).await?;
+                return Ok(Disposition::Done);
+            }
+            Step::Made(attempts, Err(trouble)) => {
+                if let Some(wait) = self.next_try(&task, SCAN, attempts, &trouble).await? {
                     tracing::warn!(task, %trouble, ?wait, "a scan is tried again");
-                    let (repositories, error) = (job.cursor.repositories, Some(trouble.to_string()));
-                    self.tell(&job.task, Happening::Scanned { repositories, error }).await?;
+                    let error = Some(trouble.to_string());
+                    self.tell(head, Happening::Scanned { repositories: before, error }).await?;
                     return Ok(Disposition::Again(wait));
                 }
                 tracing::error!(task, %trouble, "a scan failed");
                 Some(trouble.to_string())
             }
         };
-        let (total, repositories) = (cursor.resources, cursor.repositories);
-        self.tell(&job.task, Happening::ScanEnded { total, repositories, error }).await?;
-        self.attempts.end(&task, what).await?;
+        self.tell(head, Happening::ScanEnded { total, repositories, error }).await?;
+        self.attempts.end(&task, SCAN).await?;
         Ok(Disposition::Done)
     }
 

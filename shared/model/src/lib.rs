@@ -19,18 +19,18 @@ pub mod task;
 pub use access::{Caller, Role};
 pub use event::PushEvent;
 pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
-pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
+pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, RetryJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId, RuleName,
     SecretName, ServiceAccount, Tag, TaskId,
 };
-pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
+pub use notification::{CountsReport, Notification, ResourceReport, TaskEnded, TaskReport};
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
 pub use problem::Problem;
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use task::{
-    Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead, TaskStatus,
-    Trigger,
+    Cancellation, Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead,
+    TaskStatus, Trigger,
 };

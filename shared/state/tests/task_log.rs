@@ -74,7 +74,8 @@ fn progress(n: usize, attempts: u32, bytes_moved: u64) -> Progress {
         digest: Some(Digest::of(&n.to_be_bytes())),
         artifact: Some(ArtifactType::Image),
         bytes_moved,
-        bytes_saved: 5,
+        bytes_mounted: 2,
+        bytes_present: 3,
         bytes_total: 5000 + n as u64,
         attempts,
         started: Some(at(100 + n as i64)),
@@ -141,7 +142,7 @@ impl Story {
         let (started, ended) = (Some(at(50)), None);
         Self {
             events: events.collect(),
-            task: Task { head, counts, total, repositories, started, ended, error: None },
+            task: Task { head, counts, total, repositories, started, ended, error: None, cancelled: None, stopped: false },
             resources,
         }
     }
@@ -212,7 +213,9 @@ fn count_again(resources: &[Resource]) -> Counts {
         skipped: number(|outcome| matches!(outcome, Outcome::Skipped { .. })),
         failed: number(|outcome| matches!(outcome, Outcome::Failed { .. })),
         bytes_moved: bytes(|progress| progress.bytes_moved),
-        bytes_saved: bytes(|progress| progress.bytes_saved),
+        cancelled: number(|outcome| *outcome == Outcome::Skipped { reason: SkipReason::Cancelled }),
+        bytes_mounted: bytes(|progress| progress.bytes_mounted),
+        bytes_present: bytes(|progress| progress.bytes_present),
     }
 }
 
@@ -664,7 +667,7 @@ async fn the_outcome_that_was_recorded_first_stands() {
         let head = push(&n.to_string());
         let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
         let first = event(300, ended(0, Outcome::Copied));
-        let again = Progress { bytes_moved: 0, bytes_saved: 9999, ..progress(0, 7, 0) };
+        let again = Progress { bytes_moved: 0, bytes_present: 9999, ..progress(0, 7, 0) };
         let others = [Outcome::Unchanged, Outcome::Failed { reason: "x".into() }]
             .map(|outcome| event(400, Happening::Ended { route: route(0), progress: again.clone(), outcome }));
         let late = event(350, Happening::Progress { route: route(0), progress: again.clone() });
@@ -677,7 +680,10 @@ async fn the_outcome_that_was_recorded_first_stands() {
             assert!(log.record(&[late]).await.unwrap().is_empty());
         }
         let (task, resources) = read(&log, &head.id).await;
-        assert_eq!(task.counts, Counts { found: 1, copied: 1, bytes_moved: 1000, bytes_saved: 5, ..Counts::default() });
+        assert_eq!(
+            task.counts,
+            Counts { found: 1, copied: 1, bytes_moved: 1000, bytes_mounted: 2, bytes_present: 3, ..Counts::default() }
+        );
         assert_eq!((&resources[0].result, resources[0].ended), (&Some(Outcome::Copied), Some(at(300))));
         assert_eq!(resources[0].progress, progress(0, 1, 1000));
     }
