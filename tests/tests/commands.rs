@@ -104,7 +104,7 @@ async fn tasks_lists_what_pushes_and_people_have_triggered_in_lines_that_can_be_
     let (build, prod) = (transship.registry("build").await, DockerRegistry::start().await);
     transship.start(&two(&build, &prod, "overwrite: true")).await;
     let none = transship.run(&["tasks", "build/all"]).await;
-    assert_eq!((none.status.code(), text(&none.stdout), text(&none.stderr)), (Some(0), "", "the rule has no tasks yet\n"));
+    assert_eq!((none.status.code(), text(&none.stdout), text(&none.stderr)), (Some(0), "", "there are no such tasks\n"));
     let image = Image::random(1).layers(1, 5_000).build();
     image.push(&build.at("team/app", "v1")).await;
     transship.ended("build/all", 1).await;
@@ -118,7 +118,7 @@ async fn tasks_lists_what_pushes_and_people_have_triggered_in_lines_that_can_be_
 
     let lines: Vec<&str> = text(&output.stdout).lines().collect();
     let columns: Vec<&str> = lines[0].split_whitespace().collect();
-    let wanted = "TASK STATUS TRIGGER CREATED TIME SUCCESS REPOSITORIES RESOURCES MOVED";
+    let wanted = "TASK RULE STATUS TRIGGER CREATED TIME SUCCESS REPOSITORIES RESOURCES MOVED";
     assert_eq!(columns, wanted.split(' ').collect::<Vec<_>>());
     assert_eq!(lines.len(), 4, "{lines:#?}");
     let triggers = ["by hand", &format!("attachment team/app:{}….sig", &signature.as_str()[..19]), "push team/app:v1"];
