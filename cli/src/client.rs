@@ -26,8 +26,8 @@ use url::Url;
 /// A rule as it is named on the command line: `INSTANCE/RULE`.
 #[derive(Debug, Clone)]
 pub(crate) struct RulePath {
-    instance: InstanceName,
-    rule: RuleName,
+    pub(crate) instance: InstanceName,
+    pub(crate) rule: RuleName,
 }
 
 impl std::str::FromStr for RulePath {
@@ -116,6 +116,23 @@ impl Client {
     pub(crate) async fn sync(&self, rule: &RulePath) -> anyhow::Result<TaskId> {
         let path = ["v1", "instances", rule.instance.as_str(), "rules", rule.rule.as_str(), "sync"];
         let started: StartedView = read(self.request(Method::POST, &path)?).await?;
+        Ok(started.task)
+    }
+
+    /// Tasks that a query of the API selects, the newest first, at most `limit`.
+    pub(crate) async fn select_tasks(&self, query: &[(&str, String)], limit: usize) -> anyhow::Result<Vec<TaskView>> {
+        self.list_with(&["v1", "tasks"], &query, limit).await
+    }
+
+    /// Ends a task before its time.
+    pub(crate) async fn cancel(&self, id: &TaskId) -> anyhow::Result<()> {
+        let StartedView { .. } = read(self.request(Method::POST, &["v1", "tasks", id.as_str(), "cancel"])?).await?;
+        Ok(())
+    }
+
+    /// Makes again what failed in a task: the new task.
+    pub(crate) async fn retry(&self, id: &TaskId) -> anyhow::Result<TaskId> {
+        let started: StartedView = read(self.request(Method::POST, &["v1", "tasks", id.as_str(), "retry"])?).await?;
         Ok(started.task)
     }
 

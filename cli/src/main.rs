@@ -50,9 +50,9 @@ enum Command {
     Check(commands::check::Arguments),
     /// Bring the catalogue of a deployment on AWS to what a configuration file says
     Apply(commands::apply::Arguments),
-    /// List a rule's tasks, the newest first
-    Tasks(commands::tasks::ListArguments),
-    /// Show one task and its resources
+    /// List, show, cancel and retry tasks
+    Tasks(Box<commands::tasks::Arguments>),
+    /// Show one task and its resources: the same as tasks show
     Task(commands::tasks::ShowArguments),
     /// Synchronise everything that a rule selects, now
     Sync(commands::tasks::SyncArguments),
@@ -97,7 +97,7 @@ fn main() -> ExitCode {
             Command::Serve(arguments) => commands::serve::run(arguments).await,
             Command::Check(arguments) => commands::check::run(arguments),
             Command::Apply(arguments) => commands::apply::run(arguments).await,
-            Command::Tasks(arguments) => commands::tasks::list(arguments).await,
+            Command::Tasks(arguments) => commands::tasks::run(*arguments).await,
             Command::Task(arguments) => commands::tasks::show(arguments).await,
             Command::Sync(arguments) => commands::tasks::sync(arguments).await,
             Command::Preview(arguments) => commands::preview::run(arguments).await,

@@ -130,6 +130,8 @@ async fn a_small_sync_costs_at_most_twelve_write_units() {
         origins: origins.clone(),
         attempts: AttemptLog::new(table.clone()),
         previews: Previews::new(table.clone()),
+        log: log.clone(),
+        dead_letters: DeadLetters::new(table.clone()),
         uploads: Uploads::new(table.clone(), "test"),
         jobs: jobs.clone(),
         events: events.clone(),

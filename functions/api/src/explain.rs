@@ -82,7 +82,8 @@ pub struct TaskSays {
 
 /// Explains which rules select something and why the others do not, and what the last tasks did about it.
 #[utoipa::path(
-    post, path = "/v1/explain", tag = "rules", operation_id = "explain", request_body = ExplainInput,
+    post, path = "/v1/explain", tag = "rules", operation_id = "explain", security(("token" = ["viewer"])),
+    request_body = ExplainInput,
     responses(
         (status = 200, description = "The explanation", body = ExplainView),
         (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),

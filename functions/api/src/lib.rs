@@ -14,6 +14,7 @@ mod body;
 mod conditions;
 mod deliveries;
 mod document;
+mod events;
 pub mod explain;
 mod failure;
 mod guarded;
@@ -43,7 +44,7 @@ use axum::{
 use serde_json::Value;
 use transship_model::Problem;
 use transship_state::{
-    AuditLog, Catalog, DeliveryLog, Events, Idempotency, Jobs, Notifications, Origins, Previews, Table, TaskLog, Tokens,
+    AuditLog, Catalog, DeliveryLog, Events, Feed, Idempotency, Jobs, Notifications, Origins, Previews, Table, TaskLog, Tokens,
     WrittenSecrets,
 };
 use utoipa::OpenApi as _;
@@ -51,6 +52,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     document::{Document, Operations},
+    events::Streams,
     failure::Failure,
     rights::Checks,
 };
@@ -72,6 +74,7 @@ pub struct Api {
     written: WrittenSecrets,
     previews: Previews,
     origins: Origins,
+    streams: Option<Streams>,
 }
 
 /// Where the API's state is.
@@ -111,7 +114,14 @@ impl Api {
             origins: Origins::new(table.clone()),
             answered: Idempotency::new(table),
             written,
+            streams: None,
         }
+    }
+
+    /// The same, which can be watched: for a process that hears of the log's changes and sends an answer as it comes.
+    #[must_use]
+    pub fn streaming(self, feed: Feed) -> Self {
+        Self { streams: Some(Streams::new(feed)), ..self }
     }
 
     /// The tokens that let callers in.
@@ -158,7 +168,11 @@ impl Api {
             .routes(routes!(preview::of_given))
             .routes(routes!(preview::read))
             .routes(routes!(explain::explain))
+            .routes(routes!(tasks::list))
             .routes(routes!(tasks::read))
+            .routes(routes!(tasks::cancel))
+            .routes(routes!(tasks::retry))
+            .routes(routes!(events::watch))
             .routes(routes!(tasks::list_resources))
             .routes(routes!(subscriptions::list))
             .routes(routes!(subscriptions::read, subscriptions::put, subscriptions::change, subscriptions::delete))

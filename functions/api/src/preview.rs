@@ -23,7 +23,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Api,
-    failure::{Failure, permit},
+    failure::{Failure, permit_between},
     instances,
     requests::{By, Path, Query},
     rules,
@@ -155,6 +155,7 @@ pub struct PendingView {
 /// Previews a stored rule: what it would copy now, what is there, and what it would skip and why. Nothing is moved.
 #[utoipa::path(
     post, path = "/v1/instances/{instance}/rules/{rule}/preview", tag = "rules", operation_id = "previewRule",
+    security(("token" = ["viewer"])),
     params(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
@@ -174,13 +175,14 @@ pub(crate) async fn of_stored(
 ) -> Result<Response<Body>, Failure> {
     let catalog = api.catalog.snapshot().await?;
     let rule = rules::known(&catalog, &caller, Role::Viewer, &instance, &rule)?;
-    permit(&caller, Role::Viewer, &rule.target.instance)?;
+    permit_between(&caller, Role::Viewer, &instance, &rule.target.instance)?;
     preview(&api, Rule::clone(&rule), page).await
 }
 
 /// Previews a rule that is not stored.
 #[utoipa::path(
-    post, path = "/v1/preview", tag = "rules", operation_id = "preview", params(PreviewPage), request_body = RuleToPreview,
+    post, path = "/v1/preview", tag = "rules", operation_id = "preview", security(("token" = ["viewer"])),
+    params(PreviewPage), request_body = RuleToPreview,
     responses(
         (status = 200, description = "A page of the preview", body = PreviewView),
         (status = 202, description = "It is being made: the workers are busy", body = PendingView),
@@ -205,7 +207,7 @@ pub(crate) async fn of_given(
 
 /// Reads a preview that was not there in time.
 #[utoipa::path(
-    get, path = "/v1/previews/{preview}", tag = "rules", operation_id = "readPreview",
+    get, path = "/v1/previews/{preview}", tag = "rules", operation_id = "readPreview", security(("token" = ["viewer"])),
     params(("preview" = PreviewId, Path, description = "The preview")),
     responses(
         (status = 200, description = "A page of the preview", body = PreviewView),

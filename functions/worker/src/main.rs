@@ -9,7 +9,8 @@ use transship_lambda::{
 };
 use transship_registry::{Bounds, Http};
 use transship_state::{
-    AttemptLog, Catalog, Events, Jobs, Origins, Previews, Queue, QueueError, Table, Uploads, aws::SqsQueue, messages,
+    AttemptLog, Catalog, DeadLetters, Events, Jobs, Origins, Previews, Queue, QueueError, Table, TaskLog, Uploads,
+    aws::SqsQueue, messages,
 };
 use transship_worker::{Disposition, HOLD, Stores, Worker};
 
@@ -34,6 +35,8 @@ async fn start() -> Result<Jobber, StartError> {
         origins: Origins::new(table.clone()),
         attempts: AttemptLog::new(table.clone()),
         previews: Previews::new(table.clone()),
+        log: TaskLog::new(table.clone()),
+        dead_letters: DeadLetters::new(table.clone()),
         // Leases belong to the environment: it does one job at a time, and one that it was killed in it begins again.
         uploads: Uploads::new(table, format!("{:032x}", fastrand::u128(..))),
         jobs: Jobs(Arc::new(queue.clone())),

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, time::Duration};
 
 use regex::Regex;
-use tokio::time::Instant;
-use transship_model::{Happening, Job, Repository, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead};
+use tokio::{sync::Notify, time::Instant};
+use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead};
 use transship_registry::{Cursor, Endpoint, Page, Registry};
-use transship_state::{Pause, Snapshot, StateError, dispatch};
+use transship_state::{Attempts, Pause, Snapshot, StateError, dispatch};
 
 use crate::{
     Disposition, MAX_UNFINISHED, Worker,
@@ -23,6 +23,38 @@ const FORESEEN: usize = 50;
 /// A step ends when it has taken so long, after a slice or a repository; the job then sends itself on. A crash repeats one step, not the
 /// whole scan.
 const STEP: Duration = Duration::from_secs(15);
+
+/// What a scan's attempts are counted under.
+const SCAN: &str = "scan";
+
+/// When a step that begins now is to end.
+fn end_of_step(deadline: Option<Instant>) -> Instant {
+    let until = Instant::now() + STEP;
+    deadline.map_or(until, |deadline| deadline.min(until))
+}
+
+/// What a scan has found so far.
+#[derive(Clone, Copy)]
+struct Found {
+    /// Resources that have a job each.
+    resources: u64,
+    /// Those that were equal at both ends, and have none.
+    compared: u64,
+    repositories: u64,
+}
+
+impl Found {
+    fn by(cursor: &ScanCursor) -> Self {
+        Self { resources: cursor.resources, compared: cursor.compared, repositories: cursor.repositories }
+    }
+}
+
+/// What has come of a step.
+enum Step {
+    Made(Attempts, Result<Progress, Trouble>),
+    /// Somebody wants the task to end.
+    Cancelled,
+}
 
 /// A scan at work.
 pub(crate) struct Scan<'a> {
@@ -51,42 +83,93 @@ pub(crate) enum Progress {
 
 impl Worker {
     /// A scan job, from the count of its attempts to the event that tells how far it is.
-    pub(crate) async fn scan_job(&self, job: &ScanJob, deadline: Option<Instant>) -> Result<Disposition, StateError> {
-        let (task, what) = (job.task.id.to_string(), "scan");
-        let attempts = self.attempts.begin(&task, what).await?;
+    pub(crate) async fn scan_job(
+        &self,
+        job: &ScanJob,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+    ) -> Result<Disposition, StateError> {
         let mut cursor = job.cursor.clone();
-        let until = Instant::now() + STEP;
-        let until = deadline.map_or(until, |deadline| deadline.min(until));
-        let result = if attempts.unfinished > MAX_UNFINISHED {
-            Err(Trouble::crashed())
-        } else {
-            in_time(deadline, self.scan(job, &mut cursor, until)).await
-        };
-        let error = match result {
-            Ok(Progress::Ended) => cursor.trouble.take(),
-            Ok(Progress::Interrupted) => {
-                let (repositories, compared) = (cursor.repositories, cursor.compared);
-                self.tell(&job.task, Happening::Scanned { repositories, compared, error: None }).await?;
-                let next = ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 };
-                self.jobs.send(&[Job::Scan(next)]).await?;
-                self.attempts.pause(&task, what, attempts, Pause::Stopped).await?;
+        let until = end_of_step(deadline);
+        let step = self.step(&job.task, deadline, cancelled, self.scan(job, &mut cursor, until)).await?;
+        let found = Found::by(&cursor);
+        let trouble = cursor.trouble.clone();
+        let next = || Job::Scan(ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 });
+        self.end_step(&job.task, step, Found::by(&job.cursor), found, trouble, next).await
+    }
+
+    /// A retry job: the same, over what failed in another task.
+    pub(crate) async fn retry_job(
+        &self,
+        job: &RetryJob,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+    ) -> Result<Disposition, StateError> {
+        let mut next = RetryJob { continuation: job.continuation + 1, ..job.clone() };
+        let until = end_of_step(deadline);
+        let step = self.step(&job.task, deadline, cancelled, self.retry(&mut next, until)).await?;
+        let found = Found { resources: next.resources, compared: 0, repositories: next.repositories };
+        let before = Found { resources: job.resources, compared: 0, repositories: job.repositories };
+        self.end_step(&job.task, step, before, found, None, || Job::Retry(next)).await
+    }
+
+    /// Makes a step, unless the task is to end.
+    async fn step(
+        &self,
+        task: &TaskHead,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+        work: impl Future<Output = Result<Progress, Trouble>>,
+    ) -> Result<Step, StateError> {
+        let Some(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
+        if attempts.unfinished > MAX_UNFINISHED {
+            return Ok(Step::Made(attempts, Err(Trouble::crashed())));
+        }
+        tokio::select! {
+            result = in_time(deadline, work) => Ok(Step::Made(attempts, result)),
+            () = cancelled.notified() => Ok(Step::Cancelled),
+        }
+    }
+
+    /// Tells the log how far a step has come, and sends the next one.
+    async fn end_step(
+        &self,
+        head: &TaskHead,
+        step: Step,
+        before: Found,
+        found: Found,
+        trouble: Option<String>,
+        next: impl FnOnce() -> Job,
+    ) -> Result<Disposition, StateError> {
+        let task = head.id.to_string();
+        let Found { resources: total, compared, repositories } = found;
+        let error = match step {
+            Step::Cancelled => {
+                tracing::info!(task, "a scan is left undone: its task was cancelled");
+                self.tell(head, Happening::ScanStopped { total, compared, repositories }).await?;
                 return Ok(Disposition::Done);
             }
-            Err(trouble) => {
-                if let Some(wait) = self.next_try(&task, what, attempts, &trouble).await? {
+            Step::Made(_, Ok(Progress::Ended)) => trouble,
+            Step::Made(attempts, Ok(Progress::Interrupted)) => {
+                self.tell(head, Happening::Scanned { repositories, compared, error: None }).await?;
+                self.jobs.send(&[next()]).await?;
+                self.attempts.pause(&task, SCAN, attempts, Pause::Stopped).await?;
+                return Ok(Disposition::Done);
+            }
+            Step::Made(attempts, Err(trouble)) => {
+                if let Some(wait) = self.next_try(&task, SCAN, attempts, &trouble).await? {
                     tracing::warn!(task, %trouble, ?wait, "a scan is tried again");
-                    let (repositories, compared) = (job.cursor.repositories, job.cursor.compared);
+                    let Found { compared, repositories, .. } = before;
                     let error = Some(trouble.to_string());
-                    self.tell(&job.task, Happening::Scanned { repositories, compared, error }).await?;
+                    self.tell(head, Happening::Scanned { repositories, compared, error }).await?;
                     return Ok(Disposition::Again(wait));
                 }
                 tracing::error!(task, %trouble, "a scan failed");
                 Some(trouble.to_string())
             }
         };
-        let (total, compared, repositories) = (cursor.resources, cursor.compared, cursor.repositories);
-        self.tell(&job.task, Happening::ScanEnded { total, compared, repositories, error }).await?;
-        self.attempts.end(&task, what).await?;
+        self.tell(head, Happening::ScanEnded { total, compared, repositories, error }).await?;
+        self.attempts.end(&task, SCAN).await?;
         Ok(Disposition::Done)
     }
 

@@ -1,6 +1,6 @@
 //! Settings, from the environment's variables. A function names those that it needs; all that are missing or wrong are told at once.
 
-use std::env;
+use std::{env, time::Duration};
 
 use transship_model::{Role, SecretRef};
 
@@ -101,6 +101,14 @@ pub const IAM_ROLE: Setting<Option<Role>> = Setting {
     parse: iam_role,
 };
 
+/// How long tasks are kept after their beginning.
+pub const KEEP_TASKS: Setting<Duration> = Setting {
+    name: "TRANSSHIP_KEEP_TASKS",
+    what: "the number of days that tasks are kept, 3 to 3650",
+    default: Some("90"),
+    parse: days,
+};
+
 /// All settings that are missing or wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the function's environment: {}", problems.join("; "))]
@@ -198,6 +206,12 @@ fn arn(value: &str, service: &str) -> Option<Arn> {
     is_of_service.then(|| Arn(value.to_owned()))
 }
 
+/// What is still tried again after a day must not be forgotten meanwhile.
+fn days(value: &str) -> Option<Duration> {
+    let days: u64 = value.parse().ok().filter(|days| (3..=3650).contains(days))?;
+    Some(Duration::from_secs(days * 24 * 3600))
+}
+
 fn secret_prefix(value: &str) -> Option<SecretPrefix> {
     let name = value.strip_suffix('/')?;
     let is_known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -245,6 +259,13 @@ mod tests {
         assert_eq!(read(SECRETS, &[]), Ok(SecretPrefix("transship/".into())));
         assert_eq!(read(SECRETS, &[("TRANSSHIP_SECRET_PREFIX", "")]), Ok(SecretPrefix("transship/".into())));
         assert!(read(SECRETS, &[("TRANSSHIP_SECRET_PREFIX", "/")]).is_err());
+    }
+
+    /// Would break: a log that forgets what is still being tried, or that a typing mistake keeps for ever.
+    #[test]
+    fn tasks_are_kept_for_a_number_of_days() {
+        let read = |value: &str| read(KEEP_TASKS, &[("TRANSSHIP_KEEP_TASKS", value)]).ok().map(|keep| keep.as_secs() / 86_400);
+        assert_eq!(["", "3", "400", "2", "0", "9999", "90d"].map(read), [Some(90), Some(3), Some(400), None, None, None, None]);
     }
 
     #[test]

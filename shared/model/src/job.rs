@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Digest, Place, PreviewJob, PushEvent, Told, names::hex, task::TaskHead};
+use crate::{Digest, Place, PreviewJob, PushEvent, Repository, TaskId, Told, names::hex, task::TaskHead};
 
 /// One step for a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub enum Job {
     Scan(ScanJob),
     /// Find out what a rule would do now.
     Preview(Box<PreviewJob>),
+    /// Make again what failed in another task, from where the last step stopped.
+    Retry(RetryJob),
 }
 
 /// Bring one resource to one target.
@@ -96,6 +98,30 @@ pub struct ScanJob {
     /// Where it stopped.
     #[serde(default)]
     pub cursor: ScanCursor,
+    /// How many steps have been made.
+    #[serde(default)]
+    pub continuation: u32,
+}
+
+/// Make again what failed in another task: a scan of that task's resources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryJob {
+    /// The task that it belongs to.
+    pub task: TaskHead,
+    /// The other task.
+    pub of: TaskId,
+    /// Of the other task's resources, this one and those before it are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Resources so far.
+    #[serde(default)]
+    pub resources: u64,
+    /// Repositories so far.
+    #[serde(default)]
+    pub repositories: u64,
+    /// The last of them: resources are in the order of their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Repository>,
     /// How many steps have been made.
     #[serde(default)]
     pub continuation: u32,
@@ -179,7 +205,9 @@ impl Job {
     /// The task that it is a part of, if it has one already.
     pub fn task(&self) -> Option<&TaskHead> {
         match self {
-            Self::Copy(CopyJob { task, .. }) | Self::Scan(ScanJob { task, .. }) => Some(task),
+            Self::Copy(CopyJob { task, .. }) | Self::Scan(ScanJob { task, .. }) | Self::Retry(RetryJob { task, .. }) => {
+                Some(task)
+            }
             Self::Look(_) | Self::FanOut(_) | Self::Restore(_) | Self::Preview(_) => None,
         }
     }
@@ -199,6 +227,7 @@ impl Job {
             Self::FanOut(job) => hash(&format!("fan-out\n{}", job.identity())),
             Self::Scan(ScanJob { task, .. }) => hash(&format!("scan\n{}", task.id)),
             Self::Preview(job) => hash(&format!("preview\n{}", job.id)),
+            Self::Retry(RetryJob { task, .. }) => hash(&format!("retry\n{}", task.id)),
         }
     }
 
@@ -217,6 +246,7 @@ impl Job {
             Self::FanOut(job) => hash(&format!("fan-out\n{}\n{}{}", job.identity(), job.after, push_mark(job.push))),
             Self::Scan(job) => hash(&format!("scan\n{}\n{}", job.task.id, job.continuation)),
             Self::Preview(job) => hash(&format!("preview\n{}", job.id)),
+            Self::Retry(job) => hash(&format!("retry\n{}\n{}", job.task.id, job.continuation)),
         }
     }
 }

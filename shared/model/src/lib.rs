@@ -29,14 +29,14 @@ pub use input::InvalidInput;
 pub use instance::{
     Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
 };
-pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
+pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, RetryJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, DeliveryId, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId,
     RuleName, RulePath, SecretName, ServiceAccount, SubscriptionName, Tag, TaskId, TokenId,
 };
 pub use notification::{
-    CloudEvent, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,
+    CloudEvent, CountsReport, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,
 };
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
 pub use overlap::Overlap;
@@ -49,6 +49,6 @@ pub use subscription::{
     Attempt, Concern, DeliveryState, Disabled, EventPattern, EventType, Health, InvalidEventPattern, Subscription,
 };
 pub use task::{
-    Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead, TaskStatus,
-    Trigger,
+    Cancellation, Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead,
+    TaskStatus, Trigger,
 };
