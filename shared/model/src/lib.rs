@@ -19,7 +19,7 @@ pub mod task;
 pub use access::{Caller, Role};
 pub use event::PushEvent;
 pub use instance::{
-    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, TcrSettings, WebhookAuth,
 };
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
