@@ -141,6 +141,8 @@ impl Reading<'_> {
             token_realm: token_realm?,
             api: api?,
             ecr: ecr?,
+            // It names a secret for a service of its own: a configuration file says so.
+            tcr: self.before.and_then(|before| before.tcr.clone()),
             ca: ca?,
             plain_http: plain_http?,
         };

@@ -27,7 +27,8 @@ pub use event::PushEvent;
 pub use explain::{Reason, explain};
 pub use input::InvalidInput;
 pub use instance::{
-    Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+    Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, TcrSettings,
+    WebhookAuth,
 };
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, RetryJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;

@@ -21,6 +21,7 @@ mod manifest;
 mod outward;
 mod reference;
 mod registry;
+mod tc3;
 
 pub use self::{
     auth::Login,
@@ -36,4 +37,5 @@ pub use self::{
     outward::{Answer, Outward, Unanswered},
     reference::{InvalidReference, parse_reference},
     registry::{Blob, Cursor, Deletion, Page, PutOutcome, Registry, RegistryConfig, Upload, UploadStart},
+    tc3::Tcr,
 };
