@@ -4,6 +4,8 @@ pub(crate) mod apply;
 pub(crate) mod check;
 pub(crate) mod copy;
 pub(crate) mod demo;
+pub(crate) mod instances;
+pub(crate) mod rules;
 pub(crate) mod serve;
 pub(crate) mod tasks;
 

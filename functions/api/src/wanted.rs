@@ -278,6 +278,13 @@ impl Reading<'_> {
     /// A secret: its value, which is set apart, a reference, or what is there.
     fn secret(&mut self, reader: &Reader<'_>, key: &str, purpose: Purpose, kept: Option<SecretRef>) -> Option<Given> {
         let keys = reader.below(key, SECRET_KEYS)?;
+        if !keys.is_object() {
+            return None;
+        }
+        // As it was shown.
+        if let Some(kept) = kept.as_ref().filter(|kept| keys.value("reference").is_some_and(|text| *text == kept.to_string())) {
+            return Some(Given::Kept(kept.clone()));
+        }
         match (keys.has("value"), keys.has("reference"), keys.has("from")) {
             (true, false, _) => {
                 let value = keys.checked("value", |text| match text.len() {
