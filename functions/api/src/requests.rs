@@ -79,7 +79,7 @@ pub(crate) struct Page {
 }
 
 /// What no table can begin after is no cursor of ours.
-fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let cursor = String::deserialize(deserializer)?;
     if (1..=1024).contains(&cursor.len()) {
         return Ok(Some(cursor));
@@ -87,11 +87,11 @@ fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<St
     Err(serde::de::Error::custom("a cursor is the `next` of the page before: 1 to 1024 bytes"))
 }
 
-fn fifty() -> usize {
+pub(crate) fn fifty() -> usize {
     50
 }
 
-fn limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+pub(crate) fn limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let text = String::deserialize(deserializer)?;
     let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
     number.ok_or_else(|| serde::de::Error::custom(format!("a number from 1 to 1000 is needed, not {text:?}")))

@@ -23,14 +23,33 @@ use crate::{
     conditions::{Conditions, shown, tagged},
     failure::{Failure, changeable, permit},
     instances,
-    requests::{By, Page, Path, Query},
+    requests::{By, Page, Path, Query, cursor, fifty, limit},
     view::{ListView, RuleInput, RuleView},
 };
+
+/// Which rules are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Selection {
+    /// Only those that write this instance.
+    target: Option<InstanceName>,
+    /// Only those that are enabled, or that are not.
+    enabled: Option<bool>,
+    /// At most so many items, 1 to 1000; 50 by default.
+    #[serde(default = "fifty", deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 1000, default = 50)]
+    limit: usize,
+    /// Where it begins: `next` of the page before.
+    #[serde(default, deserialize_with = "cursor")]
+    #[param(min_length = 1, max_length = 1024)]
+    cursor: Option<String>,
+}
 
 /// Lists the rules of a source instance, by name.
 #[utoipa::path(
     get, path = "/v1/instances/{instance}/rules", tag = "rules", operation_id = "listRules",
-    params(("instance" = InstanceName, Path, description = "The source instance"), Page),
+    params(("instance" = InstanceName, Path, description = "The source instance"), Selection),
     responses(
         (status = 200, description = "A page of rules", body = ListView<RuleView>),
         (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
@@ -40,11 +59,17 @@ pub(crate) async fn list(
     State(api): State<Api>,
     By(caller): By,
     Path(instance): Path<InstanceName>,
-    Query(page): Query<Page>,
+    Query(selection): Query<Selection>,
 ) -> Result<Json<ListView<RuleView>>, Failure> {
     let catalog = api.catalog.snapshot().await?;
     instances::known(&catalog, &caller, Role::Viewer, &instance)?;
-    let (items, next) = page.cut(catalog.rules_of(&instance), |rule| rule.name.to_string());
+    let Selection { target, enabled, limit, cursor } = selection;
+    let is_meant = |rule: &&Arc<Rule>| {
+        target.as_ref().is_none_or(|target| rule.target.instance == *target)
+            && enabled.is_none_or(|enabled| rule.enabled == enabled)
+    };
+    let rules = catalog.rules_of(&instance).filter(is_meant);
+    let (items, next) = Page { limit, cursor }.cut(rules, |rule| rule.name.to_string());
     let view = |rule: &&Arc<Rule>| RuleView::new(rule, catalog.stamp(&Entry::of_rule(rule)));
     Ok(Json(ListView { items: items.iter().map(view).collect(), next }))
 }

@@ -281,11 +281,10 @@ impl Reading<'_> {
         if !keys.is_object() {
             return None;
         }
-        // As it was shown.
-        if let Some(kept) = kept.as_ref().filter(|kept| keys.value("reference").is_some_and(|text| *text == kept.to_string())) {
-            return Some(Given::Kept(kept.clone()));
-        }
-        match (keys.has("value"), keys.has("reference"), keys.has("from")) {
+        // As it was shown: a patch leaves it beside a new value.
+        let is_known = |text: &Value| kept.as_ref().is_some_and(|kept| *text == kept.to_string());
+        let reference_to_kept = keys.value("reference").is_some_and(is_known);
+        match (keys.has("value"), keys.has("reference") && !reference_to_kept, keys.has("from") || reference_to_kept) {
             (true, false, _) => {
                 let value = keys.checked("value", |text| match text.len() {
                     0 => Err("is empty".to_owned()),
@@ -305,8 +304,8 @@ impl Reading<'_> {
                 Some(Given::New(reference))
             }
             (false, false, true) => {
-                let from = keys.maybe::<SecretKind>("from")??;
-                match kept.filter(|kept| SecretKind::of(kept) == from) {
+                let from = keys.maybe::<SecretKind>("from")?;
+                match kept.filter(|kept| from.is_none_or(|from| SecretKind::of(kept) == from)) {
                     Some(kept) => Some(Given::Kept(kept)),
                     None => {
                         keys.note("from", "there is no such secret here to be kept: give its value");

@@ -65,6 +65,10 @@ async fn of_many_who_change_the_same_revision_one_succeeds() {
     assert_eq!((won.len(), answers.iter().filter(|answer| answer.status == 412).count()), (1, 7), "{answers:?}");
     assert_eq!(transship.get(RULE).await, *won[0]);
     assert_eq!(won[0]["revision"], 2);
+    for (query, n) in [("target=prod&enabled=true", 1), ("enabled=false", 0), ("target=build", 0), ("limit=1", 1)] {
+        let listed = transship.get(&format!("/v1/instances/build/rules?{query}")).await;
+        assert_eq!(listed["items"].as_array().unwrap().len(), n, "{query}");
+    }
 }
 
 /// Would break: a rule that names nothing; a message that does not say what is in the way.

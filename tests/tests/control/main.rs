@@ -1,6 +1,7 @@
 //! Instances, rules and secrets through the API of a running `transship serve`.
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get is its failure")]
 
+mod applying;
 mod changing;
 mod files;
 mod secrets;

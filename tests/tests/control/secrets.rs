@@ -186,6 +186,14 @@ async fn a_reference_is_for_the_registry_that_it_was_first_named_for() {
         send(&transship, Method::PUT, &format!("/v1/instances/{name}"), Some(document), &[]).await
     };
     assert_eq!(put("build", &with("build.example", "secretsmanager:ci")).await.status, 201);
+    let shown = transship.get(BUILD).await;
+    assert_eq!(shown["credentials"]["password"], json!({ "from": "secretsmanager", "reference": "secretsmanager:ci" }));
+    let patched = done(&transship, Method::PATCH, BUILD, json!({ "zone": "x" })).await;
+    assert_eq!(patched.body["credentials"], shown["credentials"], "what is not patched stays");
+    let value = json!({ "credentials": { "password": { "value": "given" } } });
+    let given = done(&transship, Method::PATCH, BUILD, value).await;
+    assert_eq!(given.body["credentials"]["password"], json!({ "from": "stored" }), "a value takes the place of a reference");
+    assert_eq!(put("build", &with("build.example", "secretsmanager:ci")).await.status, 200);
     assert_eq!(put("same", &with("build.example", "secretsmanager:ci")).await.status, 201, "for the same registry");
     let refused = put("thief", &with("thief.example", "secretsmanager:ci")).await;
     assert_eq!(refused.status, 409, "{refused:?}");
