@@ -176,7 +176,7 @@ async fn a_body_that_is_no_small_json_document_is_refused() {
         ("application/json; charset=utf-8", r#"{"endpoint": "https://build.example"}"#, 201),
     ] {
         let response = http.put(&url).header("content-type", kind).body(body.to_owned()).send().await.unwrap();
-        assert_eq!(response.status(), status, "{kind}: {:.40}", body);
+        assert_eq!(response.status(), status, "{kind}: {body:.40}");
     }
 }
 
