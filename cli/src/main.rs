@@ -48,8 +48,14 @@ enum Command {
     Serve(commands::serve::Arguments),
     /// Check a configuration file and name every mistake in it
     Check(commands::check::Arguments),
-    /// Bring the catalogue of a deployment on AWS to what a configuration file says
+    /// Bring instances and rules to what a configuration file says, through the API
     Apply(commands::apply::Arguments),
+    /// List, show or delete instances
+    #[command(subcommand)]
+    Instances(commands::instances::Command),
+    /// List, show, make, enable, disable or delete rules
+    #[command(subcommand)]
+    Rules(commands::rules::Command),
     /// List, show, cancel and retry tasks
     Tasks(Box<commands::tasks::Arguments>),
     /// Show one task and its resources: the same as tasks show
@@ -97,6 +103,8 @@ fn main() -> ExitCode {
             Command::Serve(arguments) => commands::serve::run(arguments).await,
             Command::Check(arguments) => commands::check::run(arguments),
             Command::Apply(arguments) => commands::apply::run(arguments).await,
+            Command::Instances(command) => commands::instances::run(command).await,
+            Command::Rules(command) => commands::rules::run(command).await,
             Command::Tasks(arguments) => commands::tasks::run(*arguments).await,
             Command::Task(arguments) => commands::tasks::show(arguments).await,
             Command::Sync(arguments) => commands::tasks::sync(arguments).await,

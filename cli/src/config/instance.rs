@@ -7,6 +7,7 @@ use transship_model::{
     input,
 };
 use transship_registry::{Authorities, Ecr, InvalidAuthorities};
+use url::Url;
 
 use super::{
     spelling::nearest,
