@@ -32,7 +32,7 @@ impl std::str::FromStr for RulePath {
 /// Where the API is and how to be let in.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Connection {
-    /// The address of the API
+    /// The address of the API. It lets in who has the token that TRANSSHIP_TOKEN is set to
     #[arg(long, env = "TRANSSHIP_API", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     api: Url,
 }

@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     /// The configuration file: instances and rules
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The address to answer at. Registries send their notifications there
+    /// The address to answer at: for registries' notifications and the API, whose first token TRANSSHIP_TOKEN sets
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// How many resources are copied at once
