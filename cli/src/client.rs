@@ -64,7 +64,8 @@ impl std::str::FromStr for RulePath {
 /// Where the API is and how to be let in.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Connection {
-    /// The address of the API. Without it, what ~/.config/transship/config.yaml says, or else http://127.0.0.1:8080
+    /// The address of the API, which lets in who has the token that TRANSSHIP_TOKEN is set to. Without it, what
+    /// ~/.config/transship/config.yaml says, or else http://127.0.0.1:8080
     #[arg(long, env = "TRANSSHIP_API", value_name = "URL")]
     api: Option<Url>,
 }

@@ -16,7 +16,14 @@ use clap::{Parser, Subcommand};
 
 /// Keeps container registries in step: a push to one is carried to every other that a rule names.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 120, propagate_version = true)]
+#[command(
+    version,
+    max_term_width = 120,
+    propagate_version = true,
+    after_help = "Commands that talk to the API find it by TRANSSHIP_API, and it lets in who has the token that TRANSSHIP_TOKEN is set to. \
+                  Every option with [env: …] can be set so. The exit status is 0, or 1 if something did not succeed, with one line that \
+                  says why; 2 for a command line that is not understood."
+)]
 struct Arguments {
     /// How the process's own log is written, to standard error
     #[arg(
