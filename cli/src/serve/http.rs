@@ -1,4 +1,4 @@
-//! The HTTP side of `serve`: `/hooks/`, `/v1/` and `/health` on one address.
+//! The HTTP side of `serve`: `/hooks/`, `/v1/`, `/health` and `/metrics` on one address.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,10 +17,13 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use transship_api::Api;
 use transship_model::Problem;
-use transship_state::sqlite::{SqliteQueue, SqliteStore};
+use transship_state::sqlite::SqliteStore;
 use transship_webhook::{MAX_BODY, Webhook};
 
-use super::access;
+use super::{
+    access,
+    metrics::{self, Metrics, Queues},
+};
 
 /// For so long a notification's body is waited for.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -28,17 +31,18 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// What `/health` looks at.
 pub(crate) struct Health {
     store: Arc<SqliteStore>,
-    queues: [(&'static str, SqliteQueue); 3],
+    queues: Queues,
 }
 
 impl Health {
-    pub(crate) fn new(store: Arc<SqliteStore>, queues: [(&'static str, SqliteQueue); 3]) -> Self {
+    pub(crate) fn new(store: Arc<SqliteStore>, queues: Queues) -> Self {
         Self { store, queues }
     }
 }
 
-pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, health: Health) -> Router {
-    let api = api.router().layer(middleware::from_fn_with_state(Arc::new(token), access::guard));
+pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, health: Health, metrics: Arc<Metrics>) -> Router {
+    let guard = middleware::from_fn_with_state(Arc::new(token), access::guard);
+    let api = api.router().layer(guard.clone());
     Router::new()
         // Without an instance it is a notification that was sent to a wrong address, not a call of the API.
         .route("/hooks", any(hook))
@@ -46,6 +50,8 @@ pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, he
         .route("/hooks/{*path}", any(hook))
         .with_state(Arc::new(webhook))
         .route("/health", get(report).with_state(Arc::new(health)))
+        // It names rules and registries: for those who may call the API.
+        .route("/metrics", get(metrics::scrape).with_state(metrics).layer(guard))
         .fallback_service(api)
 }
 

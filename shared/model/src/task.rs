@@ -4,7 +4,7 @@
 //! order; [`Resource::merge`] makes the same log of them whatever the order. Every event carries the [`TaskHead`], so that any
 //! of them can begin the log.
 
-use std::fmt;
+use std::{fmt, ops::AddAssign};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -368,6 +368,19 @@ pub struct Counts {
     pub bytes_moved: u64,
     /// Bytes that the target had, or mounted.
     pub bytes_saved: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self { found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved } = other;
+        self.found += found;
+        self.copied += copied;
+        self.unchanged += unchanged;
+        self.skipped += skipped;
+        self.failed += failed;
+        self.bytes_moved += bytes_moved;
+        self.bytes_saved += bytes_saved;
+    }
 }
 
 impl Counts {

@@ -32,6 +32,7 @@ pub use self::{
     ecr::Ecr,
     error::{Error, Failure},
     http::{Http, Patience},
+    limit::Throttling,
     manifest::{Descriptor, Manifest},
     outward::{Answer, Outward, Unanswered},
     reference::{InvalidReference, parse_reference},

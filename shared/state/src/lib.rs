@@ -31,6 +31,6 @@ pub use origins::{Origins, Recalled};
 pub use queue::{Incoming, Outgoing, Queue, QueueError};
 pub use secrets::{LocalSecrets, SecretError, Secrets};
 pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
-pub use task_log::{Listing, TaskLog, Unannounced};
+pub use task_log::{Listing, Recorded, TaskLog, Unannounced};
 pub use topic::{Announcement, Topic, TopicError};
 pub use uploads::{LeaseAnswer, Uploads};
