@@ -9,7 +9,7 @@ use axum::{
 };
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
-use transship_model::Problem;
+use transship_model::{Caller, Problem};
 
 use crate::{
     Api,
@@ -39,6 +39,14 @@ impl Guarded {
     /// Answers those whom the gate lets in. What the API is, it tells everybody.
     pub fn new(api: Api, gate: Gate) -> Self {
         Self { router: api.router(), gate }
+    }
+
+    /// Who sends a request with these headers.
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn admit(&self, headers: &HeaderMap, origin: &Origin) -> Result<Caller, Problem> {
+        self.gate.authenticate(headers, origin).await
     }
 
     /// Answers a request.

@@ -4,7 +4,7 @@
 //! order; [`Resource::merge`] makes the same log of them whatever the order. Every event carries the [`TaskHead`], so that any
 //! of them can begin the log.
 
-use std::fmt;
+use std::{fmt, ops::AddAssign};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -445,6 +445,21 @@ pub struct Counts {
     /// Bytes that the target had already.
     #[serde(default)]
     pub bytes_present: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self { found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present } = other;
+        self.found += found;
+        self.copied += copied;
+        self.unchanged += unchanged;
+        self.skipped += skipped;
+        self.cancelled += cancelled;
+        self.failed += failed;
+        self.bytes_moved += bytes_moved;
+        self.bytes_mounted += bytes_mounted;
+        self.bytes_present += bytes_present;
+    }
 }
 
 impl Counts {

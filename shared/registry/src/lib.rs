@@ -33,6 +33,7 @@ pub use self::{
     ecr::{Ecr, EcrIdentity},
     error::{Error, Failure},
     http::{Http, Patience},
+    limit::Throttling,
     manifest::{Descriptor, Manifest},
     outward::{Answer, Outward, Unanswered},
     reference::{InvalidReference, parse_reference},
