@@ -11,19 +11,23 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use transship_api::{
     TokenInput,
+    explain::{ExplainInput, ExplainView},
+    preview::{PendingView, PreviewView, RuleToPreview},
     view::{
         AuditView, DeliveryView, ListView, MintedTokenView, ResourceView, SentView, StartedView, SubscriptionInput,
         SubscriptionView, TaskView, TokenView,
     },
 };
-use transship_model::{DeliveryId, InstanceName, Problem, Rule, RuleName, Subscription, SubscriptionName, TaskId, TokenId};
+use transship_model::{
+    DeliveryId, Foreseen, InstanceName, PreviewId, Problem, Rule, RuleName, Subscription, SubscriptionName, TaskId, TokenId,
+};
 use url::Url;
 
 /// A rule as it is named on the command line: `INSTANCE/RULE`.
 #[derive(Debug, Clone)]
 pub(crate) struct RulePath {
-    instance: InstanceName,
-    rule: RuleName,
+    pub(crate) instance: InstanceName,
+    pub(crate) rule: RuleName,
 }
 
 impl std::str::FromStr for RulePath {
@@ -115,6 +119,23 @@ impl Client {
         Ok(started.task)
     }
 
+    /// Tasks that a query of the API selects, the newest first, at most `limit`.
+    pub(crate) async fn select_tasks(&self, query: &[(&str, String)], limit: usize) -> anyhow::Result<Vec<TaskView>> {
+        self.list_with(&["v1", "tasks"], &query, limit).await
+    }
+
+    /// Ends a task before its time.
+    pub(crate) async fn cancel(&self, id: &TaskId) -> anyhow::Result<()> {
+        let StartedView { .. } = read(self.request(Method::POST, &["v1", "tasks", id.as_str(), "cancel"])?).await?;
+        Ok(())
+    }
+
+    /// Makes again what failed in a task: the new task.
+    pub(crate) async fn retry(&self, id: &TaskId) -> anyhow::Result<TaskId> {
+        let started: StartedView = read(self.request(Method::POST, &["v1", "tasks", id.as_str(), "retry"])?).await?;
+        Ok(started.task)
+    }
+
     /// Makes a token.
     pub(crate) async fn create_token(&self, token: &TokenInput) -> anyhow::Result<MintedTokenView> {
         read(self.request(Method::POST, &["v1", "tokens"])?.json(token)).await
@@ -199,6 +220,45 @@ impl Client {
         read(self.request(Method::POST, &path)?).await
     }
 
+    /// What a rule that is stored, or is given here, would do now: about `limit` resources, whether these are all, and what kept the rest
+    /// from being found out.
+    pub(crate) async fn preview(
+        &self,
+        rule: Result<&RulePath, &RuleToPreview>,
+        limit: usize,
+    ) -> anyhow::Result<(Vec<Foreseen>, bool, Option<String>)> {
+        let mut items = Vec::new();
+        let mut cursor: Option<PreviewId> = None;
+        loop {
+            let request = match rule {
+                Ok(RulePath { instance, rule }) => {
+                    self.request(Method::POST, &["v1", "instances", instance.as_str(), "rules", rule.as_str(), "preview"])?
+                }
+                Err(rule) => self.request(Method::POST, &["v1", "preview"])?.json(rule),
+            };
+            let page = (limit - items.len()).clamp(1, 200).to_string();
+            let request = request.query(&[("limit", page)]).query(&[("cursor", cursor)]);
+            let mut answer: Previewed = read(request).await?;
+            for _ in 0..PREVIEW_PATIENCE {
+                let Previewed::Pending(PendingView { preview }) = &answer else { break };
+                answer = read(self.request(Method::GET, &["v1", "previews", preview.as_str()])?).await?;
+            }
+            let Previewed::Page(PreviewView { items: page, next, error }) = answer else {
+                bail!("the workers are too busy to find it out: try again later");
+            };
+            items.extend(page);
+            if next.is_none() || error.is_some() || items.len() >= limit {
+                return Ok((items, next.is_none(), error));
+            }
+            cursor = next;
+        }
+    }
+
+    /// Why something was, or was not, synchronised.
+    pub(crate) async fn explain(&self, what: &ExplainInput) -> anyhow::Result<ExplainView> {
+        read(self.request(Method::POST, &["v1", "explain"])?.json(what)).await
+    }
+
     async fn list<T: DeserializeOwned>(&self, path: &[&str], limit: usize) -> anyhow::Result<Vec<T>> {
         self.list_with(path, &(), limit).await
     }
@@ -232,6 +292,17 @@ impl Client {
             None => request,
         })
     }
+}
+
+/// So often a preview that is not there yet is waited for, as long as the API waits each time.
+const PREVIEW_PATIENCE: usize = 3;
+
+/// What is answered to who asks for a preview.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Previewed {
+    Page(PreviewView),
+    Pending(PendingView),
 }
 
 /// The API's token, from the environment: an argument would be seen by everybody on the machine.

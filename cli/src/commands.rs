@@ -6,6 +6,8 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod copy;
 pub(crate) mod demo;
+pub(crate) mod explain;
+pub(crate) mod preview;
 pub(crate) mod serve;
 pub(crate) mod subscriptions;
 pub(crate) mod tasks;

@@ -11,8 +11,10 @@ use std::{
 };
 
 use transship_model::{
-    Credentials, Instance, InstanceName, Kind, Rule, RuleName, RulePath, SecretRef, Subscription, SubscriptionName, WebhookAuth,
+    Credentials, Instance, InstanceName, Kind, Overlap, Rule, RuleName, RulePath, SecretRef, Subscription, SubscriptionName,
+    WebhookAuth, overlap,
 };
+use transship_state::Catalog;
 
 use self::yaml::{Node, Notes};
 
@@ -25,11 +27,13 @@ mod yaml;
 /// The greatest size of a file, in bytes.
 pub(crate) const MAX_SIZE: usize = 4 << 20;
 /// The greatest number of instances.
-pub(crate) const MAX_INSTANCES: usize = 1000;
+pub(crate) const MAX_INSTANCES: usize = Catalog::MAX_INSTANCES;
 /// The greatest number of rules.
-pub(crate) const MAX_RULES: usize = 20_000;
+pub(crate) const MAX_RULES: usize = Catalog::MAX_RULES;
 /// The greatest number of subscriptions.
 pub(crate) const MAX_SUBSCRIPTIONS: usize = 1000;
+/// So many pairs of overlapping rules are warned of: whoever has more knows by then.
+const MAX_OVERLAPS: usize = 20;
 
 /// What a configuration file says.
 #[derive(Debug, Clone, Default)]
@@ -136,6 +140,27 @@ pub(crate) fn load_subscription(path: &Path) -> Result<Subscription, LoadError> 
             }
             Err(LoadError::Mistakes { path: path.into(), mistakes: notes.mistakes })
         }
+    }
+}
+
+/// Reads a file with one rule, as an entry of `rules` is written; its instances are known elsewhere.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_rule(path: &Path) -> Result<Rule, LoadError> {
+    let text = fs::read_to_string(path).map_err(|error| LoadError::Unreadable { path: path.into(), error })?;
+    let mut notes = Notes::default();
+    let rule = if text.len() > MAX_SIZE {
+        notes.mistakes.push(too_large());
+        None
+    } else {
+        let document = yaml::parse(&text, &mut notes);
+        document.and_then(|document| rule::Reader::of_one().read(&Node::root(&document), &mut notes))
+    };
+    notes.mistakes.sort();
+    match rule {
+        Some(rule) if notes.mistakes.is_empty() => Ok(rule),
+        _ => Err(LoadError::Mistakes { path: path.into(), mistakes: notes.mistakes }),
     }
 }
 
@@ -250,7 +275,7 @@ fn subscriptions(
 fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes: &mut Notes) -> Vec<Rule> {
     let mut reader = rule::Reader::new(nodes, instances.keys());
     let mut first_lines: HashMap<(InstanceName, RuleName), usize> = HashMap::new();
-    let mut rules = Vec::with_capacity(nodes.len());
+    let (mut rules, mut places) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
     for node in nodes {
         let Some(rule) = reader.read(node, notes) else { continue };
         let at = node.peek("name").unwrap_or_else(|| node.clone());
@@ -267,6 +292,18 @@ fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes:
             }
         }
         rules.push(rule);
+        places.push(at);
+    }
+    let overlaps = overlap::pairs(&rules, MAX_OVERLAPS + 1);
+    for (first, second) in overlaps.iter().take(MAX_OVERLAPS) {
+        let overlap = Overlap { rule: &rules[*second], other: &rules[*first] };
+        notes.warning(&places[*second], overlap.warning());
+    }
+    if let Some((_, second)) = overlaps.get(MAX_OVERLAPS) {
+        notes.warning(
+            &places[*second],
+            format!("overlaps with another rule, too, as do more: the first {MAX_OVERLAPS} are listed"),
+        );
     }
     rules
 }
@@ -317,7 +354,7 @@ fn present(secret: &SecretRef) -> Result<(), String> {
             Err(error) => Err(format!("the file {path} can't be read: {error}")),
         },
         // Looked for when it is needed: a check would need an AWS identity.
-        SecretRef::SecretsManager(_) | SecretRef::Parameter(_) => Ok(()),
+        SecretRef::SecretsManager(_) | SecretRef::Parameter(_) | SecretRef::Stored(_) => Ok(()),
     }
 }
 

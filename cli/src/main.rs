@@ -50,12 +50,16 @@ enum Command {
     Check(commands::check::Arguments),
     /// Bring the catalogue of a deployment on AWS to what a configuration file says
     Apply(commands::apply::Arguments),
-    /// List a rule's tasks, the newest first
-    Tasks(commands::tasks::ListArguments),
-    /// Show one task and its resources
+    /// List, show, cancel and retry tasks
+    Tasks(Box<commands::tasks::Arguments>),
+    /// Show one task and its resources: the same as tasks show
     Task(commands::tasks::ShowArguments),
     /// Synchronise everything that a rule selects, now
     Sync(commands::tasks::SyncArguments),
+    /// Show what a rule would copy now, and what it would skip and why; nothing is moved
+    Preview(commands::preview::Arguments),
+    /// Explain why something was, or was not, synchronised
+    Explain(commands::explain::Arguments),
     /// Copy one artifact by hand, without rules and without a server
     Copy(commands::copy::Arguments),
     /// Say who is told of what, test it, and see what came of it
@@ -93,9 +97,11 @@ fn main() -> ExitCode {
             Command::Serve(arguments) => commands::serve::run(arguments).await,
             Command::Check(arguments) => commands::check::run(arguments),
             Command::Apply(arguments) => commands::apply::run(arguments).await,
-            Command::Tasks(arguments) => commands::tasks::list(arguments).await,
+            Command::Tasks(arguments) => commands::tasks::run(*arguments).await,
             Command::Task(arguments) => commands::tasks::show(arguments).await,
             Command::Sync(arguments) => commands::tasks::sync(arguments).await,
+            Command::Preview(arguments) => commands::preview::run(arguments).await,
+            Command::Explain(arguments) => commands::explain::run(arguments).await,
             Command::Copy(arguments) => commands::copy::run(arguments).await,
             Command::Subscriptions(arguments) => commands::subscriptions::run(arguments).await,
             Command::Tokens(arguments) => commands::tokens::run(arguments).await,

@@ -5,8 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use indicatif::{BinaryBytes, HumanDuration};
 use serde::Serialize;
-use transship_api::view::{AuditView, DeliveryView, ResourceView, SubscriptionView, TaskView, TokenStatus, TokenView};
-use transship_model::{Counts, DeliveryState, InstanceName, Outcome, ResourceState};
+use transship_api::view::{
+    AuditView, DeliveryView, ProgressView, ResourceView, SubscriptionView, TaskView, TokenStatus, TokenView,
+};
+use transship_model::{Counts, DeliveryState, Digest, Foreseen, InstanceName, Outcome, ResourceState};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,7 +53,7 @@ fn percent(rate: Option<f64>) -> String {
 }
 
 /// Columns of numbers, which are compared from the right.
-const NUMBERS: [&str; 6] = ["time", "success", "repositories", "moved", "saved", "attempts"];
+const NUMBERS: [&str; 7] = ["time", "success", "repositories", "moved", "mounted", "there", "attempts"];
 /// Columns that may be folded where a terminal is narrow. The others are names and numbers that people copy and compare.
 const FOLDED: [&str; 12] =
     ["trigger", "resources", "source", "target", "outcome", "name", "instances", "what", "details", "events", "of", "webhook"];
@@ -79,11 +81,12 @@ fn text(table: &Table) -> String {
 
 /// A list of tasks.
 pub(crate) fn tasks(tasks: &[TaskView]) -> String {
-    let headers = ["task", "status", "trigger", "created", "time", "success", "repositories", "resources", "moved"];
+    let headers = ["task", "rule", "status", "trigger", "created", "time", "success", "repositories", "resources", "moved"];
     let mut table = table(&headers);
     for task in tasks {
         table.add_row([
             task.id.to_string(),
+            format!("{}/{}", task.instance, task.rule),
             task.status.to_string(),
             short(&task.trigger),
             task.created.strftime("%F %T UTC").to_string(),
@@ -99,10 +102,13 @@ pub(crate) fn tasks(tasks: &[TaskView]) -> String {
 
 /// What became of a task's resources: what there is none of is not told.
 fn outcomes(counts: &Counts) -> String {
-    let Counts { found, copied, unchanged, skipped, failed, .. } = *counts;
+    let Counts { found, copied, unchanged, skipped, cancelled, failed, .. } = *counts;
+    let skipped = skipped.saturating_sub(cancelled);
     let waiting = found.saturating_sub(counts.done());
-    let all = [(copied, "copied"), (unchanged, "unchanged"), (skipped, "skipped"), (failed, "failed"), (waiting, "to go")];
-    let some: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let done =
+        [(copied, "copied"), (unchanged, "unchanged"), (skipped, "skipped"), (cancelled, "cancelled"), (failed, "failed")];
+    let all = done.into_iter().chain([(waiting, "to go")]);
+    let some: Vec<String> = all.filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if some.is_empty() { "-".into() } else { some.join(", ") }
 }
 
@@ -252,21 +258,51 @@ pub(crate) fn task(task: &TaskView) -> String {
         ("repositories", task.repositories.to_string()),
         ("resources", total),
         ("outcomes", outcomes(counts)),
-        ("bytes", format!("{} moved, {} saved", bytes(counts.bytes_moved), bytes(counts.bytes_saved))),
+        ("bytes", bytes_of(counts.bytes_moved, counts.bytes_mounted, counts.bytes_present)),
     ];
+    if task.compared > 0 {
+        lines.push(("compared", format!("{} were equal by digest, and are not listed", task.compared)));
+    }
+    if let (Some(cancelled), None) = (&task.cancelled, task.ended) {
+        lines.push(("cancelled", format!("by {}; work on it is ending", cancelled.by)));
+    } else if let Some(cancelled) = &task.cancelled {
+        lines.push(("cancelled", format!("by {} at {}", cancelled.by, time(Some(cancelled.at)))));
+    }
+    lines.extend(task.progress.as_ref().and_then(left).map(|left| ("left", left)));
     lines.extend(task.error.clone().map(|error| ("error", error)));
     lines.iter().map(|(name, value)| format!("{name:<13} {value}")).collect::<Vec<_>>().join("\n")
 }
 
+/// What became of bytes.
+pub(crate) fn bytes_of(moved: u64, mounted: u64, present: u64) -> String {
+    format!("{} moved, {} mounted, {} already there", bytes(moved), bytes(mounted), bytes(present))
+}
+
+/// How much of a task is left, where that can be said.
+fn left(progress: &ProgressView) -> Option<String> {
+    let left = duration(progress.seconds_left?);
+    Some(match progress.bytes_total {
+        Some(total) => format!("about {left}: {} of {}", bytes(progress.bytes_done), bytes(total)),
+        None => format!("about {left}"),
+    })
+}
+
+/// A time in whole seconds for people.
+pub(crate) fn duration(seconds: u64) -> String {
+    HumanDuration(std::time::Duration::from_secs(seconds)).to_string()
+}
+
 /// A task's resources.
 pub(crate) fn resources(resources: &[ResourceView]) -> String {
-    let mut table = table(&["source", "target", "digest", "type", "state", "moved", "saved", "attempts", "time", "outcome"]);
+    let mut table =
+        table(&["source", "target", "digest", "type", "state", "moved", "mounted", "there", "attempts", "time", "outcome"]);
     for resource in resources {
         let digest = resource.digest.as_ref().map_or_else(|| "-".into(), |digest| short(digest.as_str()));
         let state = match resource.state {
             ResourceState::Queued => "queued".to_owned(),
             ResourceState::Running if resource.bytes_total > 0 => {
-                format!("running {} %", 100 * (resource.bytes_moved + resource.bytes_saved) / resource.bytes_total)
+                let left = resource.seconds_left.map_or_else(String::new, |left| format!(", {} left", duration(left)));
+                format!("running {} %{left}", 100 * resource.bytes_done() / resource.bytes_total)
             }
             ResourceState::Running => "running".to_owned(),
             ResourceState::Done => "done".to_owned(),
@@ -290,10 +326,28 @@ pub(crate) fn resources(resources: &[ResourceView]) -> String {
             resource.artifact.map_or("-", transship_model::ArtifactType::as_str).to_owned(),
             state,
             bytes(resource.bytes_moved),
-            bytes(resource.bytes_saved),
+            bytes(resource.bytes_mounted),
+            bytes(resource.bytes_present),
             resource.attempts.to_string(),
             took.unwrap_or_else(|| "-".into()),
             outcome,
+        ]);
+    }
+    text(&table)
+}
+
+/// What would become of resources.
+pub(crate) fn foreseen(items: &[Foreseen]) -> String {
+    let mut table = table(&["source", "target", "digest", "there", "type", "outcome"]);
+    let digest = |digest: &Option<Digest>| digest.as_ref().map_or_else(|| "-".into(), |digest| short(digest.as_str()));
+    for item in items {
+        table.add_row([
+            short(&item.source.to_string()),
+            short(&item.target.to_string()),
+            digest(&item.digest),
+            digest(&item.target_digest),
+            item.artifact.map_or("-", transship_model::ArtifactType::as_str).to_owned(),
+            item.would.to_string(),
         ]);
     }
     text(&table)

@@ -124,7 +124,11 @@ impl transship_registry::Progress for Meter {
         self.change(&self.done, bytes);
     }
 
-    fn saved(&self, bytes: u64) {
+    fn mounted(&self, bytes: u64) {
+        self.change(&self.done, bytes);
+    }
+
+    fn present(&self, bytes: u64) {
         self.change(&self.done, bytes);
     }
 
@@ -132,7 +136,7 @@ impl transship_registry::Progress for Meter {
         self.done.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn unsaved(&self, bytes: u64) {
+    fn absent(&self, bytes: u64) {
         self.lost(bytes);
     }
 }

@@ -1,19 +1,26 @@
-//! Where the process's secrets are: its environment, files, and AWS if an instance names a secret there.
+//! Where the process's secrets are: its environment, files, its own folder for what the API was given, and AWS if an instance names a
+//! secret there.
 
 use async_trait::async_trait;
 use aws_config::BehaviorVersion;
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
 use transship_model::SecretRef;
-use transship_state::{LocalSecrets, SecretError, Secrets, aws::AwsSecrets};
+use transship_state::{FolderSecrets, LocalSecrets, SecretError, Secrets, aws::AwsSecrets};
 
 /// The secrets of a process. AWS is asked only if a secret is there, with the identity that the environment gives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ProcessSecrets {
     aws: OnceCell<AwsSecrets>,
+    stored: FolderSecrets,
 }
 
 impl ProcessSecrets {
+    /// The secrets of a process that keeps what its API is given in `stored`.
+    pub(crate) fn new(stored: FolderSecrets) -> Self {
+        Self { aws: OnceCell::new(), stored }
+    }
+
     async fn aws(&self) -> &AwsSecrets {
         let connect = async || {
             let sdk = aws_config::load_defaults(BehaviorVersion::latest()).await;
@@ -30,6 +37,10 @@ impl Secrets for ProcessSecrets {
         match reference {
             SecretRef::Env(_) | SecretRef::File(_) => LocalSecrets.read(reference).await,
             SecretRef::SecretsManager(_) | SecretRef::Parameter(_) => self.aws().await.read(reference).await,
+            SecretRef::Stored(name) => {
+                let secret = self.stored.read(name).await;
+                secret.map_err(|error| SecretError { reference: reference.clone(), why: error.why })
+            }
         }
     }
 

@@ -17,8 +17,8 @@ use transship_model::{Instance, Owner, Rule, Subscription};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
-    Applied, AttemptLog, Catalog, DeadLetters, DeliveryLog, Dispatcher, Events, Incoming, Jobs, Notifications, Origins, Queue,
-    QueueError, Scheduler, Table, TaskLog, Uploads, first_runs,
+    Applied, AttemptLog, Catalog, DeadLetters, DeliveryLog, Dispatcher, Events, Feed, FolderSecrets, Incoming, Jobs,
+    Notifications, Origins, Previews, Queue, QueueError, Scheduler, Table, TaskLog, Uploads, WrittenSecrets, first_runs,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// How long registries may take.
     pub(crate) patience: Patience,
+    /// How long tasks are kept after their beginning.
+    pub(crate) keep_tasks: Duration,
 }
 
 /// A configuration file: what the API does not change.
@@ -61,6 +63,7 @@ pub(crate) struct Running {
     /// Where it answers.
     pub(crate) address: SocketAddr,
     stop: watch::Sender<bool>,
+    feed: Feed,
     loops: JoinSet<anyhow::Result<()>>,
 }
 
@@ -99,29 +102,37 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
         tracing::info!(rules = begun, "first runs of new rules");
     }
     let origins = Origins::new(table.clone());
-    let log = TaskLog::new(table.clone());
-    let secrets = Arc::new(ProcessSecrets::default());
+    let log = TaskLog::new(table.clone()).keeping(settings.keep_tasks);
+    let feed = Feed::default();
+    let stored = FolderSecrets::new(settings.data.join("secrets"));
+    let secrets = Arc::new(ProcessSecrets::new(stored.clone()));
     let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
+    let written = WrittenSecrets::new(table.clone(), Arc::new(stored));
     let notifications = Notifications(Arc::new(notifications_queue.clone()));
-    let api = transship_api::Api::new(
-        table.clone(),
-        catalog.clone(),
-        log.clone(),
-        jobs.clone(),
-        events.clone(),
-        notifications.clone(),
-    );
+    let api = transship_api::Api::new(transship_api::Stores {
+        table: table.clone(),
+        catalog: catalog.clone(),
+        log: log.clone(),
+        jobs: jobs.clone(),
+        events: events.clone(),
+        notifications: notifications.clone(),
+        written,
+    });
+    let api = api.streaming(feed.clone());
     let scheduler = Arc::new(Scheduler::new(catalog.clone(), table.clone(), jobs.clone(), events.clone()));
     let webhook = Webhook::new(catalog.clone(), dispatcher, scheduler.clone(), secrets.clone());
+    let previews = Previews::new(table.clone());
     let attempts = AttemptLog::new(table.clone());
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");
     let notifier = Notifier::new(catalog.clone(), DeliveryLog::new(table.clone()), secrets.clone());
     // Outside subscribers are AWS's business.
     let outlets = Outlets { catalog: catalog.clone(), topic: None, notifications };
-    let logger = Logger::new(log, DeadLetters::new(table), outlets);
+    let dead_letters = DeadLetters::new(table).keeping(settings.keep_tasks);
+    let logger = Logger::new(log.clone(), dead_letters.clone(), outlets).feeding(feed.clone());
     let http = Http::with_patience(settings.patience)?;
-    let worker = Worker::new(Stores { catalog, origins, attempts, uploads, jobs, events, secrets }, http);
+    let stores = Stores { catalog, origins, attempts, previews, log, dead_letters, uploads, jobs, events, secrets };
+    let worker = Worker::new(stores, http);
 
     let (stop, stopped) = watch::channel(false);
     let mut loops = JoinSet::new();
@@ -134,7 +145,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let queues = [("jobs", jobs_queue), ("events", events_queue), ("notifications", notifications_queue)];
     let router = http::router(webhook, api, settings.token, http::Health::new(store, queues));
     loops.spawn(http::serve(listener, router, stopped));
-    Ok(Running { address, stop, loops })
+    Ok(Running { address, stop, feed, loops })
 }
 
 /// Brings what a configuration file owns to what it says.
@@ -165,6 +176,7 @@ impl Running {
     /// Ends it: new work is not begun, what runs may go on for a moment. What is not finished then goes on at the next start.
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
+        self.feed.end();
         let all = async { while self.loops.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(2 * GRACE, all).await;
     }

@@ -47,10 +47,12 @@ fn install(missing: &str, packages: &[&str]) {
 }
 
 /// A program from PyPI: its name, and what is installed, with every version that matters.
-const TOOLS: [(&str, &str, &[&str]); 3] = [
+const TOOLS: [(&str, &str, &[&str]); 5] = [
     ("ministack", "1.5.33", &["ministack==1.5.33", "aws-sam-translator==1.115.0", "boto3==1.43.106"]),
     ("sam", "1.170.0", &["aws-sam-cli==1.170.0"]),
     ("cargo-lambda", "1.9.2", &["cargo-lambda==1.9.2"]),
+    ("openapi-spec-validator", "0.9.0", &["openapi-spec-validator==0.9.0"]),
+    ("schemathesis", "4.32.5", &["schemathesis==4.32.5"]),
 ];
 
 /// The path of a program from PyPI. It is installed in `target/tools/NAME-VERSION` the first time; test processes that run at the

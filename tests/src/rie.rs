@@ -32,8 +32,19 @@ impl Rie {
         Self::run(&binary, name, environment, timeout).await
     }
 
+    /// The same as an alias of the function, which is what Lambda says then that was invoked.
+    pub async fn start_alias(name: &str, alias: &str, environment: &[(String, String)], timeout: Duration) -> Self {
+        let binary = tokio::task::spawn_blocking(binaries).await.expect("the functions").join(format!("transship-{name}"));
+        // The emulator makes the name that was invoked of the function's own.
+        Self::launch(&binary, &format!("stack-{name}:{alias}"), environment, timeout).await
+    }
+
     /// The same with this program, which may have been built otherwise.
     pub async fn run(binary: &Path, name: &str, environment: &[(String, String)], timeout: Duration) -> Self {
+        Self::launch(binary, &format!("stack-{name}"), environment, timeout).await
+    }
+
+    async fn launch(binary: &Path, name: &str, environment: &[(String, String)], timeout: Duration) -> Self {
         let program = tokio::task::spawn_blocking(emulator).await.expect("the emulator");
         let dir = tempfile::Builder::new().prefix("transship-function-").tempdir().expect("a folder");
         let log = File::create(dir.path().join("log")).expect("the function's log");
@@ -43,7 +54,7 @@ impl Rie {
         command.args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{port}")]);
         command.args(["--runtime-api-address", &format!("127.0.0.1:{runtime}")]).arg(binary);
         command.env_clear().envs(environment.iter().cloned()).env("PATH", "/usr/bin:/bin");
-        command.env("AWS_LAMBDA_FUNCTION_NAME", format!("stack-{name}")).env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256");
+        command.env("AWS_LAMBDA_FUNCTION_NAME", name).env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256");
         command.env("AWS_LAMBDA_FUNCTION_TIMEOUT", timeout.as_secs().to_string());
         command.current_dir(dir.path()).stdin(Stdio::null()).stdout(log.try_clone().expect("a handle")).stderr(log);
         let process = command.spawn().expect("the emulator starts");

@@ -89,11 +89,25 @@ impl Stack {
 
     /// Calls the API with any token.
     pub async fn call_as(&self, token: &str, method: Method, path: &str) -> (StatusCode, Value) {
+        self.call_with(token, method, path, None).await
+    }
+
+    /// Calls the API with any token and a body.
+    pub async fn call_with(&self, token: &str, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let url = format!("{}{path}", self.local(self.output("ApiUrl")).trim_end_matches('/'));
-        let response = self.http.request(method, url).bearer_auth(token).send().await.expect("the API answers");
+        let mut request = self.http.request(method, url).bearer_auth(token);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let response = request.send().await.expect("the API answers");
         let status = response.status();
         let text = response.text().await.expect("a whole answer");
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// The stack's own token.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// The tasks of `INSTANCE/RULE`, the newest first.

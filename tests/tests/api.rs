@@ -45,6 +45,7 @@ async fn rules_are_shown_by_name_in_pages() {
     let release = walk(&transship, "/v1/instances/build/rules", 1000).await.pop().unwrap();
     let wanted = json!({
         "name": "release", "description": "to production", "overwrite": true, "enabled": false, "revision": 1,
+        "propagate_deletions": false, "referrers": true,
         "source": {
             "instance": "build", "namespace": "team", "repository": "app-.*", "tag": r"v\d+", "types": ["image", "chart"],
         },

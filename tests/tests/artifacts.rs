@@ -122,7 +122,7 @@ async fn both_ends_ask_for_a_login_and_a_second_sync_moves_no_byte() {
     let (first, resources) = sync(&transship).await;
     assert_eq!(first["counts"]["copied"], 1, "{first}");
     assert_same(&build.at("team/app", "v1"), &prod.at("mirror/app", "v1")).await;
-    let bytes = ["bytes_moved", "bytes_saved"].map(|name| resources[0][name].as_u64().unwrap());
+    let bytes = ["bytes_moved", "bytes_present"].map(|name| resources[0][name].as_u64().unwrap());
     assert_eq!(bytes, [image.size() as u64, 0]);
 
     target.forget();

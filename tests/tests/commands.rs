@@ -56,7 +56,10 @@ async fn sync_wait_brings_all_pages_and_scripts_read_the_outcome() {
         assert_in_order(resource, &["queued", "started", "ended"]);
     }
     let sum = |name: &str| resources.iter().map(|resource| resource[name].as_u64().unwrap()).sum::<u64>();
-    assert_eq!([sum("bytes_moved"), sum("bytes_saved")].map(Some), ["bytes_moved", "bytes_saved"].map(|n| counts[n].as_u64()));
+    assert_eq!(
+        ["bytes_moved", "bytes_mounted", "bytes_present"].map(|n| Some(sum(n))),
+        ["bytes_moved", "bytes_mounted", "bytes_present"].map(|n| counts[n].as_u64())
+    );
 
     // By default people get a table, and are told of what it leaves out.
     let output = transship.run(&["task", id]).await;
@@ -101,7 +104,7 @@ async fn tasks_lists_what_pushes_and_people_have_triggered_in_lines_that_can_be_
     let (build, prod) = (transship.registry("build").await, DockerRegistry::start().await);
     transship.start(&two(&build, &prod, "overwrite: true")).await;
     let none = transship.run(&["tasks", "build/all"]).await;
-    assert_eq!((none.status.code(), text(&none.stdout), text(&none.stderr)), (Some(0), "", "the rule has no tasks yet\n"));
+    assert_eq!((none.status.code(), text(&none.stdout), text(&none.stderr)), (Some(0), "", "there are no such tasks\n"));
     let image = Image::random(1).layers(1, 5_000).build();
     image.push(&build.at("team/app", "v1")).await;
     transship.ended("build/all", 1).await;
@@ -115,7 +118,7 @@ async fn tasks_lists_what_pushes_and_people_have_triggered_in_lines_that_can_be_
 
     let lines: Vec<&str> = text(&output.stdout).lines().collect();
     let columns: Vec<&str> = lines[0].split_whitespace().collect();
-    let wanted = "TASK STATUS TRIGGER CREATED TIME SUCCESS REPOSITORIES RESOURCES MOVED";
+    let wanted = "TASK RULE STATUS TRIGGER CREATED TIME SUCCESS REPOSITORIES RESOURCES MOVED";
     assert_eq!(columns, wanted.split(' ').collect::<Vec<_>>());
     assert_eq!(lines.len(), 4, "{lines:#?}");
     let triggers = ["by hand", &format!("attachment team/app:{}….sig", &signature.as_str()[..19]), "push team/app:v1"];

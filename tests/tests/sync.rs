@@ -35,7 +35,7 @@ async fn a_push_is_carried_to_the_target_and_logged() {
     assert_eq!(resources[0]["type"], "image");
     assert_eq!(resources[0]["digest"], json!(image.digest()));
     assert_eq!(resources[0]["target"]["repository"], "mirror/app");
-    let bytes = ["bytes_moved", "bytes_saved"].map(|name| resources[0][name].as_u64().unwrap());
+    let bytes = ["bytes_moved", "bytes_present"].map(|name| resources[0][name].as_u64().unwrap());
     assert_eq!(bytes.iter().sum::<u64>(), image.size() as u64, "every byte is accounted for, once");
 }
 

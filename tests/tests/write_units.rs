@@ -16,7 +16,7 @@ use transship_model::{PushEvent, TaskStatus};
 use transship_registry::Http;
 use transship_state::{
     Announcement, AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Item, Jobs, Key, LocalSecrets, Notifications, Op,
-    Origins, Page, Query, Table, TableError, TaskLog, Topic, TopicError, Uploads,
+    Origins, Page, Previews, Query, Table, TableError, TaskLog, Topic, TopicError, Uploads,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_tests::*;
@@ -129,6 +129,9 @@ async fn a_small_sync_costs_at_most_twelve_write_units() {
         catalog: catalog.clone(),
         origins: origins.clone(),
         attempts: AttemptLog::new(table.clone()),
+        previews: Previews::new(table.clone()),
+        log: log.clone(),
+        dead_letters: DeadLetters::new(table.clone()),
         uploads: Uploads::new(table.clone(), "test"),
         jobs: jobs.clone(),
         events: events.clone(),

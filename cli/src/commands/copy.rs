@@ -141,7 +141,8 @@ struct Report {
     outcome: &'static str,
     digest: Digest,
     bytes_moved: u64,
-    bytes_saved: u64,
+    bytes_mounted: u64,
+    bytes_present: u64,
     attachments: u32,
     /// Signatures of the target that differ from the source's and were not to be replaced.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -157,13 +158,23 @@ impl Report {
             Outcome::Exists { digest } => ("exists", digest, Moved::default(), Attached::default()),
         };
         let bytes_moved = moved.bytes_moved + attached.moved.bytes_moved;
-        let bytes_saved = moved.bytes_saved + attached.moved.bytes_saved;
-        Self { outcome, digest, bytes_moved, bytes_saved, attachments: attached.manifests, left: attached.left, seconds }
+        let bytes_mounted = moved.bytes_mounted + attached.moved.bytes_mounted;
+        let bytes_present = moved.bytes_present + attached.moved.bytes_present;
+        Self {
+            outcome,
+            digest,
+            bytes_moved,
+            bytes_mounted,
+            bytes_present,
+            attachments: attached.manifests,
+            left: attached.left,
+            seconds,
+        }
     }
 
     fn sentence(&self) -> String {
         let Self { outcome, digest, .. } = self;
-        let (moved, saved) = (output::bytes(self.bytes_moved), output::bytes(self.bytes_saved));
+        let bytes = output::bytes_of(self.bytes_moved, self.bytes_mounted, self.bytes_present);
         let time = output::seconds(self.seconds);
         let attachments = output::count(self.attachments.into(), "attachment");
         let left = match self.left.len() {
@@ -173,7 +184,7 @@ impl Report {
                 output::count(n as u64, "signature")
             ),
         };
-        format!("{outcome} {digest} in {time}: {moved} moved, {saved} saved, {attachments}{left}")
+        format!("{outcome} {digest} in {time}: {bytes}, {attachments}{left}")
     }
 }
 
@@ -186,7 +197,8 @@ struct TagReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<Digest>,
     bytes_moved: u64,
-    bytes_saved: u64,
+    bytes_mounted: u64,
+    bytes_present: u64,
     attachments: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -196,8 +208,9 @@ impl TagReport {
     fn new(tag: Tag, outcome: Result<Outcome, transship_registry::Error>) -> Self {
         match outcome {
             Ok(outcome) => {
-                let Report { outcome, digest, bytes_moved, bytes_saved, attachments, .. } = Report::new(outcome, 0.0);
-                Self { tag, outcome, digest: Some(digest), bytes_moved, bytes_saved, attachments, error: None }
+                let Report { outcome, digest, bytes_moved, bytes_mounted, bytes_present, attachments, .. } =
+                    Report::new(outcome, 0.0);
+                Self { tag, outcome, digest: Some(digest), bytes_moved, bytes_mounted, bytes_present, attachments, error: None }
             }
             Err(error) => Self {
                 tag,
@@ -205,7 +218,8 @@ impl TagReport {
                 outcome: if matches!(error, transship_registry::Error::Schema1(_)) { "skipped" } else { "failed" },
                 digest: None,
                 bytes_moved: 0,
-                bytes_saved: 0,
+                bytes_mounted: 0,
+                bytes_present: 0,
                 attachments: 0,
                 error: Some(error.to_string()),
             },
@@ -233,7 +247,8 @@ struct AllReport {
     skipped: usize,
     failed: usize,
     bytes_moved: u64,
-    bytes_saved: u64,
+    bytes_mounted: u64,
+    bytes_present: u64,
     attachments: u32,
     seconds: f64,
     tags: Vec<TagReport>,
@@ -249,7 +264,8 @@ impl AllReport {
             skipped: count("skipped"),
             failed: count("failed"),
             bytes_moved: tags.iter().map(|tag| tag.bytes_moved).sum(),
-            bytes_saved: tags.iter().map(|tag| tag.bytes_saved).sum(),
+            bytes_mounted: tags.iter().map(|tag| tag.bytes_mounted).sum(),
+            bytes_present: tags.iter().map(|tag| tag.bytes_present).sum(),
             attachments: tags.iter().map(|tag| tag.attachments).sum(),
             seconds,
             tags,
@@ -258,15 +274,13 @@ impl AllReport {
 
     fn sentence(&self) -> String {
         let Self { copied, unchanged, exists, skipped, failed, .. } = self;
-        let (moved, saved) = (output::bytes(self.bytes_moved), output::bytes(self.bytes_saved));
+        let bytes = output::bytes_of(self.bytes_moved, self.bytes_mounted, self.bytes_present);
         let time = output::seconds(self.seconds);
         let tags = output::count(self.tags.len() as u64, "tag");
         let attachments = output::count(self.attachments.into(), "attachment");
         let besides = [(exists, "left as they are"), (skipped, "skipped"), (failed, "failed")];
         let besides: String = besides.iter().filter(|(n, _)| **n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
-        format!(
-            "{tags} in {time}: {copied} copied, {unchanged} unchanged{besides}; {moved} moved, {saved} saved, {attachments}"
-        )
+        format!("{tags} in {time}: {copied} copied, {unchanged} unchanged{besides}; {bytes}, {attachments}")
     }
 }
 

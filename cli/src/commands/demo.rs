@@ -54,6 +54,7 @@ pub(crate) async fn run(_: Arguments) -> anyhow::Result<()> {
         token: None,
         workers: 4,
         patience: Patience::default(),
+        keep_tasks: transship_state::TaskLog::KEEP,
     };
     let running = serve::start(settings).await?;
     let api = format!("http://{}", running.address);
@@ -208,7 +209,7 @@ async fn watch(client: &Client, id: &TaskId) {
         let ended = client.task(id).await.is_ok_and(|task| task.ended.is_some());
         let resources = client.resources(id, 100).await.unwrap_or_default();
         let (done, total) = resources.iter().fold((0, 0), |(done, total), resource| {
-            let here = resource.bytes_moved + resource.bytes_saved;
+            let here = resource.bytes_done();
             (done + here, total + resource.bytes_total.max(here))
         });
         meter.set(done, total, "");

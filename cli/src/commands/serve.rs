@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::bail;
@@ -27,6 +28,15 @@ pub(crate) struct Arguments {
     /// How many resources are copied at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     workers: u16,
+    /// For how many days tasks are kept after their beginning
+    #[arg(
+        long,
+        env = "TRANSSHIP_KEEP_TASKS",
+        value_name = "DAYS",
+        default_value_t = 90,
+        value_parser = clap::value_parser!(u32).range(3..=3650)
+    )]
+    keep_tasks: u32,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -39,7 +49,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::warn!("without TRANSSHIP_TOKEN the API answers this machine only; notifications are taken from everywhere");
     }
     let patience = arguments.waiting.patience();
-    let mut running = serve::start(serve::Settings { data, file, listen, token, workers, patience }).await?;
+    let keep_tasks = Duration::from_secs(u64::from(arguments.keep_tasks) * 24 * 3600);
+    let mut running = serve::start(serve::Settings { data, file, listen, token, workers, patience, keep_tasks }).await?;
     tracing::info!(address = %running.address, "ready: notifications at /hooks/INSTANCE, the API at /v1/, /health");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {

@@ -1,9 +1,10 @@
-//! `transship tasks`, `transship task` and `transship sync`.
+//! `transship tasks` with what is below it, `transship task` and `transship sync`.
 
 use std::{num::NonZeroUsize, time::Duration};
 
+use jiff::Timestamp;
 use transship_api::view::{ResourceView, TaskView};
-use transship_model::{ResourceState, TaskId, TaskStatus};
+use transship_model::{InstanceName, ResourceState, TaskId, TaskStatus};
 
 use crate::{
     NotDone,
@@ -13,10 +14,44 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    // `transship tasks build/release` is `transship tasks list build/release`.
+    #[command(flatten)]
+    list: ListArguments,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List tasks, the newest first
+    List(ListArguments),
+    /// Show one task and its resources
+    Show(ShowArguments),
+    /// End a task before its time: what has an outcome keeps it, the rest is skipped
+    Cancel(CancelArguments),
+    /// Make again, in a new task, what failed in a task
+    Retry(RetryArguments),
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct ListArguments {
-    /// The rule whose tasks are meant
-    #[arg(value_name = "INSTANCE/RULE")]
-    rule: RulePath,
+    /// Only a rule's tasks
+    #[arg(value_name = "INSTANCE/RULE", conflicts_with = "instance")]
+    rule: Option<RulePath>,
+    /// Only tasks of rules of this source instance
+    #[arg(long, value_name = "NAME")]
+    instance: Option<InstanceName>,
+    /// Only tasks with this status
+    #[arg(long, value_name = "STATUS")]
+    status: Option<Status>,
+    /// Only tasks that were triggered then or later: a time like 2026-11-21T08:00:00Z, or how long ago, like 90m, 12h or 7d
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Only tasks that were triggered before that
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
     /// At most so many
     #[arg(long, value_name = "N", default_value = "20")]
     limit: NonZeroUsize,
@@ -46,6 +81,66 @@ pub(crate) struct ShowArguments {
 }
 
 #[derive(Debug, clap::Args)]
+struct CancelArguments {
+    /// The task's ID
+    #[arg(value_name = "ID")]
+    task: TaskId,
+    /// Wait until work on it has ended
+    #[arg(long)]
+    wait: bool,
+    /// How the answer is printed
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct RetryArguments {
+    /// The ID of the task in which something failed
+    #[arg(value_name = "ID")]
+    task: TaskId,
+    /// Wait for the end of the new one and show how far it is; the exit status is 1 if anything failed
+    #[arg(long)]
+    wait: bool,
+    /// How the answer is printed
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// A status as it is asked for.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Status {
+    Queued,
+    Running,
+    Succeeded,
+    PartlyFailed,
+    Failed,
+    Cancelled,
+}
+
+/// A point in time, or how long ago it was.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let help = || format!("a time like 2026-11-21T08:00:00Z, or how long ago, like 90m, 12h or 7d, is needed, not {text:?}");
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let unit = text.chars().last().ok_or_else(help)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(help()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| help())?;
+    let ago = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(help)?;
+    Timestamp::now().checked_sub(ago).map_err(|_| help())
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct SyncArguments {
     /// The rule to run
     #[arg(value_name = "INSTANCE/RULE")]
@@ -67,13 +162,38 @@ const PATIENCE: u32 = 30;
 /// Of so many resources the bytes are added up; of more only the resources are counted.
 const FEW: u64 = 50;
 
-pub(crate) async fn list(arguments: ListArguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        None => list(arguments.list).await,
+        Some(Command::List(list_arguments)) => list(list_arguments).await,
+        Some(Command::Show(arguments)) => show(arguments).await,
+        Some(Command::Cancel(arguments)) => cancel(arguments).await,
+        Some(Command::Retry(arguments)) => retry(arguments).await,
+    }
+}
+
+async fn list(arguments: ListArguments) -> anyhow::Result<()> {
     let client = Client::new(arguments.connection)?;
-    let tasks = client.tasks(&arguments.rule, arguments.limit.get()).await?;
+    let (instance, rule) = match arguments.rule {
+        Some(path) => (Some(path.instance), Some(path.rule)),
+        None => (arguments.instance, None),
+    };
+    let status = arguments.status.as_ref().and_then(clap::ValueEnum::to_possible_value);
+    let query: Vec<(&str, String)> = [
+        ("instance", instance.map(|instance| instance.to_string())),
+        ("rule", rule.map(|rule| rule.to_string())),
+        ("status", status.map(|status| status.get_name().to_owned())),
+        ("since", arguments.since.map(|since| since.to_string())),
+        ("until", arguments.until.map(|until| until.to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect();
+    let tasks = client.select_tasks(&query, arguments.limit.get()).await?;
     match arguments.output {
         Format::Json => output::print_json(&tasks),
         Format::Table if tasks.is_empty() => {
-            eprintln!("the rule has no tasks yet");
+            eprintln!("there are no such tasks");
             Ok(())
         }
         Format::Table => output::print(&output::tasks(&tasks)),
@@ -90,21 +210,26 @@ pub(crate) async fn show(arguments: ShowArguments) -> anyhow::Result<()> {
 pub(crate) async fn sync(arguments: SyncArguments) -> anyhow::Result<()> {
     let client = Client::new(arguments.connection)?;
     let id = client.sync(&arguments.rule).await?;
-    if !arguments.wait {
-        return match arguments.output {
+    started(&client, &id, arguments.wait, arguments.output).await
+}
+
+/// What is printed of a task that has been started, at once or when it has ended.
+async fn started(client: &Client, id: &TaskId, waits: bool, format: Format) -> anyhow::Result<()> {
+    if !waits {
+        return match format {
             Format::Json => output::print_json(&serde_json::json!({ "task": id })),
             Format::Table => output::print(id.as_str()),
         };
     }
-    let task = follow(&client, &id).await?;
-    match arguments.output {
+    let task = follow(client, id).await?;
+    match format {
         Format::Json => output::print_json(&task)?,
         Format::Table => {
             output::print(&output::task(&task))?;
-            if task.counts.found == 0 && task.error.is_none() {
+            if task.counts.found == 0 && task.error.is_none() && task.retry_of.is_none() {
                 eprintln!("the source has nothing that the rule selects: are namespace and patterns what you mean?");
             }
-            let resources = client.resources(&id, usize::MAX).await?;
+            let resources = client.resources(id, usize::MAX).await?;
             let failed: Vec<ResourceView> =
                 resources.into_iter().filter(|r| r.outcome.as_ref().is_some_and(|outcome| !output::is_fine(outcome))).collect();
             if !failed.is_empty() {
@@ -113,6 +238,28 @@ pub(crate) async fn sync(arguments: SyncArguments) -> anyhow::Result<()> {
         }
     }
     verdict(&task)
+}
+
+async fn cancel(arguments: CancelArguments) -> anyhow::Result<()> {
+    let client = Client::new(arguments.connection)?;
+    client.cancel(&arguments.task).await?;
+    if arguments.wait {
+        let task = follow(&client, &arguments.task).await?;
+        return match arguments.output {
+            Format::Json => output::print_json(&task),
+            Format::Table => output::print(&output::task(&task)),
+        };
+    }
+    match arguments.output {
+        Format::Json => output::print_json(&serde_json::json!({ "task": arguments.task })),
+        Format::Table => output::print(arguments.task.as_str()),
+    }
+}
+
+async fn retry(arguments: RetryArguments) -> anyhow::Result<()> {
+    let client = Client::new(arguments.connection)?;
+    let id = client.retry(&arguments.task).await?;
+    started(&client, &id, arguments.wait, arguments.output).await
 }
 
 fn verdict(task: &TaskView) -> anyhow::Result<()> {
@@ -129,7 +276,7 @@ async fn print(client: &Client, task: &TaskView, limit: usize, format: Format) -
                 return Ok(());
             }
             output::print(&format!("\n{}", output::resources(&resources)))?;
-            let rest = task.counts.found.saturating_sub(resources.len() as u64);
+            let rest = (task.counts.found - task.compared).saturating_sub(resources.len() as u64);
             if rest > 0 {
                 eprintln!("and {rest} more: --limit shows them");
             }
@@ -160,11 +307,15 @@ pub(crate) async fn follow(client: &Client, id: &TaskId) -> anyhow::Result<TaskV
         if task.total.is_some() && known <= FEW {
             let resources = client.resources(id, usize::MAX).await?;
             let (done, total) = resources.iter().fold((0, 0), |(done, total), r| {
-                let here = r.bytes_moved + r.bytes_saved;
+                let here = r.bytes_done();
                 (done + here, total + r.bytes_total.max(here))
             });
             let waiting = resources.iter().filter(|r| r.state != ResourceState::Done).count();
-            let message = resources.iter().find_map(|r| r.error.clone()).unwrap_or_else(|| format!("{waiting} to go"));
+            let message = resources.iter().find_map(|r| r.error.clone()).unwrap_or_else(|| {
+                let left = task.progress.as_ref().and_then(|progress| progress.seconds_left);
+                let left = left.map_or_else(String::new, |left| format!(", about {} left", output::duration(left)));
+                format!("{waiting} to go{left}")
+            });
             meters[0].get_or_insert_with(|| Meter::new(name, Unit::Bytes)).set(done, total, &message);
         } else {
             let moved = output::bytes(task.counts.bytes_moved);

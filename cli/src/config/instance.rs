@@ -3,11 +3,9 @@
 use std::{collections::BTreeMap, path::Path};
 
 use transship_model::{
-    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
-    instance::is_loopback,
+    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth, input,
 };
 use transship_registry::{Authorities, Ecr, InvalidAuthorities};
-use url::{Host, Url};
 
 use super::{
     spelling::nearest,
@@ -31,23 +29,11 @@ const KEYS: &[&str] = &[
     "plain_http",
 ];
 
-/// The greatest length of a region's, zone's or user's name.
-const MAX_WORDS: usize = 200;
-
-/// The greatest length of a KMS key's name: CreateRepository's `kmsKey`.
-const MAX_KMS_KEY: usize = 2048;
-
-/// How many tags AWS allows.
-const MAX_TAGS: usize = 50;
-
-/// The greatest length of an audience, which is mostly a URL.
-const MAX_AUDIENCE: usize = 2000;
-
 /// Reads an instance. `None` if it has mistakes, which are noted then.
 pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
     let keys = node.mapping(KEYS, notes)?;
     let mut words = |key: &str| match keys.get(key) {
-        Some(node) => node.words(MAX_WORDS, notes).map(Some),
+        Some(node) => node.checked(|text| input::words(text, input::MAX_WORDS), notes).map(Some),
         None => Some(None),
     };
     let (region, zone) = (words("region"), words("zone"));
@@ -64,13 +50,13 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
     let may_be_plain = plain_http.unwrap_or(true);
     let endpoint = keys
         .need("endpoint", "where the registry is, like 'https://registry.example.com'", notes)
-        .and_then(|node| endpoint(node, may_be_plain, notes));
+        .and_then(|node| node.checked(|text| input::endpoint(text, may_be_plain), notes));
     let token_realm = match keys.get("token_realm") {
-        Some(node) => realm(node, may_be_plain, notes).map(Some),
+        Some(node) => node.checked(|text| input::realm(text, may_be_plain), notes).map(Some),
         None => Some(None),
     };
     let api = match keys.get("api") {
-        Some(node) => self::endpoint(node, may_be_plain, notes).map(Some),
+        Some(node) => node.checked(|text| input::endpoint(text, may_be_plain), notes).map(Some),
         None => Some(None),
     };
     let ecr = match keys.get("ecr") {
@@ -178,7 +164,7 @@ fn credentials(node: &Node<'_>, notes: &mut Notes) -> Option<Credentials> {
             ecr.mapping(&["role"], notes)?.need("role", "without one, write 'credentials: ecr'", notes)?.parsed(notes)?;
         return Some(Credentials::Ecr { role: Some(role) });
     }
-    let username = keys.need("username", "the user's name", notes).and_then(|node| username(node, notes));
+    let username = keys.need("username", "the user's name", notes).and_then(|node| node.checked(input::username, notes));
     let password = keys.need("password", "env:NAME or file:PATH", notes).and_then(|node| secret(node, notes));
     Some(Credentials::Password { username: username?, password: password? })
 }
@@ -189,7 +175,7 @@ fn ecr(node: &Node<'_>, notes: &mut Notes) -> Option<EcrSettings> {
     let mut flag = |key: &str| keys.get(key).map_or(Some(false), |node| node.flag(notes));
     let (immutable_tags, scan_on_push) = (flag("immutable_tags"), flag("scan_on_push"));
     let kms_key = match keys.get("kms_key") {
-        Some(node) => node.words(MAX_KMS_KEY, notes).map(Some),
+        Some(node) => node.checked(|text| input::words(text, input::MAX_KMS_KEY), notes).map(Some),
         None => Some(None),
     };
     let tags = match keys.get("tags") {
@@ -199,26 +185,16 @@ fn ecr(node: &Node<'_>, notes: &mut Notes) -> Option<EcrSettings> {
     Some(EcrSettings { immutable_tags: immutable_tags?, scan_on_push: scan_on_push?, kms_key: kms_key?, tags: tags? })
 }
 
-/// Tags of AWS: <https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html>.
 fn resource_tags(node: &Node<'_>, notes: &mut Notes) -> Option<BTreeMap<String, String>> {
     let mut tags = BTreeMap::new();
-    let entries = node.named(MAX_TAGS, notes)?;
+    let entries = node.named(input::MAX_RESOURCE_TAGS, notes)?;
     let all = entries.len();
     for (key, value) in entries {
-        let of_tag = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
-        if key.is_empty() || key.chars().count() > 128 || key.to_lowercase().starts_with("aws:") || !key.chars().all(of_tag) {
-            notes.mistake(
-                &value,
-                "a tag's key has 1 to 128 letters, digits, spaces and _ . : / = + - @, and does not begin with aws:",
-            );
-            continue;
-        }
         let Some(text) = value.text(notes) else { continue };
-        if text.chars().count() > 256 || !text.chars().all(of_tag) {
-            notes.mistake(&value, "a tag's value has up to 256 letters, digits, spaces and _ . : / = + - @");
-            continue;
+        match input::resource_tag(key, text) {
+            Ok(()) => drop(tags.insert(key.to_owned(), text.to_owned())),
+            Err(error) => notes.mistake(&value, error),
         }
-        tags.insert(key.to_owned(), text.to_owned());
     }
     (tags.len() == all).then_some(tags)
 }
@@ -240,16 +216,6 @@ fn authorities(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
         "functions on AWS can't read this file: their registries need certificates that a public authority signed",
     );
     Some(path.to_owned())
-}
-
-fn username(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
-    let name = node.words(MAX_WORDS, notes)?;
-    if name.contains(':') {
-        // RFC 7617, section 2. It may also be that somebody has put the password behind it.
-        notes.mistake(node, "a user name has no ':' in it; the password has a key of its own");
-        return None;
-    }
-    Some(name)
 }
 
 /// A reference to a secret. No message shows what stands here instead.
@@ -316,18 +282,8 @@ fn without_secret(node: &Node<'_>, notes: &mut Notes) -> Option<WebhookAuth> {
         .and_then(|node| node.parsed(notes));
     let audience = keys
         .need("audience", "the audience of the push subscription, by default the URL that it pushes to", notes)
-        .and_then(|node| audience(node, notes));
+        .and_then(|node| node.checked(input::audience, notes));
     Some(WebhookAuth::Google(GoogleIdentity { service_account: account?, audience: audience? }))
-}
-
-/// Any text will do: Pub/Sub puts into its tokens what the subscription says.
-fn audience(node: &Node<'_>, notes: &mut Notes) -> Option<String> {
-    let text = node.words(MAX_AUDIENCE, notes)?;
-    if text.contains(char::is_whitespace) {
-        notes.mistake(node, "an audience is a text without spaces, like 'https://transship.example.com/hooks/build'");
-        return None;
-    }
-    Some(text)
 }
 
 /// Where something is told.
@@ -337,100 +293,10 @@ pub(super) fn notify(node: &Node<'_>, notes: &mut Notes) -> Option<Notify> {
     let url = keys
         .need("url", "where the ends of tasks are told, like 'https://ci.example.com/transship'", notes)
         // A flag that can't be read is one mistake, not two.
-        .and_then(|node| receiver(node, private_network.unwrap_or(true), notes));
+        .and_then(|node| node.checked(|text| input::receiver(text, private_network.unwrap_or(true)), notes));
     let secret = match keys.get("secret") {
         Some(node) => secret(node, notes).map(Some),
         None => Some(None),
     };
     Some(Notify { url: url?, secret: secret?, private_network: private_network? })
-}
-
-/// The URL of a webhook. No message shows it: chat services have tokens in theirs.
-fn receiver(node: &Node<'_>, may_be_near: bool, notes: &mut Notes) -> Option<Url> {
-    let url = url(node, "https://ci.example.com/transship", notes)?;
-    let is_near = is_loopback(&url) || matches!(url.host(), Some(Host::Ipv4(address)) if address.is_private());
-    let problem = if !matches!(url.scheme(), "http" | "https") {
-        "begin with https://, and a host: notifications are POSTs"
-    } else if !url.username().is_empty() || url.password().is_some() {
-        "take the user name and password out of the URL: a receiver knows us by the signature that 'secret' makes"
-    } else if url.fragment().is_some() {
-        "take away the fragment (after '#')"
-    } else if is_near && !may_be_near {
-        "private addresses and this machine's own are refused: write 'private_network: true' beside the url if the receiver is there"
-    } else if url.scheme() == "http" && !may_be_near {
-        "http:// sends what was copied where in the clear: use https://, or write 'private_network: true' beside the url if the \
-         receiver is in a network of yours"
-    } else {
-        return Some(url);
-    };
-    notes.mistake(node, problem);
-    None
-}
-
-/// Scheme, host and port.
-fn endpoint(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> {
-    let url = web_address(node, may_be_plain, notes)?;
-    let surplus: Vec<_> = [
-        (url.path() != "/", "the path (a namespace belongs into rules)"),
-        (url.query().is_some(), "the query (after '?')"),
-        (url.fragment().is_some(), "the fragment (after '#')"),
-    ]
-    .into_iter()
-    .filter_map(|(is_there, what)| is_there.then_some(what))
-    .collect();
-    if !surplus.is_empty() {
-        notes.mistake(node, format!("an endpoint is scheme, host and port: take away {}", surplus.join(" and ")));
-        return None;
-    }
-    Some(url)
-}
-
-/// The URL of a token service.
-fn realm(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> {
-    let url = web_address(node, may_be_plain, notes)?;
-    if url.fragment().is_some() {
-        notes.mistake(node, "take away the fragment (after '#')");
-        return None;
-    }
-    Some(url)
-}
-
-/// A URL, of which no message shows the text.
-fn url(node: &Node<'_>, example: &str, notes: &mut Notes) -> Option<Url> {
-    match Url::parse(node.text(notes)?) {
-        Ok(url) => Some(url),
-        Err(url::ParseError::RelativeUrlWithoutBase) => {
-            notes.mistake(node, "no URL: write https:// before the host");
-            None
-        }
-        Err(error) => {
-            notes.mistake(node, format!("no URL: {error}; it is meant to be like '{example}'"));
-            None
-        }
-    }
-}
-
-/// A URL that credentials may be sent to. No message shows it: people write passwords into URLs.
-fn web_address(node: &Node<'_>, may_be_plain: bool, notes: &mut Notes) -> Option<Url> {
-    let url = url(node, "https://registry.example.com:5000", notes)?;
-    let problem = if !matches!(url.scheme(), "http" | "https") {
-        // `localhost:5000` is a URL of the scheme localhost.
-        Some("begin with https://, or with http://, and a host: there is no other way to a registry")
-    } else if !url.username().is_empty() || url.password().is_some() {
-        Some("take the user name and password out of the URL: they belong into 'credentials'")
-    } else if url.scheme() == "http" && !may_be_plain && !is_loopback(&url) {
-        Some(
-            "http:// sends passwords and images in the clear: use https://, or write 'plain_http: true' beside the endpoint \
-             if the network is yours",
-        )
-    } else {
-        None
-    };
-    match problem {
-        Some(problem) => {
-            notes.mistake(node, problem);
-            None
-        }
-        None => Some(url),
-    }
 }

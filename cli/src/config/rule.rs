@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use transship_model::{ArtifactType, InstanceName, InvalidPattern, Namespace, Pattern, Rule, RuleId, Source, Target};
+use transship_model::{ArtifactType, InstanceName, InvalidPattern, Namespace, Pattern, Rule, RuleId, Source, Target, input};
 
 use super::{
     spelling::nearest,
@@ -18,8 +18,6 @@ const KEYS: &[&str] =
 const SOURCE_KEYS: &[&str] = &["instance", "namespace", "repository", "tag", "types"];
 const TARGET_KEYS: &[&str] = &["instance", "namespace"];
 
-/// The greatest length of a description.
-const MAX_DESCRIPTION: usize = 1000;
 /// How many instances a message lists.
 const MAX_LISTED: usize = 20;
 
@@ -30,7 +28,8 @@ type Checked = Result<Pattern, InvalidPattern>;
 
 /// Reads rules, one after the other.
 pub(super) struct Reader<'a> {
-    instances: BTreeSet<&'a InstanceName>,
+    /// Those that rules may name; `None` where they are not known here.
+    instances: Option<BTreeSet<&'a InstanceName>>,
     /// What has been found out about a text.
     patterns: HashMap<&'a str, Checked>,
 }
@@ -38,14 +37,21 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of these rules, which may name these instances.
     pub(super) fn new(rules: &[Node<'a>], instances: impl Iterator<Item = &'a InstanceName>) -> Self {
-        Self { instances: instances.collect(), patterns: checked_patterns(rules) }
+        Self { instances: Some(instances.collect()), patterns: checked_patterns(rules) }
+    }
+
+    /// A reader of a rule by itself, which may name any instance.
+    pub(super) fn of_one() -> Self {
+        Self { instances: None, patterns: HashMap::new() }
     }
 
     /// Reads a rule. `None` if it has mistakes, which are noted then.
     pub(super) fn read(&mut self, node: &Node<'a>, notes: &mut Notes) -> Option<Rule> {
         let keys = node.mapping(KEYS, notes)?;
         let name = keys.need("name", "a short name, like 'release'", notes).and_then(|node| node.parsed(notes));
-        let description = keys.get("description").map_or(Some(String::new()), |node| node.words(MAX_DESCRIPTION, notes));
+        let description = keys
+            .get("description")
+            .map_or(Some(String::new()), |node| node.checked(|text| input::words(text, input::MAX_DESCRIPTION), notes));
         let source = keys
             .need("source", "what to copy, like '{ instance: build, namespace: team }'", notes)
             .and_then(|node| self.source(node, notes));
@@ -100,10 +106,10 @@ impl<'a> Reader<'a> {
 
     fn instance(&self, node: &Node<'_>, notes: &mut Notes) -> Option<InstanceName> {
         let name: InstanceName = node.parsed(notes)?;
-        if self.instances.contains(&name) {
+        let Some(instances) = self.instances.as_ref().filter(|instances| !instances.contains(&name)) else {
             return Some(name);
-        }
-        notes.mistake(node, no_instance(&name, &self.instances));
+        };
+        notes.mistake(node, no_instance(&name, instances));
         None
     }
 

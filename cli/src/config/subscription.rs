@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use transship_model::{EventPattern, EventType, InstanceName, RulePath, Subscription, SubscriptionName};
+use transship_model::{EventPattern, EventType, InstanceName, RulePath, Subscription, SubscriptionName, input};
 
 use super::{
     instance::notify,
@@ -39,8 +39,9 @@ impl<'a> Reader<'a> {
     pub(super) fn read(&self, node: &Node<'_>, notes: &mut Notes) -> Option<Subscription> {
         let keys = node.mapping(KEYS, notes)?;
         let name = keys.need("name", "a short name, like 'ci'", notes).and_then(|node| name(node, notes));
-        let description =
-            keys.get("description").map_or(Some(String::new()), |node| node.words(Subscription::MAX_DESCRIPTION, notes));
+        let description = keys
+            .get("description")
+            .map_or(Some(String::new()), |node| node.checked(|text| input::words(text, input::MAX_DESCRIPTION), notes));
         let instances =
             keys.get("instances").map_or(Some(Vec::new()), |node| each(node, notes, |n, notes| self.instance(n, notes)));
         let rules = keys.get("rules").map_or(Some(Vec::new()), |node| each(node, notes, |n, notes| self.rule(n, notes)));

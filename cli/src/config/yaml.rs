@@ -481,18 +481,9 @@ impl<'a> Node<'a> {
         self.text(notes)?.parse().map_err(|error| notes.mistake(self, error)).ok()
     }
 
-    /// A text for people, of limited length and not empty.
-    pub(super) fn words(&self, max: usize, notes: &mut Notes) -> Option<String> {
-        let text = self.text(notes)?;
-        if text.is_empty() {
-            notes.mistake(self, "is empty: write a text or leave the key out");
-            return None;
-        }
-        if text.chars().nth(max).is_some() {
-            notes.mistake(self, format!("longer than {max} characters"));
-            return None;
-        }
-        Some(text.to_owned())
+    /// The text that this is meant to be, if it will do.
+    pub(super) fn checked<T, E: Display>(&self, check: impl FnOnce(&str) -> Result<T, E>, notes: &mut Notes) -> Option<T> {
+        check(self.text(notes)?).map_err(|error| notes.mistake(self, error)).ok()
     }
 
     /// The truth value that this is meant to be.

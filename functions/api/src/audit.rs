@@ -34,6 +34,7 @@ pub(crate) struct Filter {
     #[serde(default, deserialize_with = "time")]
     until: Option<Timestamp>,
     /// By this caller, as entries name them.
+    #[serde(default, deserialize_with = "who")]
     #[param(min_length = 1, max_length = 2048, example = "token:6920f1c07f3a9b21")]
     who: Option<String>,
 }
@@ -46,6 +47,14 @@ fn time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Time
     let text = String::deserialize(deserializer)?;
     let wrong = |_| serde::de::Error::custom(format!("a time like 2026-03-04T05:06:07Z is needed, not {text:?}"));
     text.parse().map(Some).map_err(wrong)
+}
+
+fn who<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let who = String::deserialize(deserializer)?;
+    if (1..=2048).contains(&who.chars().count()) {
+        return Ok(Some(who));
+    }
+    Err(serde::de::Error::custom("a caller's name is needed, as `who` of an entry has it"))
 }
 
 /// Lists changes, the newest first.

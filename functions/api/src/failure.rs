@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response as Answer},
 };
 use transship_model::{Caller, InstanceName, Problem, Role};
-use transship_state::StateError;
+use transship_state::{Entry, Stamp, StateError, written::WriteError};
 
 use crate::access;
 
@@ -33,6 +33,30 @@ impl From<StateError> for Failure {
             StateError::Unavailable(_) | StateError::Contended(_) => Problem::new(503, "the store does not answer: try again"),
             StateError::Corrupt { .. } => Problem::new(500, "the store holds something that can't be read: see the log"),
         })
+    }
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::State(error) => error.into(),
+            WriteError::Store(error) => {
+                tracing::error!(%error, "a secret that was given to the API");
+                Self::new(503, "the secret can't be kept, and nothing was changed: see the log, and try again")
+            }
+        }
+    }
+}
+
+/// Refuses a change of what belongs to a configuration file.
+pub(crate) fn changeable(stamp: Option<&Stamp>, entry: &Entry) -> Result<(), Failure> {
+    match stamp.and_then(Stamp::file) {
+        None => Ok(()),
+        Some(file) => {
+            let detail =
+                format!("{entry} belongs to the configuration file {file}: change it there, and start `transship serve` again");
+            Err(Failure::new(409, detail))
+        }
     }
 }
 

@@ -2,16 +2,29 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
-use transship_model::{Caller, Instance, InstanceName, Problem, Role};
-use transship_state::Snapshot;
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{Response, StatusCode},
+    response::IntoResponse as _,
+};
+use serde_json::Value;
+use transship_model::{Caller, Instance, InstanceName, Owner, Problem, Role, Rule, SecretName, SecretRef};
+use transship_state::{Catalog, Entry, Op, Snapshot, Stamp, StateError};
 
 use crate::{
     Api,
-    failure::{Failure, no_instance, permit},
-    requests::{By, Page, Query},
-    view::{InstanceView, ListView},
+    body::{Document, merge},
+    conditions::{Conditions, shown, tagged},
+    failure::{Failure, changeable, no_instance, permit, permit_all},
+    requests::{By, Page, Path, Query},
+    view::{InstanceInput, InstanceView, ListView},
+    wanted::{self, Purpose, Wanted},
 };
+
+/// So often a change is looked at again because somebody else has changed the instance meanwhile.
+const TRIES: u32 = 5;
 
 /// Lists the instances that the caller may see, by name.
 #[utoipa::path(
@@ -30,11 +43,259 @@ pub(crate) async fn list(
     let catalog = api.catalog.snapshot().await?;
     let name = |instance: &&Arc<Instance>| instance.name.to_string();
     let (items, next) = page.cut(catalog.instances().filter(|instance| caller.sees(&instance.name)), name);
-    Ok(Json(ListView { items: items.iter().map(|instance| InstanceView::new(instance)).collect(), next }))
+    let view = |instance: &&Arc<Instance>| InstanceView::new(instance, catalog.stamp(&entry(&instance.name)));
+    Ok(Json(ListView { items: items.iter().map(view).collect(), next }))
+}
+
+/// Shows an instance.
+#[utoipa::path(
+    get, path = "/v1/instances/{instance}", tag = "instances", operation_id = "readInstance",
+    params(("instance" = InstanceName, Path, description = "The instance")),
+    responses(
+        (status = 200, description = "The instance", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
+        (status = 304, description = "It is what If-None-Match names"),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn read(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<InstanceName>,
+    conditions: Conditions,
+) -> Result<Response<Body>, Failure> {
+    let catalog = api.catalog.snapshot().await?;
+    let instance = known(&catalog, &caller, Role::Viewer, &name)?;
+    let view = InstanceView::new(&instance, catalog.stamp(&entry(&name)));
+    Ok(shown(&conditions, view.revision, view))
+}
+
+/// Makes an instance, or replaces it.
+#[utoipa::path(
+    put, path = "/v1/instances/{instance}", tag = "instances", operation_id = "putInstance",
+    params(("instance" = InstanceName, Path, description = "The instance")),
+    request_body = InstanceInput,
+    responses(
+        (status = 200, description = "It is this now", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
+        (status = 201, description = "It is new", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn put(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<InstanceName>,
+    conditions: Conditions,
+    Document(document): Document,
+) -> Result<Response<Body>, Failure> {
+    change(&api, &caller, &name, &conditions, |_| Ok(document.clone())).await
+}
+
+/// Changes an instance: a JSON merge patch (RFC 7396) of what it is.
+#[utoipa::path(
+    patch, path = "/v1/instances/{instance}", tag = "instances", operation_id = "patchInstance",
+    params(("instance" = InstanceName, Path, description = "The instance")),
+    request_body(content = Object, content_type = "application/merge-patch+json"),
+    responses(
+        (status = 200, description = "It is this now", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn patch(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<InstanceName>,
+    conditions: Conditions,
+    Document(patch): Document,
+) -> Result<Response<Body>, Failure> {
+    let patched = |current: Option<Value>| {
+        let mut document = current.ok_or_else(|| no_instance(&name))?;
+        merge(&mut document, &patch);
+        Ok(document)
+    };
+    change(&api, &caller, &name, &conditions, patched).await
+}
+
+/// Deletes an instance that no rule names, and the secrets that were given for it.
+#[utoipa::path(
+    delete, path = "/v1/instances/{instance}", tag = "instances", operation_id = "deleteInstance",
+    params(("instance" = InstanceName, Path, description = "The instance")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(name): Path<InstanceName>,
+    conditions: Conditions,
+) -> Result<Response<Body>, Failure> {
+    let entry = entry(&name);
+    let decide = |now: &Snapshot, draft: &mut transship_state::Draft<'_>| -> Result<Arc<Instance>, Failure> {
+        let instance = known(now, &caller, Role::Admin, &name)?;
+        let stamp = now.stamp(&entry);
+        conditions.check(stamp.map(|stamp| stamp.revision))?;
+        changeable(stamp, &entry)?;
+        let rules: Vec<&Arc<Rule>> = now.rules_naming(&name).collect();
+        if !rules.is_empty() {
+            return Err(Failure::new(409, format!("{entry} is named by {}: delete that first", named(&caller, &rules))));
+        }
+        draft.delete(&entry);
+        Ok(instance)
+    };
+    let (_, gone) = api.catalog.edit(decide).await?;
+    api.written.tidy(&name, &wanted::stored(&gone), &[]).await;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The names of rules, as far as the caller may see them, and how many more there are.
+fn named(caller: &Caller, rules: &[&Arc<Rule>]) -> String {
+    /// A message lists no more.
+    const LISTED: usize = 20;
+    let visible = rules.iter().filter(|rule| caller.sees(&rule.source.instance)).take(LISTED);
+    let mut names: Vec<String> = visible.map(|rule| format!("rule {}", rule.path())).collect();
+    match rules.len() - names.len() {
+        0 => {}
+        more if names.is_empty() => names.push(format!("{more} rules of instances that are not yours")),
+        more => names.push(format!("{more} more")),
+    }
+    names.join(", ")
 }
 
 /// An instance that the caller may do what the role may with.
 pub(crate) fn known(catalog: &Snapshot, caller: &Caller, role: Role, name: &InstanceName) -> Result<Arc<Instance>, Failure> {
     permit(caller, role, name)?;
     catalog.instance(name).cloned().ok_or_else(|| no_instance(name))
+}
+
+pub(crate) fn entry(name: &InstanceName) -> Entry {
+    Entry::Instance(name.clone())
+}
+
+/// Why a change was not made.
+enum NotMade {
+    /// It is not what it was when the change was looked at.
+    Moved,
+    Failure(Failure),
+}
+
+impl From<StateError> for NotMade {
+    fn from(error: StateError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+/// Makes or changes an instance. `document` says what it is to be, given what it is.
+pub(crate) async fn change(
+    api: &Api,
+    caller: &Caller,
+    name: &InstanceName,
+    conditions: &Conditions,
+    document: impl Fn(Option<Value>) -> Result<Value, Failure>,
+) -> Result<Response<Body>, Failure> {
+    permit(caller, Role::Admin, name)?;
+    let entry = entry(name);
+    for _ in 0..TRIES {
+        let catalog = api.catalog.snapshot().await?;
+        let (before, stamp) = (catalog.instance(name), catalog.stamp(&entry));
+        conditions.check(stamp.map(|stamp| stamp.revision))?;
+        changeable(stamp, &entry)?;
+        let current = before.map(|instance| serde_json::to_value(InstanceInput::of(instance)).unwrap_or_default());
+        let wanted = wanted::read(name, &document(current)?, before.map(|instance| &**instance))?;
+        let bindings = bind(api, caller, &catalog, &wanted).await?;
+        let names: Vec<SecretName> = wanted.values.iter().map(|(name, _)| name.clone()).collect();
+        let made = match keep(api, &wanted).await {
+            Ok(()) => make(api, &entry, &wanted, before, stamp, bindings).await,
+            Err(failure) => Err(NotMade::Failure(failure)),
+        };
+        match made {
+            Ok(response) => {
+                let gone = before.map(|instance| wanted::stored(instance)).unwrap_or_default();
+                api.written.tidy(name, &gone, &wanted::stored(&wanted.instance)).await;
+                return Ok(response);
+            }
+            Err(not_made) => {
+                let in_use = before.map(|instance| wanted::stored(instance)).unwrap_or_default();
+                if !names.is_empty() {
+                    api.written.tidy(name, &names, &in_use).await;
+                }
+                if let NotMade::Failure(failure) = not_made {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+    Err(Failure::new(409, format!("{entry} is being changed by others: read it, and send yours again")))
+}
+
+/// Puts the secrets that a request brings where they are kept.
+async fn keep(api: &Api, wanted: &Wanted) -> Result<(), Failure> {
+    for (name, value) in &wanted.values {
+        api.written.write(&wanted.instance.name, name, value).await?;
+    }
+    Ok(())
+}
+
+/// Looks whether the references that a request names may be used for what it wants, and notes that they are.
+async fn bind(api: &Api, caller: &Caller, catalog: &Snapshot, wanted: &Wanted) -> Result<Vec<Op>, Failure> {
+    let mut ops = Vec::new();
+    for (purpose, reference) in &wanted.references {
+        // Below the prefix are the secrets of all instances.
+        permit_all(caller, Role::Admin)?;
+        let usage = wanted::usage(&wanted.instance, *purpose);
+        if let Some(other) = used_otherwise(catalog, &wanted.instance, reference, &usage) {
+            let detail =
+                format!("{reference} is used by instance {other} for something else: keep this one under a name of its own");
+            return Err(Failure::new(409, detail));
+        }
+        match api.written.bind(reference, &usage).await? {
+            // One reference twice in a request is one binding.
+            Ok(op) if ops.iter().any(|known: &Op| known.key() == op.key()) => {}
+            Ok(op) => ops.push(op),
+            Err(bound) => {
+                return Err(Failure::new(409, format!("{bound}: keep the secret for this one under a name of its own")));
+            }
+        }
+    }
+    Ok(ops)
+}
+
+/// Another instance that uses a reference for something else.
+fn used_otherwise<'a>(
+    catalog: &'a Snapshot,
+    instance: &Instance,
+    reference: &SecretRef,
+    usage: &Value,
+) -> Option<&'a InstanceName> {
+    let uses_it = |other: &Instance| {
+        wanted::secrets(other).any(|(purpose, secret)| secret == reference && wanted::usage(other, purpose) != *usage)
+    };
+    catalog.instances().find(|other| other.name != instance.name && uses_it(other)).map(|other| &other.name)
+}
+
+async fn make(
+    api: &Api,
+    entry: &Entry,
+    wanted: &Wanted,
+    before: Option<&Arc<Instance>>,
+    stamp: Option<&Stamp>,
+    bindings: Vec<Op>,
+) -> Result<Response<Body>, NotMade> {
+    let instance = &wanted.instance;
+    let decide = |now: &Snapshot, draft: &mut transship_state::Draft<'_>| {
+        if now.instance(&instance.name) != before || now.stamp(entry) != stamp {
+            return Err(NotMade::Moved);
+        }
+        if before.is_none() && now.instances().count() >= Catalog::MAX_INSTANCES {
+            let detail = format!("there are {} instances already, and no more are possible", Catalog::MAX_INSTANCES);
+            return Err(NotMade::Failure(Failure::new(409, detail)));
+        }
+        bindings.iter().cloned().for_each(|op| draft.also(op));
+        Ok(draft.put_instance(instance, &Owner::Api))
+    };
+    let (after, _) = api.catalog.edit(decide).await?;
+    let mut view = InstanceView::new(instance, after.stamp(entry));
+    view.dropped = wanted.dropped.iter().map(Purpose::to_string).collect();
+    let status = if before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(tagged(status, view.revision, view))
 }

@@ -1,7 +1,7 @@
 //! **api**: the management API.
 //!
-//! *Triggered by* HTTP requests below `/v1/`. *Reads* the catalogue and the task log. *Writes* jobs, and events to the log, as
-//! everyone does. *When it fails* the answer is a problem document (RFC 9457) and nothing has been done, or what has been done
+//! *Triggered by* HTTP requests below `/v1/`. *Reads* the catalogue and the task log, and no secret but its own token. *Writes* the
+//! catalogue, secrets that it is given, jobs, and events to the log, as everyone does. *When it fails* the answer is a problem document (RFC 9457) and nothing has been done, or what has been done
 //! is found in the log.
 //!
 //! Who may call it: the bearer of a token ([`access`]), and whom `serve` or AWS vouch for. What an operation needs at least, it says in
@@ -10,20 +10,27 @@
 
 pub mod access;
 mod audit;
+mod body;
 mod conditions;
 mod deliveries;
 mod document;
+mod events;
+pub mod explain;
 mod failure;
 mod guarded;
+mod instance_view;
 mod instances;
+pub mod preview;
 mod requests;
 mod rights;
 mod rules;
+mod secrets;
 mod subscription_view;
 mod subscriptions;
 mod tasks;
 mod tokens;
 pub mod view;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -36,12 +43,16 @@ use axum::{
 };
 use serde_json::Value;
 use transship_model::Problem;
-use transship_state::{AuditLog, Catalog, DeliveryLog, Events, Idempotency, Jobs, Notifications, Table, TaskLog, Tokens};
+use transship_state::{
+    AuditLog, Catalog, DeliveryLog, Events, Feed, Idempotency, Jobs, Notifications, Origins, Previews, Table, TaskLog, Tokens,
+    WrittenSecrets,
+};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     document::{Document, Operations},
+    events::Streams,
     failure::Failure,
     rights::Checks,
 };
@@ -60,24 +71,57 @@ pub struct Api {
     tokens: Arc<Tokens>,
     audit: AuditLog,
     answered: Idempotency,
+    written: WrittenSecrets,
+    previews: Previews,
+    origins: Origins,
+    streams: Option<Streams>,
+}
+
+/// Where the API's state is.
+pub struct Stores {
+    /// The table: tokens, the audit, deliveries, previews, origins and answers to be given again.
+    pub table: Arc<dyn Table>,
+    /// Instances, rules and subscriptions.
+    pub catalog: Arc<Catalog>,
+    /// The task log.
+    pub log: TaskLog,
+    /// The queue of jobs.
+    pub jobs: Jobs,
+    /// The queue of the log's events.
+    pub events: Events,
+    /// The queue of notifications.
+    pub notifications: Notifications,
+    /// Secrets that the API is given.
+    pub written: WrittenSecrets,
 }
 
 const NOT_ALLOWED: &str = "this path does not understand that method: the header Allow names those that it does";
 
 impl Api {
-    /// The API over these stores; tokens, the audit, deliveries and answers to be given again are in the table.
-    pub fn new(
-        table: Arc<dyn Table>,
-        catalog: Arc<Catalog>,
-        log: TaskLog,
-        jobs: Jobs,
-        events: Events,
-        notifications: Notifications,
-    ) -> Self {
-        let (tokens, audit) = (Arc::new(Tokens::new(table.clone())), AuditLog::new(table.clone()));
-        let deliveries = DeliveryLog::new(table.clone());
-        let answered = Idempotency::new(table);
-        Self { catalog, log, jobs, events, notifications, deliveries, tokens, audit, answered }
+    /// The API over these stores.
+    pub fn new(stores: Stores) -> Self {
+        let Stores { table, catalog, log, jobs, events, notifications, written } = stores;
+        Self {
+            catalog,
+            log,
+            jobs,
+            events,
+            notifications,
+            deliveries: DeliveryLog::new(table.clone()),
+            tokens: Arc::new(Tokens::new(table.clone())),
+            audit: AuditLog::new(table.clone()),
+            previews: Previews::new(table.clone()),
+            origins: Origins::new(table.clone()),
+            answered: Idempotency::new(table),
+            written,
+            streams: None,
+        }
+    }
+
+    /// The same, which can be watched: for a process that hears of the log's changes and sends an answer as it comes.
+    #[must_use]
+    pub fn streaming(self, feed: Feed) -> Self {
+        Self { streams: Some(Streams::new(feed)), ..self }
     }
 
     /// The tokens that let callers in.
@@ -114,10 +158,21 @@ impl Api {
         OpenApiRouter::with_openapi(Document::openapi())
             .routes(routes!(describe))
             .routes(routes!(instances::list))
+            .routes(routes!(instances::read, instances::put, instances::patch, instances::delete))
+            .routes(routes!(secrets::put, secrets::delete))
             .routes(routes!(rules::list))
+            .routes(routes!(rules::read, rules::put, rules::patch, rules::delete))
             .routes(routes!(tasks::list_of_rule))
             .routes(routes!(tasks::sync))
+            .routes(routes!(preview::of_stored))
+            .routes(routes!(preview::of_given))
+            .routes(routes!(preview::read))
+            .routes(routes!(explain::explain))
+            .routes(routes!(tasks::list))
             .routes(routes!(tasks::read))
+            .routes(routes!(tasks::cancel))
+            .routes(routes!(tasks::retry))
+            .routes(routes!(events::watch))
             .routes(routes!(tasks::list_resources))
             .routes(routes!(subscriptions::list))
             .routes(routes!(subscriptions::read, subscriptions::put, subscriptions::change, subscriptions::delete))

@@ -101,7 +101,7 @@ pub(crate) struct Page {
 }
 
 /// What no table can begin after is no cursor of ours.
-fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let cursor = String::deserialize(deserializer)?;
     if (1..=1024).contains(&cursor.len()) {
         return Ok(Some(cursor));

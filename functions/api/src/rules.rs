@@ -1,17 +1,30 @@
 //! Rules, each below its source instance.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{Json, extract::State};
-use transship_model::{Caller, InstanceName, Problem, Role, Rule, RuleName};
-use transship_state::Snapshot;
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{Response, StatusCode},
+    response::IntoResponse as _,
+};
+use serde::Deserialize;
+use serde_json::Value;
+use transship_model::{
+    ArtifactType, Caller, InstanceName, Owner, Pattern, Problem, Role, Rule, RuleId, RuleName, Source, Target, input,
+};
+use transship_state::{Catalog, Change, Draft, Entry, Saved, Snapshot, first_runs};
+use utoipa::IntoParams;
 
 use crate::{
     Api,
-    failure::Failure,
+    body::{Document, Reader, merge},
+    conditions::{Conditions, shown, tagged},
+    failure::{Failure, changeable, permit},
     instances,
     requests::{By, Page, Path, Query},
-    view::{ListView, RuleView},
+    view::{ListView, RuleInput, RuleView},
 };
 
 /// Lists the rules of a source instance, by name.
@@ -33,7 +46,253 @@ pub(crate) async fn list(
     let catalog = api.catalog.snapshot().await?;
     instances::known(&catalog, &caller, Role::Viewer, &instance)?;
     let (items, next) = page.cut(catalog.rules_of(&instance), |rule| rule.name.to_string());
-    Ok(Json(ListView { items: items.iter().map(|rule| RuleView::new(rule)).collect(), next }))
+    let view = |rule: &&Arc<Rule>| RuleView::new(rule, catalog.stamp(&Entry::of_rule(rule)));
+    Ok(Json(ListView { items: items.iter().map(view).collect(), next }))
+}
+
+/// Shows a rule.
+#[utoipa::path(
+    get, path = "/v1/instances/{instance}/rules/{rule}", tag = "rules", operation_id = "readRule",
+    params(
+        ("instance" = InstanceName, Path, description = "The source instance"),
+        ("rule" = RuleName, Path, description = "The rule"),
+    ),
+    responses(
+        (status = 200, description = "The rule", body = RuleView, headers(("etag" = String, description = "Its revision"))),
+        (status = 304, description = "It is what If-None-Match names"),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn read(
+    State(api): State<Api>,
+    By(caller): By,
+    Path((instance, name)): Path<(InstanceName, RuleName)>,
+    conditions: Conditions,
+) -> Result<Response<Body>, Failure> {
+    let catalog = api.catalog.snapshot().await?;
+    let rule = known(&catalog, &caller, Role::Viewer, &instance, &name)?;
+    Ok(shown(&conditions, rule.revision, RuleView::new(&rule, catalog.stamp(&Entry::of_rule(&rule)))))
+}
+
+/// How a rule begins.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Beginning {
+    /// Whether a rule that is new, or enabled for the first time, begins with a full run.
+    #[serde(default = "yes")]
+    #[param(default = true)]
+    start: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Makes a rule, or replaces it. A new one that is enabled begins with a full run.
+#[utoipa::path(
+    put, path = "/v1/instances/{instance}/rules/{rule}", tag = "rules", operation_id = "putRule",
+    params(
+        ("instance" = InstanceName, Path, description = "The source instance"),
+        ("rule" = RuleName, Path, description = "The rule"),
+        Beginning,
+    ),
+    request_body = RuleInput,
+    responses(
+        (status = 200, description = "It is this now", body = RuleView, headers(("etag" = String, description = "Its revision"))),
+        (status = 201, description = "It is new", body = RuleView, headers(("etag" = String, description = "Its revision"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn put(
+    State(api): State<Api>,
+    By(caller): By,
+    Path((instance, name)): Path<(InstanceName, RuleName)>,
+    Query(beginning): Query<Beginning>,
+    conditions: Conditions,
+    Document(document): Document,
+) -> Result<Response<Body>, Failure> {
+    change(&api, &caller, (&instance, &name), beginning, &conditions, |_| Ok(document.clone())).await
+}
+
+/// Changes a rule: a JSON merge patch (RFC 7396) of what it is.
+#[utoipa::path(
+    patch, path = "/v1/instances/{instance}/rules/{rule}", tag = "rules", operation_id = "patchRule",
+    params(
+        ("instance" = InstanceName, Path, description = "The source instance"),
+        ("rule" = RuleName, Path, description = "The rule"),
+        Beginning,
+    ),
+    request_body(content = Object, content_type = "application/merge-patch+json"),
+    responses(
+        (status = 200, description = "It is this now", body = RuleView, headers(("etag" = String, description = "Its revision"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn patch(
+    State(api): State<Api>,
+    By(caller): By,
+    Path((instance, name)): Path<(InstanceName, RuleName)>,
+    Query(beginning): Query<Beginning>,
+    conditions: Conditions,
+    Document(patch): Document,
+) -> Result<Response<Body>, Failure> {
+    let patched = |current: Option<&Arc<Rule>>| {
+        let current = current.ok_or_else(|| no_rule(&instance, &name))?;
+        let mut document = serde_json::to_value(RuleInput::of(current)).unwrap_or_default();
+        merge(&mut document, &patch);
+        Ok(document)
+    };
+    change(&api, &caller, (&instance, &name), beginning, &conditions, patched).await
+}
+
+/// Deletes a rule, and with it its log. What is on its way by it is skipped.
+#[utoipa::path(
+    delete, path = "/v1/instances/{instance}/rules/{rule}", tag = "rules", operation_id = "deleteRule",
+    params(
+        ("instance" = InstanceName, Path, description = "The source instance"),
+        ("rule" = RuleName, Path, description = "The rule"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    By(caller): By,
+    Path((instance, name)): Path<(InstanceName, RuleName)>,
+    conditions: Conditions,
+) -> Result<Response<Body>, Failure> {
+    let entry = Entry::Rule(instance.clone(), name.clone());
+    let decide = |now: &Snapshot, draft: &mut Draft<'_>| -> Result<(), Failure> {
+        let rule = known(now, &caller, Role::Operator, &instance, &name)?;
+        permit(&caller, Role::Operator, &rule.target.instance)?;
+        conditions.check(Some(rule.revision))?;
+        changeable(now.stamp(&entry), &entry)?;
+        draft.delete(&entry);
+        Ok(())
+    };
+    api.catalog.edit(decide).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Makes or changes a rule. `document` says what it is to be, given what it is.
+async fn change(
+    api: &Api,
+    caller: &Caller,
+    (instance, name): (&InstanceName, &RuleName),
+    Beginning { start }: Beginning,
+    conditions: &Conditions,
+    document: impl Fn(Option<&Arc<Rule>>) -> Result<Value, Failure>,
+) -> Result<Response<Body>, Failure> {
+    let entry = Entry::Rule(instance.clone(), name.clone());
+    let decide = |now: &Snapshot, draft: &mut Draft<'_>| -> Result<Saved, Failure> {
+        instances::known(now, caller, Role::Operator, instance)?;
+        let (before, stamp) = (now.rule_named(instance, name), now.stamp(&entry));
+        if let Some(before) = before {
+            permit(caller, Role::Operator, &before.target.instance)?;
+        }
+        conditions.check(stamp.map(|stamp| stamp.revision))?;
+        changeable(stamp, &entry)?;
+        let rule = wanted(now, caller, (instance, name), &document(before)?)?;
+        if before.is_none() && now.rules().count() >= Catalog::MAX_RULES {
+            let detail = format!("there are {} rules already, and no more are possible", Catalog::MAX_RULES);
+            return Err(Failure::new(409, detail));
+        }
+        Ok(draft.put_rule(&rule, &Owner::Api, start))
+    };
+    let (after, saved) = api.catalog.edit(decide).await?;
+    let rule = after.rule_named(instance, name).ok_or_else(|| no_rule(instance, name))?;
+    let first_run = first_runs::start_one(&api.catalog, &after, &api.jobs, &api.events, rule).await?;
+    let view = RuleView { first_run, ..RuleView::new(rule, after.stamp(&entry)) };
+    let status = if saved.change == Some(Change::Created) { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(tagged(status, saved.revision, view))
+}
+
+/// Reads what a rule is to be, and checks it.
+fn wanted(
+    catalog: &Snapshot,
+    caller: &Caller,
+    (instance, name): (&InstanceName, &RuleName),
+    document: &Value,
+) -> Result<Rule, Failure> {
+    const KEYS: &[&str] =
+        &["name", "description", "source", "target", "overwrite", "propagate_deletions", "referrers", "schedule", "enabled"];
+    let rule = Reader::read(document, KEYS, |reader| {
+        let named = reader.or("name", name.clone());
+        if named.as_ref().is_some_and(|named| named != name) {
+            reader.note("name", format!("the path says {name}, and a name stays: leave it out"));
+        }
+        let description =
+            |text: &str| if text.is_empty() { Ok(String::new()) } else { input::words(text, input::MAX_DESCRIPTION) };
+        let description = reader.checked("description", description);
+        let source = source(reader, instance);
+        let target = target(reader, catalog, caller);
+        let flag = |key, default| reader.or(key, default);
+        let (overwrite, enabled) = (flag("overwrite", false), flag("enabled", true));
+        let (propagate_deletions, referrers) = (flag("propagate_deletions", false), flag("referrers", true));
+        let schedule = reader.checked("schedule", str::parse);
+        let rule = Rule {
+            id: RuleId(0),
+            revision: 0,
+            name: name.clone(),
+            description: description?.unwrap_or_default(),
+            source: source?,
+            target: target?,
+            overwrite: overwrite?,
+            propagate_deletions: propagate_deletions?,
+            referrers: referrers?,
+            schedule: schedule?,
+            enabled: enabled?,
+        };
+        if let Err(error) = rule.check() {
+            reader.note("target", error);
+        }
+        Some(rule)
+    })?;
+    permit(caller, Role::Operator, &rule.target.instance)?;
+    Ok(rule)
+}
+
+fn source(reader: &Reader<'_>, path: &InstanceName) -> Option<Source> {
+    if !reader.has("source") {
+        reader.note("source", "is missing: what to copy, like { \"namespace\": \"team\" }");
+        return None;
+    }
+    let keys = reader.below("source", &["instance", "namespace", "repository", "tag", "types"])?;
+    let instance = keys.or("instance", path.clone());
+    if instance.as_ref().is_some_and(|instance| instance != path) {
+        keys.note("instance", format!("the path says {path}: leave it out"));
+    }
+    let example = "a path like 'team', '*' for all repositories, or '' for those without a slash";
+    let namespace = keys.needed("namespace", example, str::parse);
+    let pattern = |key| keys.checked(key, str::parse::<Pattern>).map(Option::unwrap_or_default);
+    let (repository, tag) = (pattern("repository"), pattern("tag"));
+    let types = keys.or::<Vec<ArtifactType>>("types", Vec::new());
+    if types.as_ref().is_some_and(|types| types.iter().collect::<BTreeSet<_>>().len() < types.len()) {
+        keys.note("types", "a type is given twice");
+    }
+    Some(Source { instance: instance?, namespace: namespace?, repository: repository?, tag: tag?, types: types? })
+}
+
+fn target(reader: &Reader<'_>, catalog: &Snapshot, caller: &Caller) -> Option<Target> {
+    if !reader.has("target") {
+        reader.note("target", "is missing: where to copy it, like { \"instance\": \"prod\" }");
+        return None;
+    }
+    let keys = reader.below("target", &["instance", "namespace"])?;
+    let instance: Option<InstanceName> = keys.needed("instance", "the instance that is written to", str::parse);
+    // Whether an instance that is not theirs exists is not told.
+    if let Some(name) = instance.as_ref().filter(|name| !caller.sees(name) || catalog.instance(name).is_none()) {
+        keys.note("instance", format!("there is no instance {name}: GET /v1/instances lists them"));
+    }
+    let namespace = keys.checked("namespace", str::parse);
+    Some(Target { instance: instance?, namespace: namespace? })
+}
+
+fn no_rule(instance: &InstanceName, name: &RuleName) -> Failure {
+    Failure::new(404, format!("instance {instance} has no rule {name}: GET /v1/instances/{instance}/rules lists them"))
 }
 
 /// A rule whose source instance the caller may do what the role may with.
@@ -45,6 +304,5 @@ pub(crate) fn known(
     name: &RuleName,
 ) -> Result<Arc<Rule>, Failure> {
     instances::known(catalog, caller, role, instance)?;
-    let detail = || format!("instance {instance} has no rule {name}: GET /v1/instances/{instance}/rules lists them");
-    catalog.rule_named(instance, name).cloned().ok_or_else(|| Failure::new(404, detail()))
+    catalog.rule_named(instance, name).cloned().ok_or_else(|| no_rule(instance, name))
 }

@@ -87,6 +87,8 @@ pub struct SigningSecret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SigningPlace {
+    /// It was given to the API.
+    Stored,
     /// A secret of AWS Secrets Manager.
     Secretsmanager,
     /// A parameter of AWS Systems Manager.
@@ -104,6 +106,7 @@ impl SigningSecret {
             SecretRef::File(_) => SigningPlace::File,
             SecretRef::SecretsManager(_) => SigningPlace::Secretsmanager,
             SecretRef::Parameter(_) => SigningPlace::Ssm,
+            SecretRef::Stored(_) => SigningPlace::Stored,
         };
         Self { reference: None, from: Some(from) }
     }

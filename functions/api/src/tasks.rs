@@ -1,5 +1,7 @@
 //! Tasks and their resources: what was, is and will be done.
 
+use std::collections::BTreeSet;
+
 use axum::{
     Json,
     body::Body,
@@ -8,16 +10,22 @@ use axum::{
     response::IntoResponse as _,
 };
 use jiff::Timestamp;
-use transship_model::{Caller, InstanceName, Problem, Role, RuleName, Task, TaskHead, TaskId, Trigger};
-use transship_state::{TaskLog, dispatch};
+use serde::Deserialize;
+use transship_model::{
+    Caller, Happening, InstanceName, Job, Problem, RetryJob, Role, RuleName, ScanCursor, ScanJob, Task, TaskEvent, TaskHead,
+    TaskId, TaskStatus, Trigger,
+};
+use transship_state::{Selection, Snapshot, StateError, TaskLog};
+use utoipa::IntoParams;
 
 use crate::{
     Api,
-    failure::{Failure, permit_between},
-    requests::{By, Page, Path, Query},
+    failure::{Failure, permit, permit_between},
+    instances,
+    requests::{By, Page, Path, Query, cursor, fifty, limit},
     rights::IdempotencyKey,
     rules,
-    view::{ListView, ResourceView, StartedView, TaskView},
+    view::{ListView, ProgressView, ResourceView, StartedView, TaskView},
 };
 
 /// Lists the tasks of a rule, the newest first.
@@ -43,6 +51,72 @@ pub(crate) async fn list_of_rule(
     let catalog = api.catalog.snapshot().await?;
     let rule = rules::known(&catalog, &caller, Role::Viewer, &instance, &rule)?;
     let listing = api.log.tasks(rule.id, page.cursor, page.limit).await?;
+    Ok(Json(ListView { items: listing.items.into_iter().map(TaskView::new).collect(), next: listing.next }))
+}
+
+/// Which tasks are asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filter {
+    /// Of this source instance.
+    instance: Option<InstanceName>,
+    /// Of this rule of the instance.
+    rule: Option<RuleName>,
+    /// With this status.
+    status: Option<TaskStatus>,
+    /// Triggered then or later: RFC 3339, to the millisecond.
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+    /// Triggered before that: RFC 3339, to the millisecond.
+    #[param(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+    /// At most so many items, 1 to 1000; 50 by default.
+    #[serde(default = "fifty", deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 1000, default = 50)]
+    limit: usize,
+    /// Where the page begins: `next` of the page before.
+    #[serde(default, deserialize_with = "cursor")]
+    #[param(min_length = 1, max_length = 1024)]
+    cursor: Option<String>,
+}
+
+/// Lists tasks, the newest first. A page may hold fewer than `limit`, even none, before the end: `next` leads on.
+#[utoipa::path(
+    get, path = "/v1/tasks", tag = "tasks", operation_id = "listTasks", security(("token" = ["viewer"])),
+    params(Filter),
+    responses(
+        (status = 200, description = "A page of tasks", body = ListView<TaskView>),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn list(
+    State(api): State<Api>,
+    By(caller): By,
+    Query(filter): Query<Filter>,
+) -> Result<Json<ListView<TaskView>>, Failure> {
+    let catalog = api.catalog.snapshot().await?;
+    let Filter { instance, rule, status, since, until, limit, cursor } = filter;
+    let after = cursor.map(|cursor| {
+        cursor.parse::<TaskId>().map_err(|_| Failure::new(400, "the query: a cursor is the `next` of the page before"))
+    });
+    let rule = match (&instance, rule) {
+        (Some(instance), Some(rule)) => Some(rules::known(&catalog, &caller, Role::Viewer, instance, &rule)?.id),
+        (None, Some(_)) => {
+            let detail = "the query: `rule` needs `instance`, because rules of several instances may have one name";
+            return Err(Failure::new(400, detail));
+        }
+        (_, None) => None,
+    };
+    let instances = match instance {
+        Some(instance) => {
+            instances::known(&catalog, &caller, Role::Viewer, &instance)?;
+            BTreeSet::from([instance])
+        }
+        None => catalog.instances().map(|instance| instance.name.clone()).filter(|name| caller.sees(name)).collect(),
+    };
+    let selection = Selection { instances, rule, status, since, until };
+    let listing = api.log.list(&selection, after.transpose()?.as_ref(), limit).await?;
     Ok(Json(ListView { items: listing.items.into_iter().map(TaskView::new).collect(), next: listing.next }))
 }
 
@@ -75,12 +149,7 @@ pub(crate) async fn sync(
     let id = TaskId::derive(rule.id, created, &format!("{created} {:016x}", fastrand::u64(..)));
     let task = TaskHead { id: id.clone(), instance, rule: rule.name.clone(), trigger: Trigger::Manual, created };
     api.audit.note(&caller, "rule.sync", rule.path(), format!("task {id}")).await?;
-    let (job, event) = dispatch::full_run(task);
-    // The job first, as everywhere: a job without its event makes a log, an event without its job would wait for ever.
-    api.jobs.send(&[job]).await?;
-    api.events.send(&[event]).await?;
-    let location = format!("/v1/tasks/{id}");
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(StartedView { task: id })).into_response())
+    start(&api, Job::Scan(ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0 }), task).await
 }
 
 /// Reads a task.
@@ -93,7 +162,118 @@ pub(crate) async fn sync(
     )
 )]
 pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<TaskId>) -> Result<Json<TaskView>, Failure> {
-    Ok(Json(TaskView::new(known(&api.log, &caller, &id).await?)))
+    let task = known(&api.log, &caller, &id).await?;
+    Ok(Json(view(&api.log, task).await?))
+}
+
+/// A task with how far it is, while it runs.
+pub(crate) async fn view(log: &TaskLog, task: Task) -> Result<TaskView, StateError> {
+    let progress = match task.ended {
+        Some(_) => None,
+        None if task.total.is_some() && task.counts.found <= ProgressView::FEW => {
+            let resources = log.resources(&task.head.id, None, ProgressView::FEW as usize).await?.items;
+            Some(ProgressView::of_resources(&resources, Timestamp::now()))
+        }
+        None => Some(ProgressView::of_counts(&task, Timestamp::now())),
+    };
+    Ok(TaskView { progress, ..TaskView::new(task) })
+}
+
+/// Ends a task before its time: what has an outcome keeps it, what has none is skipped. Workers see it within about twenty seconds; the task
+/// has ended when `ended` is there.
+#[utoipa::path(
+    post, path = "/v1/tasks/{task}/cancel", tag = "tasks", operation_id = "cancelTask",
+    security(("token" = ["operator"])),
+    params(("task" = TaskId, Path, description = "The task")),
+    responses(
+        (status = 202, description = "It will end", body = StartedView),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(id): Path<TaskId>,
+) -> Result<(StatusCode, Json<StartedView>), Failure> {
+    let task = known(&api.log, &caller, &id).await?;
+    let catalog = api.catalog.snapshot().await?;
+    permit_both(&catalog, &caller, &task)?;
+    if task.ended.is_some() {
+        return Err(Failure::new(409, format!("task {id} has ended ({}): there is nothing to cancel", task.status())));
+    }
+    api.audit.note(&caller, "task.cancel", id.to_string(), format!("rule {}/{}", task.head.instance, task.head.rule)).await?;
+    let by = caller.name.clone();
+    api.events.send(&[TaskEvent { task: task.head, at: Timestamp::now(), what: Happening::Cancelled { by } }]).await?;
+    Ok((StatusCode::ACCEPTED, Json(StartedView { task: id })))
+}
+
+/// Makes again, in a task of its own, what failed in a task, under the rule as it is now. Where the source could not be listed whole, that
+/// is a full run.
+#[utoipa::path(
+    post, path = "/v1/tasks/{task}/retry", tag = "tasks", operation_id = "retryTask",
+    security(("token" = ["operator"])),
+    params(("task" = TaskId, Path, description = "The task in which something failed"), IdempotencyKey),
+    responses(
+        (status = 202, description = "It has begun", body = StartedView, headers(("location" = String, description = "The new task"))),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn retry(State(api): State<Api>, By(caller): By, Path(of): Path<TaskId>) -> Result<Response<Body>, Failure> {
+    let task = known(&api.log, &caller, &of).await?;
+    let catalog = api.catalog.snapshot().await?;
+    permit_both(&catalog, &caller, &task)?;
+    if task.ended.is_none() {
+        return Err(Failure::new(409, format!("task {of} has not ended: wait for it, or POST /v1/tasks/{of}/cancel")));
+    }
+    let Some(rule) = catalog.rule(of.rule()) else {
+        return Err(Failure::new(409, format!("the rule of task {of} is gone: there is nothing to make it again under")));
+    };
+    if !rule.enabled {
+        return Err(Failure::new(409, format!("rule {} is disabled: enable it first", rule.path())));
+    }
+    if task.counts.failed == 0 && task.error.is_none() {
+        return Err(Failure::new(
+            409,
+            format!("nothing failed in task {of}: POST …/rules/{}/sync starts a full run", rule.name),
+        ));
+    }
+    let created = Timestamp::now();
+    let id = TaskId::derive(rule.id, created, &format!("retry {of} {created} {:016x}", fastrand::u64(..)));
+    let (instance, name) = (rule.source.instance.clone(), rule.name.clone());
+    let head = TaskHead { id: id.clone(), instance, rule: name, trigger: Trigger::Retry { of: of.clone() }, created };
+    api.audit.note(&caller, "task.retry", of.to_string(), format!("task {id}")).await?;
+    let job = match task.error {
+        // What could not be listed is not known.
+        Some(_) => Job::Scan(ScanJob { task: head.clone(), cursor: ScanCursor::default(), continuation: 0 }),
+        None => Job::Retry(RetryJob {
+            task: head.clone(),
+            of,
+            after: None,
+            resources: 0,
+            repositories: 0,
+            repository: None,
+            continuation: 0,
+        }),
+    };
+    start(&api, job, head).await
+}
+
+/// Refuses what a caller may not do with a task of another's: it concerns both ends.
+fn permit_both(catalog: &Snapshot, caller: &Caller, task: &Task) -> Result<(), Failure> {
+    match catalog.rule(task.head.id.rule()) {
+        Some(rule) => permit_between(caller, Role::Operator, &task.head.instance, &rule.target.instance),
+        None => permit(caller, Role::Operator, &task.head.instance),
+    }
+}
+
+/// Starts a task by its first job.
+async fn start(api: &Api, job: Job, task: TaskHead) -> Result<Response<Body>, Failure> {
+    let (id, created) = (task.id.clone(), task.created);
+    // The job first, as everywhere: a job without its event makes a log, an event without its job would wait for ever.
+    api.jobs.send(&[job]).await?;
+    api.events.send(&[TaskEvent { task, at: created, what: Happening::Created }]).await?;
+    let location = format!("/v1/tasks/{id}");
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(StartedView { task: id })).into_response())
 }
 
 /// Lists the resources of a task, by their names at the source.

@@ -1,18 +1,21 @@
 //! The API's answers. The command line reads them with the same types.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use transship_model::{
-    ArtifactType, Counts, Digest, Instance, InstanceName, Kind, Outcome, Place, Resource, ResourceState, Role, Rule, RuleName,
-    Schedule, Task, TaskId, TaskStatus, TokenId,
+    ArtifactType, Cancellation, Counts, Digest, InstanceName, Namespace, Outcome, Pattern, Place, Resource, ResourceState,
+    Role, Rule, RuleName, Schedule, Task, TaskId, TaskStatus, TokenId, Trigger,
     rule::{Source, Target},
 };
-use transship_state::{AuditEntry, Token};
-use url::Url;
+use transship_state::{AuditEntry, Stamp, Token};
 use utoipa::ToSchema;
 
+pub use crate::instance_view::{
+    CredentialsInput, EcrInput, GoogleInput, InstanceInput, InstanceView, NotifyInput, SecretInput, SecretKind,
+    WebhookAuthInput,
+};
 pub use crate::subscription_view::{
     DeliveryView, SentView, SigningPlace, SigningSecret, SubscriptionInput, SubscriptionView, WebhookInput, WebhookView,
 };
@@ -27,71 +30,96 @@ pub struct ListView<T> {
     pub next: Option<String>,
 }
 
-/// An instance; of its secrets it tells only whether there are any.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct InstanceView {
-    /// Its name.
-    pub name: InstanceName,
-    /// Scheme, host and port.
-    pub endpoint: Url,
-    /// What it is.
-    pub kind: Kind,
-    /// Where it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    /// Its compliance zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-    /// The path that its notifications are to be sent to.
-    pub webhook: String,
-}
-
-impl InstanceView {
-    /// How the API shows an instance.
-    pub fn new(instance: &Instance) -> Self {
-        Self {
-            name: instance.name.clone(),
-            endpoint: instance.endpoint.clone(),
-            kind: instance.kind,
-            region: instance.region.clone(),
-            zone: instance.zone.clone(),
-            webhook: format!("/hooks/{}", instance.name),
-        }
-    }
-}
-
 /// A rule.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RuleView {
-    /// Its name, unique within the source instance.
-    pub name: RuleName,
+    /// What can be written.
+    #[serde(flatten)]
+    pub written: RuleInput,
+    /// Grows with each change; the ETag.
+    pub revision: u64,
+    /// The configuration file that it belongs to, if it does: then it is changed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The task of its first full run, if this change has started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_run: Option<TaskId>,
+}
+
+/// What a rule is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleInput {
+    /// Its name, unique within the source instance; the path's, if it is written out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<RuleName>,
     /// For people.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
     pub description: String,
     /// What it selects.
-    pub source: Source,
+    pub source: SourceInput,
     /// Where that goes.
     pub target: Target,
     /// Whether it replaces what the target has.
+    #[serde(default)]
     pub overwrite: bool,
     /// Whether a tag that is deleted at the source is deleted at the target, if that still has what transship put there.
+    #[serde(default)]
     pub propagate_deletions: bool,
-    /// Whether signatures, SBOMs and whatever else refers to an artifact go with it.
+    /// Whether signatures, SBOMs and whatever else refers to an artifact go with it; by default they do.
+    #[serde(default = "yes")]
     pub referrers: bool,
     /// When it runs by itself: a cron expression of five fields, in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// Whether it does anything.
+    /// Whether it does anything; by default it does.
+    #[serde(default = "yes")]
     pub enabled: bool,
-    /// Grows with each change.
-    pub revision: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a rule is to select.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceInput {
+    /// The instance that is pushed to; the path's, if it is written out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceName>,
+    /// The namespace whose repositories are meant: a path, `*` for all, empty for those without a slash.
+    pub namespace: Namespace,
+    /// Meets the path of a repository below the namespace; by default any.
+    #[serde(default)]
+    pub repository: Pattern,
+    /// Meets the tag; by default any.
+    #[serde(default)]
+    pub tag: Pattern,
+    /// The artifact types that are meant; empty for all.
+    #[serde(default)]
+    #[schema(max_items = 3)]
+    pub types: Vec<ArtifactType>,
+}
+
+impl RuleInput {
+    /// What would have to be written so that a rule stays as it is.
+    pub fn of(rule: &Rule) -> Self {
+        let Rule { id: _, revision: _, name, description, source, target, overwrite, enabled, .. } = rule.clone();
+        let Rule { propagate_deletions, referrers, schedule, .. } = rule.clone();
+        let Source { instance, namespace, repository, tag, types } = source;
+        let source = SourceInput { instance: Some(instance), namespace, repository, tag, types };
+        let name = Some(name);
+        Self { name, description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled }
+    }
 }
 
 impl RuleView {
     /// How the API shows a rule.
-    pub fn new(rule: &Rule) -> Self {
-        let Rule { id: _, revision, name, description, source, target, overwrite, enabled, .. } = rule.clone();
-        let Rule { propagate_deletions, referrers, schedule, .. } = rule.clone();
-        Self { name, description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled, revision }
+    pub fn new(rule: &Rule, stamp: Option<&Stamp>) -> Self {
+        let file = stamp.and_then(|stamp| stamp.file()).map(str::to_owned);
+        Self { written: RuleInput::of(rule), revision: rule.revision, file, first_run: None }
     }
 }
 
@@ -135,14 +163,98 @@ pub struct TaskView {
     pub total: Option<u64>,
     /// What has been counted.
     pub counts: Counts,
+    /// How many of the unchanged were compared by digest alone: they are counted, and not among the resources.
+    #[serde(default)]
+    pub compared: u64,
     /// What keeps the scan from going on, or kept it from being complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Who wanted it to end, and when. It has ended when `ended` is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancellation>,
+    /// The task whose failed resources it makes again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<TaskId>,
+    /// How far it is, while it runs. Lists of tasks leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressView>,
+}
+
+/// How far a task is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgressView {
+    /// Bytes of which nothing is left to be done: moved, mounted or there already.
+    pub bytes_done: u64,
+    /// Bytes in all, as far as they are known; absent where there are too many resources to add them up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<u64>,
+    /// Bytes that were moved a second lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// An estimate of the time left; absent where there is nothing to go by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+}
+
+/// A report that is older tells nothing of now: workers report every five seconds.
+const FRESH: Duration = Duration::from_secs(30);
+/// An estimate of more than that is none.
+const LONGEST: u64 = 30 * 24 * 3600;
+/// Of so many resources that are done the others' time is estimated.
+const ENOUGH: u64 = 20;
+
+impl ProgressView {
+    /// So many resources are added up.
+    pub const FEW: u64 = 50;
+
+    /// How far a task is whose resources are at hand.
+    pub fn of_resources(resources: &[Resource], now: Timestamp) -> Self {
+        let bytes_done = resources.iter().map(|resource| resource.progress.bytes_done()).sum();
+        let total: u64 = resources.iter().map(|r| r.progress.bytes_total.max(r.progress.bytes_done())).sum();
+        let running = resources.iter().filter(|resource| resource.state != ResourceState::Done);
+        // Of what has not begun nothing is known.
+        let paces: Option<Vec<u64>> = running.clone().map(|resource| pace(resource, now)).collect();
+        let pace = paces.map(|paces| paces.iter().sum()).filter(|pace| *pace > 0);
+        let left = running.map(|r| r.progress.bytes_total.saturating_sub(r.progress.bytes_done())).sum::<u64>();
+        let seconds_left = pace.map(|pace| left.div_ceil(pace)).filter(|seconds| *seconds <= LONGEST);
+        Self { bytes_done, bytes_total: Some(total), bytes_per_second: pace, seconds_left }
+    }
+
+    /// How far a task with more resources is: what is left takes as long as what is done, as soon as that is enough to go by.
+    pub fn of_counts(task: &Task, now: Timestamp) -> Self {
+        let counts = &task.counts;
+        let (done, left) = (counts.done(), task.total.map(|total| total.max(counts.found).saturating_sub(counts.done())));
+        let worked = task.started.map(|started| now.duration_since(started).as_secs_f64().max(0.0));
+        let seconds_left = worked.zip(left).filter(|_| done >= ENOUGH).map(|(worked, left)| {
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "an estimate"
+            )]
+            let seconds = (worked * left as f64 / done as f64).ceil() as u64;
+            seconds
+        });
+        let seconds_left = seconds_left.filter(|seconds| *seconds <= LONGEST);
+        Self { bytes_done: counts.bytes_moved + counts.bytes_saved(), bytes_total: None, bytes_per_second: None, seconds_left }
+    }
+}
+
+/// How fast a resource's bytes move now, if that is known.
+fn pace(resource: &Resource, now: Timestamp) -> Option<u64> {
+    let progress = &resource.progress;
+    let is_fresh = progress.reported.is_some_and(|reported| now.duration_since(reported).unsigned_abs() <= FRESH);
+    let moves = resource.state == ResourceState::Running && progress.error.is_none() && is_fresh;
+    progress.bytes_per_second.filter(|_| moves)
 }
 
 impl TaskView {
     /// How the API shows a task.
     pub fn new(task: Task) -> Self {
+        let retry_of = match &task.head.trigger {
+            Trigger::Retry { of } => Some(of.clone()),
+            _ => None,
+        };
         let (status, success_rate) = (task.status(), task.success_rate());
         let until = task.ended.unwrap_or_else(Timestamp::now);
         Self {
@@ -159,7 +271,11 @@ impl TaskView {
             repositories: task.repositories,
             total: task.total,
             counts: task.counts,
+            compared: task.compared,
             error: task.error,
+            cancelled: task.cancelled,
+            retry_of,
+            progress: None,
         }
     }
 }
@@ -184,10 +300,18 @@ pub struct ResourceView {
     pub outcome: Option<Outcome>,
     /// Bytes sent to the target.
     pub bytes_moved: u64,
-    /// Bytes that the target had already, or mounted.
-    pub bytes_saved: u64,
-    /// Bytes to move or save, as far as they are known.
+    /// Bytes that the target mounted from another of its repositories.
+    pub bytes_mounted: u64,
+    /// Bytes that the target had already.
+    pub bytes_present: u64,
+    /// Bytes to move, mount or find there in all, as far as they are known.
     pub bytes_total: u64,
+    /// Bytes that were moved a second lately, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// An estimate of the time left, while it runs; absent where there is nothing to go by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
     /// How often work on it has begun.
     pub attempts: u32,
     /// When it was found.
@@ -207,8 +331,16 @@ pub struct ResourceView {
 }
 
 impl ResourceView {
+    /// Bytes of which nothing is left to be done.
+    pub fn bytes_done(&self) -> u64 {
+        self.bytes_moved + self.bytes_mounted + self.bytes_present
+    }
+
     /// How the API shows a resource.
     pub fn new(resource: Resource) -> Self {
+        let pace = pace(&resource, Timestamp::now());
+        let left = resource.progress.bytes_total.saturating_sub(resource.progress.bytes_done());
+        let seconds_left = pace.filter(|pace| *pace > 0).map(|pace| left.div_ceil(pace)).filter(|left| *left <= LONGEST);
         let Resource { route, state, progress, result, queued, ended } = resource;
         Self {
             source: route.source,
@@ -218,8 +350,11 @@ impl ResourceView {
             state,
             outcome: result,
             bytes_moved: progress.bytes_moved,
-            bytes_saved: progress.bytes_saved,
+            bytes_mounted: progress.bytes_mounted,
+            bytes_present: progress.bytes_present,
             bytes_total: progress.bytes_total,
+            bytes_per_second: pace,
+            seconds_left,
             attempts: progress.attempts,
             queued,
             started: progress.started,

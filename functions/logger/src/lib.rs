@@ -8,13 +8,17 @@
 //! least, and again, with the same ID, when the event comes again.
 
 mod outlets;
+mod strays;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use transship_model::{Happening, Job, Outcome, Route, Task, TaskEvent, TaskId};
-use transship_state::{DeadLetters, Report, Snapshot, StateError, TaskLog, Unannounced, messages};
+use transship_model::{Happening, Job, Outcome, Place, Route, Task, TaskEvent, TaskId};
+use transship_state::{Changed, DeadLetters, Feed, Report, Snapshot, StateError, TaskLog, Unannounced, messages};
 
 pub use outlets::Outlets;
 
@@ -24,6 +28,7 @@ pub struct Logger {
     log: TaskLog,
     dead_letters: DeadLetters,
     outlets: Outlets,
+    feed: Option<Feed>,
 }
 
 /// So long an end that was not told is left to whoever has closed the task.
@@ -36,7 +41,13 @@ const MAX_SWEPT: usize = 1000;
 impl Logger {
     /// A handler that writes this log, keeps dead letters there, and tells the ends of tasks by these outlets.
     pub fn new(log: TaskLog, dead_letters: DeadLetters, outlets: Outlets) -> Self {
-        Self { log, dead_letters, outlets }
+        Self { log, dead_letters, outlets, feed: None }
+    }
+
+    /// The same, which tells this feed of what it has written.
+    #[must_use]
+    pub fn feeding(self, feed: Feed) -> Self {
+        Self { feed: Some(feed), ..self }
     }
 
     /// Takes in a batch of messages from the events queue, and returns the tasks that are complete by it. A message that is no
@@ -62,12 +73,27 @@ impl Logger {
         Ok(closed)
     }
 
-    /// Tells the ends of tasks that a crash, or an outlet that did not answer, has kept from being told.
+    /// Tells the ends of tasks that a crash, or an outlet that did not answer, has kept from being told. Winds up tasks that would stay
+    /// open for ever.
     ///
     /// # Errors
     /// See [`StateError`]. What can't be told now is left to the next sweep.
     pub async fn sweep(&self) -> Result<(), StateError> {
-        let before = Timestamp::now().checked_sub(GRACE).unwrap_or(Timestamp::MIN);
+        self.sweep_at(Timestamp::now()).await
+    }
+
+    /// The same, at another time.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn sweep_at(&self, now: Timestamp) -> Result<(), StateError> {
+        let told = self.tell_ends(now).await;
+        // Neither is kept from its work by the other.
+        self.find_strays(now).await.and(told)
+    }
+
+    async fn tell_ends(&self, now: Timestamp) -> Result<(), StateError> {
+        let before = now.checked_sub(GRACE).unwrap_or(Timestamp::MIN);
         let catalog = self.outlets.catalog.snapshot().await?;
         let (mut after, mut swept) = (None, 0);
         loop {
@@ -91,6 +117,9 @@ impl Logger {
         }
         let catalog = self.outlets.catalog.snapshot().await?;
         let closed = self.log.record_for(events, &|task| self.outlets.wants(&catalog, task)).await?;
+        if let Some(feed) = &self.feed {
+            changes(events).for_each(|change| feed.tell(change));
+        }
         for task in &closed {
             tracing::info!(
                 task = %task.head.id, rule = %task.head.rule, instance = %task.head.instance, status = %task.status(),
@@ -100,7 +129,9 @@ impl Logger {
         }
         let told = self.outlets.tell_resources(&self.log, &catalog, events).await;
         // Only such events close a task.
-        let can_close = |event: &&TaskEvent| matches!(event.what, Happening::Ended { .. } | Happening::ScanEnded { .. });
+        let can_close = |event: &&TaskEvent| {
+            matches!(event.what, Happening::Ended { .. } | Happening::ScanEnded { .. } | Happening::ScanStopped { .. })
+        };
         let candidates = events.iter().filter(can_close).map(|event| &event.task);
         let candidates: BTreeSet<&TaskId> = candidates
             .filter(|task| self.outlets.wants(&catalog, task))
@@ -153,7 +184,8 @@ impl Logger {
             }
         };
         self.dead_letters.keep(&job).await?;
-        let reason = "given up: it came back too often. Start the rule again by hand when the cause is mended";
+        let reason =
+            "given up: it came back too often. Retry the task, or start the rule again by hand, when the cause is mended";
         let at = Timestamp::now();
         let event = match job {
             Job::Copy(job) => {
@@ -169,15 +201,20 @@ impl Logger {
                 TaskEvent { task: job.task, at, what: Happening::Ended { route, progress, outcome } }
             }
             Job::Scan(job) => {
-                let (total, repositories) = (job.cursor.resources, job.cursor.repositories);
+                let (total, compared, repositories) = (job.cursor.resources, job.cursor.compared, job.cursor.repositories);
                 TaskEvent {
                     task: job.task,
                     at,
-                    what: Happening::ScanEnded { total, repositories, error: Some(reason.to_owned()) },
+                    what: Happening::ScanEnded { total, compared, repositories, error: Some(reason.to_owned()) },
                 }
             }
+            Job::Retry(job) => {
+                let (total, repositories) = (job.resources, job.repositories);
+                let error = Some(reason.to_owned());
+                TaskEvent { task: job.task, at, what: Happening::ScanEnded { total, compared: 0, repositories, error } }
+            }
             // They have no task of their own.
-            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => {
+            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) | Job::Preview(_) => {
                 tracing::error!(body, "a job was given up");
                 return Ok(());
             }
@@ -185,4 +222,18 @@ impl Logger {
         self.take_in(&[event]).await?;
         Ok(())
     }
+}
+
+/// What these events change, by task.
+fn changes(events: &[TaskEvent]) -> impl Iterator<Item = Changed> {
+    let mut by_task: BTreeMap<&TaskId, Vec<Place>> = BTreeMap::new();
+    for event in events {
+        let places = by_task.entry(&event.task.id).or_default();
+        match &event.what {
+            Happening::Found { resources } => places.extend(resources.iter().map(|route| route.source.clone())),
+            Happening::Progress { route, .. } | Happening::Ended { route, .. } => places.push(route.source.clone()),
+            _ => {}
+        }
+    }
+    by_task.into_iter().map(|(task, resources)| Changed { task: task.clone(), resources: resources.into() })
 }

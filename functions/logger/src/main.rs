@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use transship_lambda::{
     Answer, Aws, Call, Event, Function, Message, Metric, Settings as _, StartError, Unhandled, each,
-    settings::{Arn, DEAD_LETTERS, NOTIFICATIONS, TABLE, TOPIC},
+    settings::{Arn, DEAD_LETTERS, KEEP_TASKS, NOTIFICATIONS, TABLE, TOPIC},
 };
 use transship_logger::{Logger, Outlets};
 use transship_state::{Catalog, DeadLetters, Notifications, Table, TaskLog, messages};
@@ -15,7 +15,7 @@ async fn main() -> ExitCode {
 }
 
 async fn start() -> Result<Log, StartError> {
-    let (table, notifications, topic, dead_letters) = (TABLE, NOTIFICATIONS, TOPIC, DEAD_LETTERS).read()?;
+    let (table, notifications, topic, dead_letters, keep) = (TABLE, NOTIFICATIONS, TOPIC, DEAD_LETTERS, KEEP_TASKS).read()?;
     let aws = Aws::connect().await;
     let table: Arc<dyn Table> = Arc::new(aws.table(table));
     let [notifications] = aws.queues([notifications]);
@@ -24,7 +24,8 @@ async fn start() -> Result<Log, StartError> {
         topic: Some(Arc::new(aws.topic(topic))),
         notifications: Notifications(Arc::new(notifications)),
     };
-    Ok(Log { logger: Logger::new(TaskLog::new(table.clone()), DeadLetters::new(table), outlets), dead_letters })
+    let (log, letters) = (TaskLog::new(table.clone()).keeping(keep), DeadLetters::new(table).keeping(keep));
+    Ok(Log { logger: Logger::new(log, letters, outlets), dead_letters })
 }
 
 struct Log {

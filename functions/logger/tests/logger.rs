@@ -344,7 +344,7 @@ async fn a_dead_letter_of_a_copy_that_had_ended_changes_nothing() {
 async fn a_dead_letter_counts_as_one_failure_among_a_scans_copies() {
     let world = World::new();
     let manual = || head(Trigger::Manual);
-    let over = Happening::ScanEnded { total: 2, repositories: 1, error: None };
+    let over = Happening::ScanEnded { total: 2, repositories: 1, compared: 0, error: None };
     world.tell(&[event(manual(), 1, found(&["v1", "v2"])), event(manual(), 2, over)]).await;
     world.bury(copy_job(manual(), "v1")).await;
     assert_eq!((world.task().await.status(), world.task().await.ended), (TaskStatus::Running, None));
@@ -385,7 +385,7 @@ async fn the_copies_that_a_dead_scan_had_found_go_on_to_their_ends() {
 #[tokio::test]
 async fn a_dead_letter_of_a_scan_that_had_ended_changes_nothing() {
     let world = World::new();
-    let over = Happening::ScanEnded { total: 1, repositories: 1, error: None };
+    let over = Happening::ScanEnded { total: 1, repositories: 1, compared: 0, error: None };
     let manual = || head(Trigger::Manual);
     let events = [event(manual(), 2, over), event(manual(), 3, ended("v1", Outcome::Copied))];
     let closed = world.tell(&events).await;
@@ -646,11 +646,124 @@ async fn of_a_large_task_the_counts_are_told_and_not_the_resources() {
         let world = World::over(|table| table, true).with_webhooks([None, None]).await;
         let tags: Vec<String> = (0..count).map(|n| format!("v{n}")).collect();
         let mut events: Vec<_> = tags.iter().map(|tag| event(head(Trigger::Manual), 5, ended(tag, Outcome::Copied))).collect();
-        let over = Happening::ScanEnded { total: count, repositories: 1, error: None };
+        let over = Happening::ScanEnded { total: count, repositories: 1, compared: 0, error: None };
         events.push(event(head(Trigger::Manual), 6, over));
         world.tell(&events).await;
         let said: Value = serde_json::from_str(&world.announced()[0].body).unwrap();
         assert_eq!(said["data"]["counts"]["copied"], count);
         assert_eq!(said["data"]["resources"].as_array().map_or(0, Vec::len), told);
+    }
+}
+
+fn later(hours: u64) -> Timestamp {
+    Timestamp::now() + Duration::from_secs(hours * 3600)
+}
+
+/// Would break: a cancelled task that waits for ever for jobs that come up hours later, are among the dead letters, or were lost; one that
+/// is wound up while workers may still be at it; what they tell late, counted a second time.
+#[tokio::test]
+async fn a_cancelled_task_ends_without_waiting_for_its_jobs() {
+    let world = World::over(|table| table, true);
+    let manual = || head(Trigger::Manual);
+    let now = |what| TaskEvent { task: manual(), at: Timestamp::now(), what };
+    world.tell(&[event(manual(), 1, found(&["v1", "v2", "v3"])), event(manual(), 2, ended("v1", Outcome::Copied))]).await;
+    world.tell(&[now(Happening::Cancelled { by: "token:1".into() })]).await;
+    world.logger.sweep_at(Timestamp::now() + Duration::from_secs(60)).await.unwrap();
+    assert_eq!(world.task().await.ended, None, "workers may be at it");
+
+    world.logger.sweep_at(later(1)).await.unwrap();
+
+    let task = world.task().await;
+    assert_eq!((task.status(), task.ended.is_some(), task.total), (TaskStatus::Cancelled, true, Some(3)));
+    assert_eq!(task.counts, Counts { found: 3, copied: 1, skipped: 2, cancelled: 2, bytes_moved: 7, ..Counts::default() });
+    assert_eq!(world.announced().len(), 1);
+    assert_eq!(world.announced()[0].attributes["type"], "io.transship.task.cancelled");
+    // A job that comes up, one that was given up, and a scan that says it has ended.
+    let over = Happening::ScanEnded { total: 3, repositories: 1, error: None };
+    world.tell(&[now(ended("v2", Outcome::Copied)), now(over)]).await;
+    world.bury(copy_job(manual(), "v3")).await;
+    world.logger.sweep_at(later(2)).await.unwrap();
+    assert_eq!(world.task().await, task, "the first outcome stands");
+    assert_eq!(world.announced().len(), 1);
+    assert!(world.log.cancelling(None, 10).await.unwrap().items.is_empty(), "it is looked at no more");
+}
+
+/// Would break: a task that runs for ever because what was to tell of its end is lost; one that is given up while its job may be in a
+/// queue, or at once after the logger itself was away for days; a late event that is counted a second time.
+#[tokio::test]
+async fn a_task_that_nothing_is_heard_of_is_closed_as_failed_and_only_then() {
+    let world = World::over(|table| table, true);
+    let manual = || head(Trigger::Manual);
+    let begun = Happening::Progress { route: route("v1"), progress: Progress { attempts: 1, ..Progress::default() } };
+    let over = Happening::ScanEnded { total: 3, repositories: 1, error: None };
+    world.tell(&[event(manual(), 1, found(&["v1", "v2"])), event(manual(), 2, begun.clone()), event(manual(), 3, over)]).await;
+
+    world.logger.sweep_at(later(20)).await.unwrap();
+    // The first look after a long time tells nothing yet: the queue may be full of what it has to say.
+    world.logger.sweep_at(later(100)).await.unwrap();
+    assert_eq!(world.task().await.counts.failed, 0);
+    world.logger.sweep_at(later(120)).await.unwrap();
+    assert_eq!(world.task().await.counts.failed, 0, "it is watched for a day");
+
+    world.logger.sweep_at(later(130)).await.unwrap();
+    let task = world.task().await;
+    assert_eq!((task.counts.failed, task.ended), (1, None), "a job that has not begun may be in its queue for two weeks");
+    let resource = world.log.resource(&id(), &place("a", "v1")).await.unwrap().unwrap();
+    let Some(Outcome::Failed { reason }) = &resource.result else { unreachable!("{resource:?}") };
+    assert!(reason.contains("went astray"), "{reason}");
+
+    // Of the third nothing was ever heard.
+    for hours in [500, 530, 560, 590] {
+        world.logger.sweep_at(later(hours)).await.unwrap();
+    }
+    let task = world.task().await;
+    assert_eq!((task.status(), task.ended.is_some()), (TaskStatus::Failed, true), "{task:?}");
+    assert_eq!((task.counts.found, task.counts.failed), (2, 2));
+    assert!(task.error.as_ref().is_some_and(|error| error.contains("went astray")));
+    assert_eq!(world.announced().len(), 1);
+    world.tell(&[event(manual(), 9, ended("v1", Outcome::Copied)), event(manual(), 2, begun)]).await;
+    let late = world.task().await;
+    assert_eq!((late.counts, late.ended, late.status()), (task.counts, task.ended, task.status()), "the first outcome stands");
+    assert!(world.log.open_before(later(1000), None, 10).await.unwrap().items.is_empty());
+}
+
+/// Would break: a task that is given up although it moves, slowly: a registry that asks for hours, a layer that takes days.
+#[tokio::test]
+async fn a_task_that_still_moves_is_left_alone_however_old_it_is() {
+    let world = World::new();
+    let waits = |attempts| {
+        let progress = Progress { attempts, error: Some("503".into()), retry_at: Some(later(1)), ..Progress::default() };
+        event(push(), 5, Happening::Progress { route: route("v1"), progress })
+    };
+    world.tell(&[waits(1)]).await;
+    world.logger.sweep_at(later(30)).await.unwrap();
+    let open = world.log.open_before(later(1000), None, 10).await.unwrap().items;
+    assert!(open[0].suspect.is_some());
+    // It is heard of again: as if a day and more after the first look.
+    let key = Key::new("tasks/1", id().ordinal());
+    let mut item = world.table.get(&key).await.unwrap().unwrap();
+    item.attributes.insert("moved".into(), json!(later(53).as_second()));
+    world.table.write(vec![Op::Put { item, condition: None }]).await.unwrap();
+    world.logger.sweep_at(later(60)).await.unwrap();
+    assert_eq!(world.task().await.ended, None);
+    let open = world.log.open_before(later(1000), None, 10).await.unwrap().items;
+    assert_eq!((open.len(), open[0].suspect), (1, None), "it is not suspected any more");
+}
+
+/// Would break: a log that is kept for ever, or for another time than was set.
+#[tokio::test]
+async fn tasks_are_kept_for_as_long_as_was_set() {
+    let world = World::new();
+    let day = Duration::from_secs(24 * 3600);
+    let log = TaskLog::new(world.table.clone()).keeping(3 * day);
+    log.record(&[event(push(), 1, found(&["v1"])), event(push(), 5, ended("v1", Outcome::Copied))]).await.unwrap();
+    let place = format!("{}-1", id().ordinal());
+    for key in [
+        Key::new("tasks/1", id().ordinal()),
+        Key::new(format!("resources/{}", id()), "team/app:v1"),
+        Key::new("history/a", place),
+    ] {
+        let item = world.table.get(&key).await.unwrap().unwrap();
+        assert_eq!(item.expires.map(|expires| expires.as_second()), Some((at(0) + 3 * day).as_second()), "{key:?}");
     }
 }

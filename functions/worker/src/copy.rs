@@ -1,7 +1,7 @@
 //! Bringing one resource to one target.
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use transship_model::{
     CopyJob, Digest, Happening, Job, Origin, Outcome, Place, Precedence, Reference, RestoreJob, Route, Rule, SkipReason, Told,
     Written, origin::precedence,
@@ -9,7 +9,7 @@ use transship_model::{
 use transship_registry::{Bounds, Endpoint, Error as RegistryError, Resolved, Way};
 use transship_state::{Attempts, Pause, StateError};
 
-use crate::{Disposition, MAX_UNFINISHED, Worker, in_time, report::Report, trouble::Trouble};
+use crate::{Disposition, MAX_UNFINISHED, Worker, in_time, report::Report, retry, trouble::Trouble};
 
 /// So often the source may move while it is copied, before the job is sent on to wait its turn again.
 const ROUNDS: usize = 3;
@@ -79,11 +79,17 @@ impl Worker {
         job: &CopyJob,
         bounds: Bounds<'_>,
         deadline: Option<Instant>,
+        cancelled: &Notify,
     ) -> Result<Disposition, StateError> {
         let (task, what) = (job.task.id.to_string(), job.source.name());
-        let attempts = self.attempts.begin(&task, &what).await?;
-        let report = Report::new(&attempts);
         let route = Route { source: job.source.clone(), target: job.target.clone() };
+        let Some(attempts) = self.attempts.begin_of(&job.task.id, &what).await? else {
+            tracing::info!(task, source = %job.source, "a copy is left undone: its task was cancelled");
+            let progress = transship_model::Progress::default();
+            self.tell(&job.task, Happening::Ended { route, progress, outcome: retry::cancelled() }).await?;
+            return Ok(Disposition::Done);
+        };
+        let report = Report::new(&attempts);
 
         let result = if attempts.unfinished > MAX_UNFINISHED {
             Err(Trouble::crashed())
@@ -91,6 +97,8 @@ impl Worker {
             tokio::select! {
                 result = in_time(deadline, self.copy(job, bounds, &report)) => result,
                 never = self.tell_progress(&job.task, &route, &report) => match never {},
+                // Where the tag has been set what was wanted is there.
+                () = cancelled.notified() => Self::finish(report.has_set(), retry::cancelled()),
             }
         };
         let outcome = match result {

@@ -5,11 +5,14 @@
 //! message comes back: at once after a crash, after a wait where a registry asked for one or an error may pass, and what was
 //! done already is found done. It gives up what will not get better, and says so in the log.
 
+mod compare;
 mod copy;
 mod look;
+mod preview;
 mod registries;
 mod report;
 mod restore;
+mod retry;
 mod scan;
 mod trouble;
 mod uploads;
@@ -17,12 +20,15 @@ mod uploads;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout_at};
-use transship_model::{CopyJob, Happening, Job, ScanJob, TaskEvent, TaskHead};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+use transship_model::{CopyJob, Happening, Job, RetryJob, ScanJob, TaskEvent, TaskHead, TaskId};
 use transship_registry::{Bounds, Copier, Http};
 use transship_state::{
-    AttemptLog, Attempts, Catalog, Dispatcher, Events, Incoming, Jobs, Origins, Pause, Queue, QueueError, Secrets, StateError,
-    Uploads, messages,
+    AttemptLog, Attempts, Catalog, DeadLetters, Dispatcher, Events, Incoming, Jobs, Origins, Pause, Previews, Queue,
+    QueueError, Secrets, StateError, TaskLog, Uploads, messages,
 };
 
 use crate::{registries::Registries, trouble::Trouble, uploads::Shared};
@@ -62,7 +68,10 @@ pub struct Worker {
     copier: Copier,
     uploads: Shared,
     origins: Origins,
+    previews: Previews,
     attempts: AttemptLog,
+    log: TaskLog,
+    dead_letters: DeadLetters,
     dispatcher: Dispatcher,
     jobs: Jobs,
     events: Events,
@@ -77,6 +86,12 @@ pub struct Stores {
     pub origins: Origins,
     /// How often jobs have been begun.
     pub attempts: AttemptLog,
+    /// What rules would do, for those who have asked.
+    pub previews: Previews,
+    /// What other tasks have come to, for those that make it again. It is only read.
+    pub log: TaskLog,
+    /// Jobs that were given up, which may be made again.
+    pub dead_letters: DeadLetters,
     /// Uploads under way, in all processes.
     pub uploads: Uploads,
     /// The queue of jobs, for those that follow from one.
@@ -90,10 +105,23 @@ pub struct Stores {
 impl Worker {
     /// A worker over these stores. Workers of one process share what they learn about registries if they share the worker.
     pub fn new(stores: Stores, http: Http) -> Self {
-        let Stores { catalog, origins, attempts, uploads, jobs, events, secrets } = stores;
+        let Stores { catalog, origins, attempts, previews, log, dead_letters, uploads, jobs, events, secrets } = stores;
         let dispatcher = Dispatcher::new(origins.clone(), jobs.clone(), events.clone());
         let (registries, copier) = (Registries::new(http, secrets), Copier::default());
-        Self { catalog, registries, copier, uploads: Shared(uploads), origins, attempts, dispatcher, jobs, events }
+        Self {
+            catalog,
+            registries,
+            copier,
+            uploads: Shared(uploads),
+            origins,
+            previews,
+            attempts,
+            log,
+            dead_letters,
+            dispatcher,
+            jobs,
+            events,
+        }
     }
 
     /// Works on one message that is held for [`HOLD`] from now on, and keeps it held. A worker that could not keep it stops before
@@ -117,9 +145,10 @@ impl Worker {
                 return Disposition::Again(HOLD);
             }
         };
+        let cancelled = Notify::new();
         tokio::select! {
-            disposition = self.work(&job, deadline) => self.renew(&job, message.deliveries, disposition).await,
-            () = hold(queue, &message.receipt) => {
+            disposition = self.work(&job, deadline, &cancelled) => self.renew(&job, message.deliveries, disposition).await,
+            () = self.hold(queue, &message.receipt, job.task().map(|task| &task.id), &cancelled) => {
                 tracing::warn!(?job, "the job's message could not be held any longer; its work stops here");
                 Disposition::Lost
             }
@@ -139,7 +168,8 @@ impl Worker {
         let next = match job {
             Job::Copy(job) => Job::Copy(CopyJob { continuation: job.continuation + 1, ..job.clone() }),
             Job::Scan(job) => Job::Scan(ScanJob { continuation: job.continuation + 1, ..job.clone() }),
-            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => return disposition,
+            Job::Retry(job) => Job::Retry(RetryJob { continuation: job.continuation + 1, ..job.clone() }),
+            Job::Look(_) | Job::FanOut(_) | Job::Restore(_) | Job::Preview(_) => return disposition,
         };
         match self.jobs.send(&[next]).await {
             Ok(()) => Disposition::Done,
@@ -151,11 +181,13 @@ impl Worker {
     }
 
     /// Does what a job asks for.
-    async fn work(&self, job: &Job, deadline: Option<Instant>) -> Disposition {
+    async fn work(&self, job: &Job, deadline: Option<Instant>, cancelled: &Notify) -> Disposition {
         let bounds = Bounds::default().until(deadline).keeping(&self.uploads).sharing(&self.uploads);
         let result = match job {
-            Job::Copy(job) => self.copy_job(job, bounds, deadline).await,
-            Job::Scan(job) => self.scan_job(job, deadline).await,
+            Job::Copy(job) => self.copy_job(job, bounds, deadline, cancelled).await,
+            Job::Scan(job) => self.scan_job(job, deadline, cancelled).await,
+            Job::Retry(job) => self.retry_job(job, deadline, cancelled).await,
+            Job::Preview(job) => self.preview_job(job, deadline).await,
             Job::Look(look) => self.untasked(job, in_time(deadline, self.look(look))).await,
             Job::Restore(restore) => self.untasked(job, in_time(deadline, self.restore_job(restore))).await,
             Job::FanOut(fan_out) => self.untasked(job, in_time(deadline, self.fan_out(fan_out))).await,
@@ -231,6 +263,35 @@ impl Worker {
         Ok(Some(wait.clamp(floor, MAX_WAIT)))
     }
 
+    /// Keeps a message held, and returns when it can't any longer. Looks each time whether somebody wants the task to end.
+    async fn hold(&self, queue: &dyn Queue, receipt: &str, task: Option<&TaskId>, cancelled: &Notify) {
+        let mut held_until = Instant::now() + HOLD;
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            let now = Instant::now();
+            let is_cancelled = async {
+                match task {
+                    Some(task) => self.attempts.is_cancelled(task).await.unwrap_or_else(|error| {
+                        tracing::warn!(%task, %error, "whether the task was cancelled is seen at the next heartbeat");
+                        false
+                    }),
+                    None => false,
+                }
+            };
+            let extend = timeout_at(held_until - MARGIN, queue.extend(receipt, HOLD));
+            let (extended, is_cancelled) = tokio::join!(extend, timeout_at(held_until - MARGIN, is_cancelled));
+            if is_cancelled == Ok(true) {
+                cancelled.notify_one();
+            }
+            match extended {
+                Ok(Ok(())) => held_until = now + HOLD,
+                // There is time for another try before somebody else gets it.
+                Ok(Err(QueueError::Unavailable(_))) if Instant::now() + HEARTBEAT + MARGIN < held_until => {}
+                _ => return,
+            }
+        }
+    }
+
     async fn tell(&self, task: &TaskHead, what: Happening) -> Result<(), StateError> {
         self.events.send(&[TaskEvent { task: task.clone(), at: Timestamp::now(), what }]).await
     }
@@ -240,8 +301,8 @@ impl Worker {
 fn attempt_key(job: &Job) -> (String, String) {
     match job {
         Job::Copy(job) => (job.task.id.to_string(), job.source.name()),
-        Job::Scan(job) => (job.task.id.to_string(), "scan".to_owned()),
-        Job::Look(_) | Job::FanOut(_) | Job::Restore(_) => ("untasked".to_owned(), job.deduplication()),
+        Job::Scan(ScanJob { task, .. }) | Job::Retry(RetryJob { task, .. }) => (task.id.to_string(), "scan".to_owned()),
+        Job::Look(_) | Job::FanOut(_) | Job::Restore(_) | Job::Preview(_) => ("untasked".to_owned(), job.deduplication()),
     }
 }
 
@@ -252,21 +313,6 @@ async fn in_time<T>(deadline: Option<Instant>, work: impl Future<Output = Result
         // What is being sent ends by itself, with a checkpoint, within this.
         Some(deadline) => timeout_at(deadline + Bounds::ENDING, work).await.unwrap_or(Err(Trouble::Late)),
         None => work.await,
-    }
-}
-
-/// Keeps a message held, and returns when it can't any longer.
-async fn hold(queue: &dyn Queue, receipt: &str) {
-    let mut held_until = Instant::now() + HOLD;
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        let now = Instant::now();
-        match timeout_at(held_until - MARGIN, queue.extend(receipt, HOLD)).await {
-            Ok(Ok(())) => held_until = now + HOLD,
-            // There is time for another try before somebody else gets it.
-            Ok(Err(QueueError::Unavailable(_))) if Instant::now() + HEARTBEAT + MARGIN < held_until => {}
-            _ => return,
-        }
     }
 }
 

@@ -8,7 +8,10 @@ use transship_lambda::{
     settings::{EVENTS, JOBS, SECRETS, TABLE},
 };
 use transship_registry::{Bounds, Http};
-use transship_state::{AttemptLog, Catalog, Events, Jobs, Origins, Queue, QueueError, Table, Uploads, aws::SqsQueue, messages};
+use transship_state::{
+    AttemptLog, Catalog, DeadLetters, Events, Jobs, Origins, Previews, Queue, QueueError, Table, TaskLog, Uploads,
+    aws::SqsQueue, messages,
+};
 use transship_worker::{Disposition, HOLD, Stores, Worker};
 
 /// What is left of an invocation when a job has come to its end in time: to note how far it has come and to send itself on. A request
@@ -31,6 +34,9 @@ async fn start() -> Result<Jobber, StartError> {
         catalog: Arc::new(Catalog::new(table.clone())),
         origins: Origins::new(table.clone()),
         attempts: AttemptLog::new(table.clone()),
+        previews: Previews::new(table.clone()),
+        log: TaskLog::new(table.clone()),
+        dead_letters: DeadLetters::new(table.clone()),
         // Leases belong to the environment: it does one job at a time, and one that it was killed in it begins again.
         uploads: Uploads::new(table, format!("{:032x}", fastrand::u128(..))),
         jobs: Jobs(Arc::new(queue.clone())),

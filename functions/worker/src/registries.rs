@@ -69,7 +69,11 @@ impl Registries {
             Credentials::RefreshToken(token) => Login::RefreshToken(self.secrets.read(token).await?),
             Credentials::Ecr { role } => self.ecr.login(&instance.endpoint, role.as_ref()),
         };
-        let ca = instance.ca.as_ref().map(|path| Authorities::read(Path::new(path))).transpose();
+        let authorities = |text: &String| match text.trim_start().starts_with("-----BEGIN") {
+            true => Authorities::from_pem(text.as_bytes()),
+            false => Authorities::read(Path::new(text)),
+        };
+        let ca = instance.ca.as_ref().map(authorities).transpose();
         let ca = ca.map_err(|error| {
             let problem = format!("the authorities of {name}: {error}");
             match error {

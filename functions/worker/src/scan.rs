@@ -1,72 +1,175 @@
 //! Listing the source of a rule, a step at a time.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use regex::Regex;
-use tokio::time::Instant;
-use transship_model::{Happening, Job, Place, Reference, Repository, Route, Rule, ScanCursor, ScanJob, Tag};
-use transship_registry::{Cursor, Page, Registry};
-use transship_state::{Pause, StateError, dispatch};
+use tokio::{sync::Notify, time::Instant};
+use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead};
+use transship_registry::{Cursor, Endpoint, Page, Registry};
+use transship_state::{Attempts, Pause, Snapshot, StateError, dispatch};
 
-use crate::{Disposition, MAX_UNFINISHED, Worker, in_time, trouble::Trouble};
+use crate::{
+    Disposition, MAX_UNFINISHED, Worker,
+    compare::{Comparison, Finding, Tagged},
+    in_time,
+    preview::Foresight,
+    trouble::Trouble,
+};
 
-/// So many resources are sent at a time.
-const SLICE: usize = 1000;
+/// So many tags are compared, and their copies sent, at a time.
+const SLICE: usize = 250;
+/// And so many where somebody waits for the answer.
+const FORESEEN: usize = 50;
 /// A step ends when it has taken so long, after a slice or a repository; the job then sends itself on. A crash repeats one step, not the
 /// whole scan.
 const STEP: Duration = Duration::from_secs(15);
 
+/// What a scan's attempts are counted under.
+const SCAN: &str = "scan";
+
+/// When a step that begins now is to end.
+fn end_of_step(deadline: Option<Instant>) -> Instant {
+    let until = Instant::now() + STEP;
+    deadline.map_or(until, |deadline| deadline.min(until))
+}
+
+/// What a scan has found so far.
+#[derive(Clone, Copy)]
+struct Found {
+    /// Resources that have a job each.
+    resources: u64,
+    /// Those that were equal at both ends, and have none.
+    compared: u64,
+    repositories: u64,
+}
+
+impl Found {
+    fn by(cursor: &ScanCursor) -> Self {
+        Self { resources: cursor.resources, compared: cursor.compared, repositories: cursor.repositories }
+    }
+}
+
+/// What has come of a step.
+enum Step {
+    Made(Attempts, Result<Progress, Trouble>),
+    /// Somebody wants the task to end.
+    Cancelled,
+}
+
 /// A scan at work.
-struct Scan<'a> {
-    job: &'a ScanJob,
-    rule: &'a Rule,
-    source: Registry,
-    tags: Regex,
-    until: Instant,
+pub(crate) struct Scan<'a> {
+    pub(crate) purpose: Purpose<'a>,
+    pub(crate) catalog: &'a Snapshot,
+    pub(crate) rule: &'a Rule,
+    pub(crate) source: Registry,
+    pub(crate) target: Registry,
+    pub(crate) tags: Regex,
+    pub(crate) until: Instant,
+}
+
+/// What a scan is for.
+pub(crate) enum Purpose<'a> {
+    /// What is to be done is sent to the workers, as a part of this task.
+    Send(&'a TaskHead),
+    /// It is told, and nothing is done.
+    Foresee(&'a Foresight),
 }
 
 /// Whether a list has come to its end, or the step to its.
-enum Progress {
+pub(crate) enum Progress {
     Ended,
     Interrupted,
 }
 
 impl Worker {
     /// A scan job, from the count of its attempts to the event that tells how far it is.
-    pub(crate) async fn scan_job(&self, job: &ScanJob, deadline: Option<Instant>) -> Result<Disposition, StateError> {
-        let (task, what) = (job.task.id.to_string(), "scan");
-        let attempts = self.attempts.begin(&task, what).await?;
+    pub(crate) async fn scan_job(
+        &self,
+        job: &ScanJob,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+    ) -> Result<Disposition, StateError> {
         let mut cursor = job.cursor.clone();
-        let until = Instant::now() + STEP;
-        let until = deadline.map_or(until, |deadline| deadline.min(until));
-        let result = if attempts.unfinished > MAX_UNFINISHED {
-            Err(Trouble::crashed())
-        } else {
-            in_time(deadline, self.scan(job, &mut cursor, until)).await
-        };
-        let error = match result {
-            Ok(Progress::Ended) => cursor.trouble.take(),
-            Ok(Progress::Interrupted) => {
-                self.tell(&job.task, Happening::Scanned { repositories: cursor.repositories, error: None }).await?;
-                let next = ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 };
-                self.jobs.send(&[Job::Scan(next)]).await?;
-                self.attempts.pause(&task, what, attempts, Pause::Stopped).await?;
+        let until = end_of_step(deadline);
+        let step = self.step(&job.task, deadline, cancelled, self.scan(job, &mut cursor, until)).await?;
+        let found = Found::by(&cursor);
+        let trouble = cursor.trouble.clone();
+        let next = || Job::Scan(ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 });
+        self.end_step(&job.task, step, Found::by(&job.cursor), found, trouble, next).await
+    }
+
+    /// A retry job: the same, over what failed in another task.
+    pub(crate) async fn retry_job(
+        &self,
+        job: &RetryJob,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+    ) -> Result<Disposition, StateError> {
+        let mut next = RetryJob { continuation: job.continuation + 1, ..job.clone() };
+        let until = end_of_step(deadline);
+        let step = self.step(&job.task, deadline, cancelled, self.retry(&mut next, until)).await?;
+        let found = Found { resources: next.resources, compared: 0, repositories: next.repositories };
+        let before = Found { resources: job.resources, compared: 0, repositories: job.repositories };
+        self.end_step(&job.task, step, before, found, None, || Job::Retry(next)).await
+    }
+
+    /// Makes a step, unless the task is to end.
+    async fn step(
+        &self,
+        task: &TaskHead,
+        deadline: Option<Instant>,
+        cancelled: &Notify,
+        work: impl Future<Output = Result<Progress, Trouble>>,
+    ) -> Result<Step, StateError> {
+        let Some(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
+        if attempts.unfinished > MAX_UNFINISHED {
+            return Ok(Step::Made(attempts, Err(Trouble::crashed())));
+        }
+        tokio::select! {
+            result = in_time(deadline, work) => Ok(Step::Made(attempts, result)),
+            () = cancelled.notified() => Ok(Step::Cancelled),
+        }
+    }
+
+    /// Tells the log how far a step has come, and sends the next one.
+    async fn end_step(
+        &self,
+        head: &TaskHead,
+        step: Step,
+        before: Found,
+        found: Found,
+        trouble: Option<String>,
+        next: impl FnOnce() -> Job,
+    ) -> Result<Disposition, StateError> {
+        let task = head.id.to_string();
+        let Found { resources: total, compared, repositories } = found;
+        let error = match step {
+            Step::Cancelled => {
+                tracing::info!(task, "a scan is left undone: its task was cancelled");
+                self.tell(head, Happening::ScanStopped { total, compared, repositories }).await?;
                 return Ok(Disposition::Done);
             }
-            Err(trouble) => {
-                if let Some(wait) = self.next_try(&task, what, attempts, &trouble).await? {
+            Step::Made(_, Ok(Progress::Ended)) => trouble,
+            Step::Made(attempts, Ok(Progress::Interrupted)) => {
+                self.tell(head, Happening::Scanned { repositories, compared, error: None }).await?;
+                self.jobs.send(&[next()]).await?;
+                self.attempts.pause(&task, SCAN, attempts, Pause::Stopped).await?;
+                return Ok(Disposition::Done);
+            }
+            Step::Made(attempts, Err(trouble)) => {
+                if let Some(wait) = self.next_try(&task, SCAN, attempts, &trouble).await? {
                     tracing::warn!(task, %trouble, ?wait, "a scan is tried again");
-                    let (repositories, error) = (job.cursor.repositories, Some(trouble.to_string()));
-                    self.tell(&job.task, Happening::Scanned { repositories, error }).await?;
+                    let Found { compared, repositories, .. } = before;
+                    let error = Some(trouble.to_string());
+                    self.tell(head, Happening::Scanned { repositories, compared, error }).await?;
                     return Ok(Disposition::Again(wait));
                 }
                 tracing::error!(task, %trouble, "a scan failed");
                 Some(trouble.to_string())
             }
         };
-        let (total, repositories) = (cursor.resources, cursor.repositories);
-        self.tell(&job.task, Happening::ScanEnded { total, repositories, error }).await?;
-        self.attempts.end(&task, what).await?;
+        self.tell(head, Happening::ScanEnded { total, compared, repositories, error }).await?;
+        self.attempts.end(&task, SCAN).await?;
         Ok(Disposition::Done)
     }
 
@@ -76,12 +179,18 @@ impl Worker {
         let rule = catalog.rule(job.task.id.rule()).filter(|rule| rule.enabled);
         let Some(rule) = rule else { return Err(Trouble::Refused("the rule has been disabled or deleted".into())) };
         let source = self.registries.registry(&catalog, &rule.source.instance).await?;
+        let target = self.registries.registry(&catalog, &rule.target.instance).await?;
         let tags = rule.source.tag.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
-        let scan = Scan { job, rule, source, tags, until };
+        let purpose = Purpose::Send(&job.task);
+        self.walk(&Scan { purpose, catalog: &catalog, rule, source, target, tags, until }, cursor).await
+    }
+
+    /// From where the cursor is to the end of the source, or of the step.
+    pub(crate) async fn walk(&self, scan: &Scan<'_>, cursor: &mut ScanCursor) -> Result<Progress, Trouble> {
         loop {
             let page = scan.repositories(cursor).await?;
-            for repository in cursor.repository.rest(page.items) {
-                match self.scan_repository(&scan, &repository, cursor).await {
+            for repository in cursor.repository.rest(page.items, Repository::as_str) {
+                match self.scan_repository(scan, &repository, cursor).await {
                     Ok(Progress::Ended) => {}
                     Ok(Progress::Interrupted) => return Ok(Progress::Interrupted),
                     // One repository that may not be read does not keep the others from being synchronised.
@@ -93,7 +202,7 @@ impl Worker {
                 }
                 cursor.repository.note(repository.as_str());
                 (cursor.tags, cursor.tag, cursor.counted) = Default::default();
-                if Instant::now() >= scan.until {
+                if scan.is_over() {
                     return Ok(Progress::Interrupted);
                 }
             }
@@ -102,7 +211,7 @@ impl Worker {
             if cursor.catalog.is_none() {
                 return Ok(Progress::Ended);
             }
-            if Instant::now() >= scan.until {
+            if scan.is_over() {
                 return Ok(Progress::Interrupted);
             }
         }
@@ -119,15 +228,29 @@ impl Worker {
         let Some(to) = scan.rule.target_repository(repository).transpose().map_err(no_place)? else {
             return Ok(Progress::Ended);
         };
+        let source = Endpoint::new(&scan.source, repository.clone());
+        let mut comparison = None;
         loop {
-            let page = scan.source.list_tags(repository, cursor.tags.clone().map(Cursor::from).as_ref()).await?;
+            let page = scan.source.list_digests(repository, cursor.tags.clone().map(Cursor::from).as_ref()).await?;
             let is_whole = cursor.tags.is_none() && page.next.is_none();
-            let unattached = is_whole && page.items.iter().all(|tag| tag.subject().is_none());
-            for slice in cursor.tag.rest(page.items).chunks(SLICE) {
-                self.send_slice(scan, repository, &to, slice, unattached, cursor).await?;
-                slice.iter().for_each(|tag| cursor.tag.note(tag.as_str()));
+            let unattached = is_whole && page.items.iter().all(|(tag, _)| tag.subject().is_none());
+            for slice in cursor.tag.rest(page.items, |(tag, _)| tag.as_str()).chunks(scan.slice()) {
+                if slice.iter().any(|(tag, _)| scan.concerns(tag)) {
+                    let known = match comparison.take() {
+                        Some(known) => known,
+                        None => self.comparison(scan, source.clone(), &to).await?,
+                    };
+                    let known = comparison.insert(known);
+                    match scan.purpose {
+                        Purpose::Send(task) => self.send_slice(scan, task, known, slice, unattached, cursor).await?,
+                        Purpose::Foresee(foresight) => {
+                            foresight.add(known.foresee(slice, |tag| scan.selects(tag), &self.origins).await?);
+                        }
+                    }
+                }
+                slice.iter().for_each(|(tag, _)| cursor.tag.note(tag.as_str()));
                 // After a slice and not before it: each step gets on, however long its lists take.
-                if Instant::now() >= scan.until {
+                if scan.is_over() {
                     return Ok(Progress::Interrupted);
                 }
             }
@@ -139,41 +262,88 @@ impl Worker {
         }
     }
 
-    /// Sends the copies of those tags that the rule selects, and tells the log.
+    async fn comparison<'a>(&'a self, scan: &Scan<'a>, source: Endpoint, to: &Repository) -> Result<Comparison<'a>, Trouble> {
+        if let Purpose::Send(_) = scan.purpose {
+            // First of all: Harbor answers a look into a project that is not there like one that is forbidden.
+            match scan.target.ensure_namespace(to).await {
+                // What keeps it from being made is told by the jobs, one by one.
+                Err(error) if !error.is_retry() => tracing::debug!(%error, repository = %to, "no place at the target"),
+                other => other?,
+            }
+        }
+        let target = Endpoint::new(&scan.target, to.clone());
+        Comparison::begin(scan.catalog, &self.copier, scan.rule, source, target).await
+    }
+
+    /// Sends the copies of those tags that the rule selects and the target does not have, and tells the log.
     async fn send_slice(
         &self,
         scan: &Scan<'_>,
-        repository: &Repository,
-        to: &Repository,
-        tags: &[Tag],
+        task: &TaskHead,
+        comparison: &Comparison<'_>,
+        slice: &[Tagged],
         unattached: bool,
         cursor: &mut ScanCursor,
     ) -> Result<(), Trouble> {
+        let findings = comparison.find(slice, |tag| scan.tags.is_match(tag.as_str())).await?;
         let mut jobs = Vec::new();
         let mut routes = Vec::new();
-        for tag in tags.iter().filter(|tag| tag.subject().is_none() && scan.tags.is_match(tag.as_str())) {
-            let (instance, repository) = (scan.rule.source.instance.clone(), repository.clone());
-            let source = Place { instance, repository, reference: Reference::Tag(tag.clone()) };
-            let target = dispatch::target_place(scan.rule, &source, to);
+        let mut subjects = HashSet::new();
+        for ((tag, _), finding) in slice.iter().zip(findings) {
+            let subject = match finding {
+                Finding::Nothing => continue,
+                Finding::Equal => {
+                    cursor.compared += 1;
+                    continue;
+                }
+                Finding::Differs => None,
+                // One job brings all that refers to it.
+                Finding::Attachment(subject) if !subjects.insert(subject.clone()) => continue,
+                Finding::Attachment(subject) => Some(subject),
+            };
+            let (source, target) = comparison.places(tag);
             routes.push(Route { source: source.clone(), target: target.clone() });
-            let (mut job, _) = dispatch::copy(scan.job.task.clone(), source, target, None);
+            let (mut job, _) = dispatch::copy(task.clone(), source, target, subject);
             if let Job::Copy(job) = &mut job {
                 job.unattached = unattached;
             }
             jobs.push(job);
         }
+        if slice.iter().any(|(tag, _)| scan.selects(tag)) {
+            cursor.repositories += u64::from(!std::mem::replace(&mut cursor.counted, true));
+        }
         if jobs.is_empty() {
             return Ok(());
         }
         self.jobs.send(&jobs).await?;
-        self.tell(&scan.job.task, Happening::Found { resources: routes }).await?;
+        self.tell(task, Happening::Found { resources: routes }).await?;
         cursor.resources += jobs.len() as u64;
-        cursor.repositories += u64::from(!std::mem::replace(&mut cursor.counted, true));
         Ok(())
     }
 }
 
 impl Scan<'_> {
+    fn is_over(&self) -> bool {
+        let is_full = matches!(self.purpose, Purpose::Foresee(foresight) if foresight.is_full());
+        is_full || Instant::now() >= self.until
+    }
+
+    fn slice(&self) -> usize {
+        match self.purpose {
+            Purpose::Send(_) => SLICE,
+            Purpose::Foresee(_) => FORESEEN,
+        }
+    }
+
+    fn selects(&self, tag: &Tag) -> bool {
+        tag.subject().is_none() && self.tags.is_match(tag.as_str())
+    }
+
+    /// Whether anything may be to be done about a tag.
+    fn concerns(&self, tag: &Tag) -> bool {
+        self.selects(tag) || (self.rule.referrers && tag.subject().is_some())
+    }
+
     /// The page of repositories at hand, those that the rule selects.
     async fn repositories(&self, cursor: &ScanCursor) -> Result<Page<Repository>, Trouble> {
         let Rule { source, .. } = self.rule;

@@ -12,8 +12,8 @@ use transship_model::{
 };
 use transship_registry::Http;
 use transship_state::{
-    AttemptLog, Catalog, Dispatcher, Events, Item, Jobs, Key, LocalSecrets, Op, Origins, Outgoing, Page, Query, Queue,
-    QueueError, Table, TableError, Uploads, messages,
+    AttemptLog, Catalog, DeadLetters, Dispatcher, Events, Item, Jobs, Key, LocalSecrets, Op, Origins, Outgoing, Page, Previews,
+    Query, Queue, QueueError, Table, TableError, TaskLog, Uploads, messages,
     sqlite::{QueueKind, SqliteQueue, SqliteStore, SqliteTable},
 };
 use transship_tests::*;
@@ -130,6 +130,9 @@ impl World {
             catalog: self.catalog.clone(),
             origins: self.origins(),
             attempts: AttemptLog::new(table.clone()),
+            previews: Previews::new(table.clone()),
+            log: TaskLog::new(table.clone()),
+            dead_letters: DeadLetters::new(table.clone()),
             uploads: Uploads::new(table, process),
             jobs,
             events,

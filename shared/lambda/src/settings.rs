@@ -1,6 +1,6 @@
 //! Settings, from the environment's variables. A function names those that it needs; all that are missing or wrong are told at once.
 
-use std::env;
+use std::{env, time::Duration};
 
 use transship_model::{Role, SecretRef};
 
@@ -78,6 +78,13 @@ pub const SECRETS: Setting<SecretPrefix> = Setting {
     default: Some("transship/"),
     parse: secret_prefix,
 };
+/// Where the API puts secrets that it is given: what [`SECRETS`] is for those who read them.
+pub const REGISTRY_SECRETS: Setting<SecretPrefix> = Setting {
+    name: "TRANSSHIP_REGISTRY_SECRET_PREFIX",
+    what: "what the names of registries' secrets begin with, and a slash",
+    default: Some("transship/"),
+    parse: secret_prefix,
+};
 /// The token that the API asks its callers for.
 pub const API_TOKEN: Setting<SecretRef> = Setting {
     name: "TRANSSHIP_API_TOKEN",
@@ -92,6 +99,14 @@ pub const IAM_ROLE: Setting<Option<Role>> = Setting {
     what: "what callers may do whom IAM lets in: viewer, operator, admin, or none",
     default: Some("none"),
     parse: iam_role,
+};
+
+/// How long tasks are kept after their beginning.
+pub const KEEP_TASKS: Setting<Duration> = Setting {
+    name: "TRANSSHIP_KEEP_TASKS",
+    what: "the number of days that tasks are kept, 3 to 3650",
+    default: Some("90"),
+    parse: days,
 };
 
 /// All settings that are missing or wrong.
@@ -158,6 +173,8 @@ together!(A, B, C);
 together!(A, B, C, D);
 together!(A, B, C, D, E);
 together!(A, B, C, D, E, F);
+together!(A, B, C, D, E, F, G);
+together!(A, B, C, D, E, F, G, H);
 
 fn table_name(value: &str) -> Option<TableName> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || "_.-:/".contains(c);
@@ -187,6 +204,12 @@ fn arn(value: &str, service: &str) -> Option<Arn> {
     let parts: Vec<&str> = value.split(':').collect();
     let is_of_service = matches!(parts[..], ["arn", _, of, _, _, name] if of == service && !name.is_empty());
     is_of_service.then(|| Arn(value.to_owned()))
+}
+
+/// What is still tried again after a day must not be forgotten meanwhile.
+fn days(value: &str) -> Option<Duration> {
+    let days: u64 = value.parse().ok().filter(|days| (3..=3650).contains(days))?;
+    Some(Duration::from_secs(days * 24 * 3600))
 }
 
 fn secret_prefix(value: &str) -> Option<SecretPrefix> {
@@ -236,6 +259,13 @@ mod tests {
         assert_eq!(read(SECRETS, &[]), Ok(SecretPrefix("transship/".into())));
         assert_eq!(read(SECRETS, &[("TRANSSHIP_SECRET_PREFIX", "")]), Ok(SecretPrefix("transship/".into())));
         assert!(read(SECRETS, &[("TRANSSHIP_SECRET_PREFIX", "/")]).is_err());
+    }
+
+    /// Would break: a log that forgets what is still being tried, or that a typing mistake keeps for ever.
+    #[test]
+    fn tasks_are_kept_for_a_number_of_days() {
+        let read = |value: &str| read(KEEP_TASKS, &[("TRANSSHIP_KEEP_TASKS", value)]).ok().map(|keep| keep.as_secs() / 86_400);
+        assert_eq!(["", "3", "400", "2", "0", "9999", "90d"].map(read), [Some(90), Some(3), Some(400), None, None, None, None]);
     }
 
     #[test]

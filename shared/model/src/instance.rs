@@ -42,7 +42,8 @@ pub struct Instance {
     /// What repositories of Amazon ECR are like that are made here because an image needs them.
     #[serde(default, skip_serializing_if = "EcrSettings::is_default")]
     pub ecr: EcrSettings,
-    /// The path of a file with the certificates (PEM) of authorities that its certificate may be signed by, besides the system's.
+    /// The certificates (PEM) of authorities that its certificate may be signed by, besides the system's, or the path of a file with
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Talk plain http to a host that is not the loopback.
@@ -70,6 +71,26 @@ impl EcrSettings {
     /// Whether nothing has been set.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// All that decides to whom an instance's credentials are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Destination<'a> {
+    endpoint: &'a Url,
+    kind: Kind,
+    token_realm: Option<&'a Url>,
+    api: Option<&'a Url>,
+    ca: Option<&'a str>,
+    plain_http: bool,
+}
+
+impl Instance {
+    /// Where its credentials go. With another one they are not the same credentials any more.
+    pub fn destination(&self) -> Destination<'_> {
+        let Self { endpoint, kind, token_realm, api, ca, plain_http, .. } = self;
+        let (token_realm, api) = (token_realm.as_ref(), api.as_ref());
+        Destination { endpoint, kind: *kind, token_realm, api, ca: ca.as_deref(), plain_http: *plain_http }
     }
 }
 
@@ -167,6 +188,9 @@ pub enum SecretRef {
     SecretsManager(SecretName),
     /// A parameter of AWS Systems Manager: `ssm:NAME`.
     Parameter(SecretName),
+    /// One that was given to the API, and is kept where the deployment keeps such. Nobody can name it: each value gets a name of its
+    /// own, so that what is remembered of an older one is never taken for it.
+    Stored(SecretName),
 }
 
 /// A text that is no reference to a secret. No message shows the text: it may be a secret itself.
@@ -218,6 +242,7 @@ impl fmt::Display for SecretRef {
             Self::File(path) => write!(f, "file:{path}"),
             Self::SecretsManager(name) => write!(f, "secretsmanager:{name}"),
             Self::Parameter(name) => write!(f, "ssm:{name}"),
+            Self::Stored(name) => write!(f, "stored:{name}"),
         }
     }
 }

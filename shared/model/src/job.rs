@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Digest, Place, PushEvent, Told, names::hex, task::TaskHead};
+use crate::{Digest, Place, PreviewJob, PushEvent, Repository, TaskId, Told, names::hex, task::TaskHead};
 
 /// One step for a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,10 @@ pub enum Job {
     FanOut(FanOutJob),
     /// List the source of a rule, from where the last step stopped.
     Scan(ScanJob),
+    /// Find out what a rule would do now.
+    Preview(Box<PreviewJob>),
+    /// Make again what failed in another task, from where the last step stopped.
+    Retry(RetryJob),
 }
 
 /// Bring one resource to one target.
@@ -99,6 +103,30 @@ pub struct ScanJob {
     pub continuation: u32,
 }
 
+/// Make again what failed in another task: a scan of that task's resources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryJob {
+    /// The task that it belongs to.
+    pub task: TaskHead,
+    /// The other task.
+    pub of: TaskId,
+    /// Of the other task's resources, this one and those before it are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Resources so far.
+    #[serde(default)]
+    pub resources: u64,
+    /// Repositories so far.
+    #[serde(default)]
+    pub repositories: u64,
+    /// The last of them: resources are in the order of their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Repository>,
+    /// How many steps have been made.
+    #[serde(default)]
+    pub continuation: u32,
+}
+
 /// How far a scan has come: a page of repositories, one of them, a page of its tags, and how many of that are done. It names
 /// pages by the registry's own positions and holds none of their content, so that it fits a message whatever the registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,9 +149,12 @@ pub struct ScanCursor {
     /// Repositories with at least one resource so far.
     #[serde(default)]
     pub repositories: u64,
-    /// Resources so far.
+    /// Resources that have got a job so far.
     #[serde(default)]
     pub resources: u64,
+    /// Those that were equal at both ends, and have got none.
+    #[serde(default)]
+    pub compared: u64,
     /// What could not be listed, the first of it; the rest is listed nevertheless.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -143,10 +174,10 @@ impl Listed {
     /// What is left of a page. The specification has lists sorted; a name that comes again, because something was created or deleted
     /// while the list was read, is dropped, or it would be counted twice. Of a page that is not sorted only the number of
     /// names that are done is known.
-    pub fn rest<T: AsRef<str>>(&self, page: Vec<T>) -> Vec<T> {
+    pub fn rest<T>(&self, page: Vec<T>, name: impl Fn(&T) -> &str) -> Vec<T> {
         match &self.last {
-            Some(last) if page.is_sorted_by(|a, b| a.as_ref() < b.as_ref()) => {
-                page.into_iter().filter(|name| name.as_ref() > last.as_str()).collect()
+            Some(last) if page.is_sorted_by(|a, b| name(a) < name(b)) => {
+                page.into_iter().filter(|item| name(item) > last.as_str()).collect()
             }
             _ => page.into_iter().skip(self.count).collect(),
         }
@@ -174,8 +205,10 @@ impl Job {
     /// The task that it is a part of, if it has one already.
     pub fn task(&self) -> Option<&TaskHead> {
         match self {
-            Self::Copy(CopyJob { task, .. }) | Self::Scan(ScanJob { task, .. }) => Some(task),
-            Self::Look(_) | Self::FanOut(_) | Self::Restore(_) => None,
+            Self::Copy(CopyJob { task, .. }) | Self::Scan(ScanJob { task, .. }) | Self::Retry(RetryJob { task, .. }) => {
+                Some(task)
+            }
+            Self::Look(_) | Self::FanOut(_) | Self::Restore(_) | Self::Preview(_) => None,
         }
     }
 
@@ -193,6 +226,8 @@ impl Job {
             }
             Self::FanOut(job) => hash(&format!("fan-out\n{}", job.identity())),
             Self::Scan(ScanJob { task, .. }) => hash(&format!("scan\n{}", task.id)),
+            Self::Preview(job) => hash(&format!("preview\n{}", job.id)),
+            Self::Retry(RetryJob { task, .. }) => hash(&format!("retry\n{}", task.id)),
         }
     }
 
@@ -210,6 +245,8 @@ impl Job {
             },
             Self::FanOut(job) => hash(&format!("fan-out\n{}\n{}{}", job.identity(), job.after, push_mark(job.push))),
             Self::Scan(job) => hash(&format!("scan\n{}\n{}", job.task.id, job.continuation)),
+            Self::Preview(job) => hash(&format!("preview\n{}", job.id)),
+            Self::Retry(job) => hash(&format!("retry\n{}\n{}", job.task.id, job.continuation)),
         }
     }
 }

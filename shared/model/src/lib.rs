@@ -5,13 +5,17 @@
 
 pub mod access;
 pub mod event;
+pub mod explain;
+pub mod input;
 pub mod instance;
 pub mod job;
 pub mod matching;
 pub mod names;
 pub mod notification;
 pub mod origin;
+pub mod overlap;
 pub mod owner;
+pub mod preview;
 pub mod problem;
 pub mod rule;
 pub mod schedule;
@@ -20,27 +24,31 @@ pub mod task;
 
 pub use access::{Caller, InvalidRole, Role};
 pub use event::PushEvent;
+pub use explain::{Reason, explain};
+pub use input::InvalidInput;
 pub use instance::{
-    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+    Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
 };
-pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
+pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, RetryJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, DeliveryId, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId,
     RuleName, RulePath, SecretName, ServiceAccount, SubscriptionName, Tag, TaskId, TokenId,
 };
 pub use notification::{
-    CloudEvent, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,
+    CloudEvent, CountsReport, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,
 };
 pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
+pub use overlap::Overlap;
 pub use owner::Owner;
-pub use problem::Problem;
+pub use preview::{Foreseen, Preview, PreviewId, PreviewJob, Would};
+pub use problem::{Mistake, Problem};
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use subscription::{
     Attempt, Concern, DeliveryState, Disabled, EventPattern, EventType, Health, InvalidEventPattern, Subscription,
 };
 pub use task::{
-    Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead, TaskStatus,
-    Trigger,
+    Cancellation, Counts, Happening, Outcome, Progress, Resource, ResourceState, Route, SkipReason, Task, TaskEvent, TaskHead,
+    TaskStatus, Trigger,
 };

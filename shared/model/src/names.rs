@@ -63,6 +63,21 @@ mod schema {
             _ => return None,
         })
     }
+
+    /// What such a name may look like.
+    pub(super) fn example(name: &str) -> Option<&'static str> {
+        Some(match name {
+            "InstanceName" => "build",
+            "RuleName" => "release",
+            "Repository" => "team/app",
+            "Namespace" => "team",
+            "Tag" => "v1.2.3",
+            "Digest" => "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "TaskId" => "1-01a2006ebad69d5f1e2112162b7f",
+            "TokenId" => "6b0228a25a344737",
+            _ => return None,
+        })
+    }
 }
 
 macro_rules! name {
@@ -120,7 +135,8 @@ macro_rules! name {
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
                 let text = ObjectBuilder::new().schema_type(Type::String).description(Some($rule));
-                text.pattern(schema::pattern(stringify!($name))).build().into()
+                let text = text.pattern(schema::pattern(stringify!($name)));
+                text.examples(schema::example(stringify!($name))).build().into()
             }
         }
 
@@ -237,6 +253,16 @@ name!(
     "1 to 400 letters, digits, '-', '.' and '_', in segments joined by '/', none of them '.' or '..'",
     is_secret_name
 );
+
+impl SecretName {
+    /// How the names of secrets begin that are given to the API. Nobody can name one of them.
+    pub const WRITTEN: &str = "instances/";
+
+    /// Whether it is the name of a secret that was given to the API.
+    pub fn is_written(&self) -> bool {
+        self.as_str().starts_with(Self::WRITTEN)
+    }
+}
 
 fn is_short_name(s: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();

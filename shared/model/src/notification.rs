@@ -186,7 +186,7 @@ pub struct TaskReport {
     /// In how many repositories.
     pub repositories: u64,
     /// What became of them, and bytes.
-    pub counts: Counts,
+    pub counts: CountsReport,
     /// When it was triggered.
     pub created: Timestamp,
     /// When work began.
@@ -200,6 +200,15 @@ pub struct TaskReport {
     /// The resources, unless there are more than [`TaskEnded::MAX_RESOURCES`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<ResourceReport>,
+}
+
+/// What is counted of a task's resources, with a sum that subscribers may go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CountsReport {
+    #[serde(flatten)]
+    counts: Counts,
+    /// Bytes that did not have to be sent: mounted, or there already.
+    bytes_saved: u64,
 }
 
 /// What became of a resource.
@@ -220,7 +229,11 @@ pub struct ResourceReport {
     pub outcome: Option<Outcome>,
     /// Bytes sent to the target.
     pub bytes_moved: u64,
-    /// Bytes that the target had already, or mounted.
+    /// Bytes that the target mounted from another of its repositories.
+    pub bytes_mounted: u64,
+    /// Bytes that the target had already.
+    pub bytes_present: u64,
+    /// Both: bytes that did not have to be sent.
     pub bytes_saved: u64,
 }
 
@@ -230,11 +243,11 @@ impl TaskEnded {
 
     /// What is told of a task that has ended, given its resources, or none of them where there are too many.
     pub fn of(task: &Task, resources: Vec<Resource>) -> Self {
-        let Task { head, counts, total, repositories, started, ended, error } = task.clone();
+        let Task { head, counts, total, repositories, started, ended, error, .. } = task.clone();
         let (status, time) = (task.status(), ended.unwrap_or(head.created));
         let subject = match &head.trigger {
             Trigger::Push { resource } | Trigger::Attachment { resource } => Some(resource.clone()),
-            Trigger::Manual | Trigger::Created | Trigger::Schedule => None,
+            Trigger::Manual | Trigger::Created | Trigger::Schedule | Trigger::Retry { .. } => None,
         };
         let (id, source) = (format!("{}-ended", head.id), format!("/v1/instances/{}/rules/{}", head.instance, head.rule));
         let data = TaskReport {
@@ -246,7 +259,7 @@ impl TaskEnded {
             success_rate: task.success_rate().unwrap_or_default(),
             total: total.unwrap_or(counts.found).max(counts.found),
             repositories,
-            counts,
+            counts: CountsReport { counts, bytes_saved: counts.bytes_saved() },
             created: head.created,
             started,
             ended: time,
@@ -268,11 +281,13 @@ impl ResourceReport {
         Self {
             source: route.source,
             target: route.target,
+            bytes_saved: progress.bytes_saved(),
             digest: progress.digest,
             artifact: progress.artifact,
             outcome: result,
             bytes_moved: progress.bytes_moved,
-            bytes_saved: progress.bytes_saved,
+            bytes_mounted: progress.bytes_mounted,
+            bytes_present: progress.bytes_present,
         }
     }
 }
@@ -285,6 +300,7 @@ fn word(status: TaskStatus) -> &'static str {
         TaskStatus::Succeeded => "succeeded",
         TaskStatus::PartlyFailed => "partly-failed",
         TaskStatus::Failed => "failed",
+        TaskStatus::Cancelled => "cancelled",
     }
 }
 
@@ -309,12 +325,15 @@ mod tests {
                 trigger: Trigger::Push { resource: "team/app:v1".into() },
                 created: at(0),
             },
-            counts: Counts { found: 1, copied: 1, bytes_moved: 10, ..Counts::default() },
+            counts: Counts { found: 1, copied: 1, bytes_moved: 10, bytes_mounted: 2, bytes_present: 3, ..Counts::default() },
             total: Some(1),
+            compared: 0,
             repositories: 1,
             started: Some(at(1)),
             ended: Some(at(2)),
             error: None,
+            cancelled: None,
+            stopped: false,
         }
     }
 
@@ -329,6 +348,7 @@ mod tests {
                 digest: Some(digest.clone()),
                 artifact: Some(ArtifactType::Image),
                 bytes_moved: 10,
+                bytes_present: 4,
                 ..Progress::default()
             },
             result: Some(Outcome::Copied),
@@ -357,7 +377,8 @@ mod tests {
                     "total": 1,
                     "repositories": 1,
                     "counts": {
-                        "found": 1, "copied": 1, "unchanged": 0, "skipped": 0, "failed": 0, "bytes_moved": 10, "bytes_saved": 0
+                        "found": 1, "copied": 1, "unchanged": 0, "skipped": 0, "cancelled": 0, "failed": 0,
+                        "bytes_moved": 10, "bytes_mounted": 2, "bytes_present": 3, "bytes_saved": 5
                     },
                     "created": "2026-01-02T03:04:05Z",
                     "started": "2026-01-02T03:04:06Z",
@@ -369,7 +390,9 @@ mod tests {
                         "type": "image",
                         "outcome": "copied",
                         "bytes_moved": 10,
-                        "bytes_saved": 0,
+                        "bytes_mounted": 0,
+                        "bytes_present": 4,
+                        "bytes_saved": 4,
                     }],
                 },
             })

@@ -202,6 +202,13 @@ impl Origin {
         }
     }
 
+    /// What transship set last, unless somebody else has pushed since.
+    pub fn newest_write(&self) -> Option<&Written> {
+        let last = self.written.last()?;
+        let since = |pushed: &Pushed| pushed.digest != last.digest && pushed.version.time > last.at;
+        (!self.pushed.as_ref().is_some_and(since)).then_some(last)
+    }
+
     /// The newest content that this place has had: what the tag should hold.
     pub fn newest(&self) -> Option<(&Digest, &Version)> {
         let written = self.written.iter().rev().find_map(|written| Some((&written.digest, written.version.as_ref()?)));

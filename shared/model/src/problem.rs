@@ -16,6 +16,18 @@ pub struct Problem {
     /// The request's ID, as the log has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// All that is wrong with the document that was sent, where more can be said than one sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Mistake>,
+}
+
+/// Something that is wrong with a document (RFC 9457, section 3.1, in the form of its example).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mistake {
+    /// Where: a JSON pointer (RFC 6901) as a fragment, like `#/source/tag`.
+    pub pointer: String,
+    /// What, and how to mend it.
+    pub detail: String,
 }
 
 impl Problem {
@@ -44,7 +56,7 @@ impl Problem {
             503 => "Service Unavailable",
             _ => "Internal Server Error",
         };
-        Self { status, title: title.to_owned(), detail: detail.into(), request: None }
+        Self { status, title: title.to_owned(), detail: detail.into(), request: None, errors: Vec::new() }
     }
 
     /// The document.

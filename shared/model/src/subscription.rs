@@ -45,6 +45,8 @@ pub enum EventType {
     TaskPartlyFailed,
     /// A task has ended; everything that was to be copied failed, or the search for it did.
     TaskFailed,
+    /// A task was ended before its time.
+    TaskCancelled,
     /// A resource is at the target now.
     ResourceCopied,
     /// A resource was at the target already.
@@ -57,10 +59,11 @@ pub enum EventType {
 
 impl EventType {
     /// All types, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::TaskSucceeded,
         Self::TaskPartlyFailed,
         Self::TaskFailed,
+        Self::TaskCancelled,
         Self::ResourceCopied,
         Self::ResourceUnchanged,
         Self::ResourceSkipped,
@@ -73,6 +76,7 @@ impl EventType {
             Self::TaskSucceeded => "task.succeeded",
             Self::TaskPartlyFailed => "task.partly-failed",
             Self::TaskFailed => "task.failed",
+            Self::TaskCancelled => "task.cancelled",
             Self::ResourceCopied => "resource.copied",
             Self::ResourceUnchanged => "resource.unchanged",
             Self::ResourceSkipped => "resource.skipped",
@@ -87,6 +91,7 @@ impl EventType {
             TaskStatus::Succeeded => Some(Self::TaskSucceeded),
             TaskStatus::PartlyFailed => Some(Self::TaskPartlyFailed),
             TaskStatus::Failed => Some(Self::TaskFailed),
+            TaskStatus::Cancelled => Some(Self::TaskCancelled),
         }
     }
 

@@ -47,12 +47,17 @@ pub enum Trigger {
     Created,
     /// The rule's schedule: its whole source.
     Schedule,
+    /// Somebody asked for what had failed in another task.
+    Retry {
+        /// That task.
+        of: TaskId,
+    },
 }
 
 impl Trigger {
-    /// Whether the task's resources are found by a scan, so that their number is not known at first.
+    /// Whether the task's resources are found by a scan, of the source or of another task, so that their number is not known at first.
     pub fn scans(&self) -> bool {
-        matches!(self, Self::Manual | Self::Created | Self::Schedule)
+        matches!(self, Self::Manual | Self::Created | Self::Schedule | Self::Retry { .. })
     }
 }
 
@@ -64,6 +69,7 @@ impl fmt::Display for Trigger {
             Self::Manual => f.write_str("by hand"),
             Self::Created => f.write_str("new rule"),
             Self::Schedule => f.write_str("schedule"),
+            Self::Retry { of } => write!(f, "retry of {of}"),
         }
     }
 }
@@ -111,19 +117,40 @@ pub enum Happening {
     Scanned {
         /// Repositories with at least one resource so far.
         repositories: u64,
+        /// Resources so far that were equal at both ends, and have got no job.
+        #[serde(default)]
+        compared: u64,
         /// Why the last step did not end; it is tried again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
     /// The scan is over.
     ScanEnded {
-        /// How many resources it has found.
+        /// How many resources it has found that have a job each.
         total: u64,
+        /// How many were equal at both ends, and have none.
+        #[serde(default)]
+        compared: u64,
         /// In how many repositories.
         repositories: u64,
         /// Why it is over before its end.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+    },
+    /// The scan is over before its end, because the task was cancelled.
+    ScanStopped {
+        /// How many resources it has found that have a job each.
+        total: u64,
+        /// How many were equal at both ends, and have none.
+        #[serde(default)]
+        compared: u64,
+        /// In how many repositories.
+        repositories: u64,
+    },
+    /// Somebody wants the task to end. What has an outcome by then keeps it.
+    Cancelled {
+        /// Who, as [`crate::Caller::name`] has it.
+        by: String,
     },
 }
 
@@ -147,10 +174,20 @@ pub struct Progress {
     pub artifact: Option<ArtifactType>,
     /// Bytes sent to the target.
     pub bytes_moved: u64,
-    /// Bytes that the target had already, or mounted from another repository.
-    pub bytes_saved: u64,
-    /// Bytes to move or save in all, as far as they are known.
+    /// Bytes that the target mounted from another of its repositories.
+    #[serde(default)]
+    pub bytes_mounted: u64,
+    /// Bytes that the target had already. What older versions stored as saved counts as that: they did not know how.
+    #[serde(default, alias = "bytes_saved")]
+    pub bytes_present: u64,
+    /// Bytes to move, mount or find there in all, as far as they are known.
     pub bytes_total: u64,
+    /// How many bytes were moved a second lately, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// When this was told, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Timestamp>,
     /// How often work on it has begun.
     pub attempts: u32,
     /// When work on it began.
@@ -162,6 +199,18 @@ pub struct Progress {
     /// When it is tried again, after an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
+}
+
+impl Progress {
+    /// Bytes that did not have to be moved.
+    pub fn bytes_saved(&self) -> u64 {
+        self.bytes_mounted + self.bytes_present
+    }
+
+    /// Bytes of which nothing is left to be done.
+    pub fn bytes_done(&self) -> u64 {
+        self.bytes_moved + self.bytes_saved()
+    }
 }
 
 /// How the work on a resource ended.
@@ -204,6 +253,8 @@ pub enum SkipReason {
     Subject,
     /// Docker schema 1, which no current registry accepts.
     Schema1,
+    /// The task was cancelled before it was done.
+    Cancelled,
 }
 
 impl SkipReason {
@@ -217,6 +268,7 @@ impl SkipReason {
             Self::Conflict => "source and target differ and neither is known to be newer",
             Self::Gone => "the source does not have it",
             Self::Subject => "the target does not have what it belongs to",
+            Self::Cancelled => "the task was cancelled",
             Self::Schema1 => "Docker schema 1 can't be copied: push the image again with a current client",
         }
     }
@@ -289,8 +341,8 @@ impl Resource {
             Happening::Ended { progress, outcome, .. } if self.state < ResourceState::Done => {
                 self.state = ResourceState::Done;
                 self.take(progress.clone());
-                self.progress.error = None;
-                self.progress.retry_at = None;
+                let Progress { error, retry_at, bytes_per_second, reported, .. } = &mut self.progress;
+                (*error, *retry_at, *bytes_per_second, *reported) = (None, None, None, None);
                 self.result = Some(outcome.clone());
                 self.ended = Some(at);
                 true
@@ -313,7 +365,7 @@ impl Resource {
     }
 
     fn is_behind(&self, progress: &Progress) -> bool {
-        let rank = |p: &Progress| (p.attempts, p.error.is_some(), p.bytes_moved + p.bytes_saved, p.bytes_total);
+        let rank = |p: &Progress| (p.attempts, p.error.is_some(), p.bytes_done(), p.bytes_total, p.reported);
         self.state == ResourceState::Queued || rank(progress) > rank(&self.progress)
     }
 
@@ -335,6 +387,9 @@ pub struct Task {
     pub head: TaskHead,
     /// What has been counted.
     pub counts: Counts,
+    /// How many of the unchanged were compared by digest alone: they are counted, and not among the resources.
+    #[serde(default)]
+    pub compared: u64,
     /// How many resources there will be, once that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
@@ -349,6 +404,21 @@ pub struct Task {
     /// What keeps the scan from going on, or kept it from being complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Who wanted it to end, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancellation>,
+    /// Whether that has ended its scan.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+}
+
+/// That somebody wanted a task to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cancellation {
+    /// Who, as [`crate::Caller::name`] has it.
+    pub by: String,
+    /// When; the first time, if it was wanted more than once.
+    pub at: Timestamp,
 }
 
 /// What is counted of a task's resources.
@@ -360,20 +430,32 @@ pub struct Counts {
     pub copied: u64,
     /// With outcome unchanged.
     pub unchanged: u64,
-    /// With outcome skipped.
+    /// With outcome skipped, those among them that were cancelled.
     pub skipped: u64,
+    /// Skipped because the task was cancelled.
+    #[serde(default)]
+    pub cancelled: u64,
     /// With outcome failed.
     pub failed: u64,
     /// Bytes sent to the target.
     pub bytes_moved: u64,
-    /// Bytes that the target had, or mounted.
-    pub bytes_saved: u64,
+    /// Bytes that the target mounted from another of its repositories.
+    #[serde(default)]
+    pub bytes_mounted: u64,
+    /// Bytes that the target had already.
+    #[serde(default)]
+    pub bytes_present: u64,
 }
 
 impl Counts {
     /// How many resources have an outcome.
     pub fn done(&self) -> u64 {
         self.copied + self.unchanged + self.skipped + self.failed
+    }
+
+    /// Bytes that did not have to be sent.
+    pub fn bytes_saved(&self) -> u64 {
+        self.bytes_mounted + self.bytes_present
     }
 
     /// Whether everything has an outcome, given how many resources there will be once that is known.
@@ -390,12 +472,16 @@ impl Counts {
         match &after.result {
             Some(Outcome::Copied) => self.copied += 1,
             Some(Outcome::Unchanged) => self.unchanged += 1,
-            Some(Outcome::Skipped { .. }) => self.skipped += 1,
+            Some(Outcome::Skipped { reason }) => {
+                self.skipped += 1;
+                self.cancelled += u64::from(*reason == SkipReason::Cancelled);
+            }
             Some(Outcome::Failed { .. }) => self.failed += 1,
             None => return,
         }
         self.bytes_moved += after.progress.bytes_moved;
-        self.bytes_saved += after.progress.bytes_saved;
+        self.bytes_mounted += after.progress.bytes_mounted;
+        self.bytes_present += after.progress.bytes_present;
     }
 }
 
@@ -413,6 +499,8 @@ pub enum TaskStatus {
     PartlyFailed,
     /// Everything that was to be copied failed.
     Failed,
+    /// Something was left undone because somebody wanted that.
+    Cancelled,
 }
 
 impl TaskStatus {
@@ -424,6 +512,7 @@ impl TaskStatus {
             Self::Succeeded => "succeeded",
             Self::PartlyFailed => "partly failed",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -441,6 +530,8 @@ impl Task {
         match (self.ended, self.started) {
             (None, None) => TaskStatus::Queued,
             (None, Some(_)) => TaskStatus::Running,
+            // What it has left undone tells it and not the wish: that may have come too late.
+            (Some(_), _) if self.counts.cancelled > 0 || self.stopped => TaskStatus::Cancelled,
             (Some(_), _) if failed == 0 && self.error.is_none() => TaskStatus::Succeeded,
             (Some(_), _) if copied + unchanged > 0 => TaskStatus::PartlyFailed,
             (Some(_), _) => TaskStatus::Failed,
@@ -532,11 +623,14 @@ mod tests {
         let task = |counts: Counts| Task {
             head: head.clone(),
             counts,
+            compared: 0,
             total: Some(counts.found),
             repositories: 1,
             started: Some(at(2)),
             ended: Some(at(3)),
             error: None,
+            cancelled: None,
+            stopped: false,
         };
         let half = task(Counts { found: 4, copied: 1, skipped: 2, failed: 1, ..Counts::default() });
         assert_eq!(half.success_rate(), Some(0.5));

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 
-use crate::{Item, Key, Op, StateError, Table, document};
+use transship_model::TaskId;
+
+use crate::{Item, Key, Op, StateError, Table, document, task_log};
 
 /// What is known of a job's attempts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +42,12 @@ pub struct Done {
     pub has_set: bool,
     /// Bytes that they have sent to the target.
     pub bytes_moved: u64,
-    /// Bytes that they did not have to send.
-    pub bytes_saved: u64,
+    /// Bytes that they had mounted.
+    #[serde(default)]
+    pub bytes_mounted: u64,
+    /// Bytes that were there before them.
+    #[serde(default, alias = "bytes_saved")]
+    pub bytes_present: u64,
 }
 
 /// Why an attempt ended before its job did.
@@ -75,6 +81,32 @@ impl AttemptLog {
     /// See [`StateError`].
     pub async fn begin(&self, task: &str, what: &str) -> Result<Attempts, StateError> {
         let known = self.table.get(&key(task, what)).await?;
+        self.begun(task, what, known).await
+    }
+
+    /// Counts an attempt of a task's job that begins now, unless somebody wants the task to end: then there is none.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn begin_of(&self, task: &TaskId, what: &str) -> Result<Option<Attempts>, StateError> {
+        // In one read.
+        let items = self.table.get_many(&[task_log::task_key(task), key(task.as_str(), what)]).await?;
+        let [task_item, known] = <[_; 2]>::try_from(items).unwrap_or_default();
+        if task_item.as_ref().is_some_and(task_log::is_cancelled) {
+            return Ok(None);
+        }
+        Ok(Some(self.begun(task.as_str(), what, known).await?))
+    }
+
+    /// Whether somebody wants a task to end.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn is_cancelled(&self, task: &TaskId) -> Result<bool, StateError> {
+        Ok(self.table.get(&task_log::task_key(task)).await?.as_ref().is_some_and(task_log::is_cancelled))
+    }
+
+    async fn begun(&self, task: &str, what: &str, known: Option<Item>) -> Result<Attempts, StateError> {
         let mut attempts: Attempts = known.map(document::value).transpose()?.unwrap_or_default();
         attempts.begun += 1;
         attempts.unfinished += 1;

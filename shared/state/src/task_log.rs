@@ -3,18 +3,25 @@
 //! Partition `tasks/<rule ID>`, sort key the rest of the task's ID: a task, so that a rule's tasks are one query and any task is one
 //! get. Partition `resources/<task ID>`, sort key the source's `repository:tag`: a resource. A task's counters grow in the
 //! transaction that moves its resources, so that an event that arrives twice is counted once, and the one that moves the last of them
-//! closes the task. Partition `unannounced`, sort key the task's ID: a task whose end is still to be told; it is put there by the
-//! transaction that closes the task and removed when it has been told.
+//! closes the task. The one resource of a push is in the task's own item as long as nobody works on it. Partition `unannounced`, sort
+//! key the task's ID: a task whose end is still to be told; it is put there by the transaction that closes the task and removed when it has
+//! been told. Partition `cancelling`, sort key the task's ID: a task that somebody wants to end, until it has.
+
+mod lists;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use transship_model::{Counts, Happening, Place, Resource, RuleId, Task, TaskEvent, TaskHead, TaskId};
+use transship_model::{
+    Cancellation, Counts, Happening, Place, Resource, ResourceState, Route, RuleId, Task, TaskEvent, TaskHead, TaskId,
+};
+
+pub use lists::{OpenTask, Selection};
 
 use crate::{Condition, Item, Key, Op, Query, StateError, Table, TableError, document, table::MAX_OPS};
 
@@ -47,6 +54,7 @@ impl Unannounced {
 #[derive(Clone)]
 pub struct TaskLog {
     table: Arc<dyn Table>,
+    keep: Duration,
 }
 
 /// A resource and the revision of its item.
@@ -57,6 +65,25 @@ struct Stored {
     revision: i64,
 }
 
+/// The one resource of a task, of which nothing is known but that it was found.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Waiting {
+    route: Route,
+    queued: Timestamp,
+}
+
+impl Waiting {
+    fn of(task: &Item) -> Option<Resource> {
+        let waiting: Self = serde_json::from_value(task.attributes.get("waiting")?.clone()).ok()?;
+        Some(Resource::new(waiting.route, waiting.queued))
+    }
+}
+
+/// Tasks that somebody wants to end.
+const CANCELLING: &str = "cancelling";
+/// What a write has besides resources: the task, that its end is to be told, that it is to end, and an entry of a list.
+const BESIDES: usize = 4;
+
 /// Tasks whose end is still to be told.
 const UNANNOUNCED: &str = "unannounced";
 
@@ -64,12 +91,18 @@ const UNANNOUNCED: &str = "unannounced";
 const TRIES: usize = 20;
 
 impl TaskLog {
-    /// How long tasks are kept after their beginning.
+    /// How long tasks are kept after their beginning, unless another time is said.
     pub const KEEP: Duration = Duration::from_secs(90 * 24 * 3600);
 
     /// The log in a table.
     pub fn new(table: Arc<dyn Table>) -> Self {
-        Self { table }
+        Self { table, keep: Self::KEEP }
+    }
+
+    /// The same, which keeps tasks for so long after their beginning.
+    #[must_use]
+    pub fn keeping(self, keep: Duration) -> Self {
+        Self { keep, ..self }
     }
 
     /// A task.
@@ -95,8 +128,10 @@ impl TaskLog {
     /// # Errors
     /// See [`StateError`].
     pub async fn resource(&self, id: &TaskId, source: &Place) -> Result<Option<Resource>, StateError> {
-        let item = self.table.get(&Key::new(format!("resources/{id}"), source.name())).await?;
-        Ok(item.map(document::value::<Stored>).transpose()?.map(|stored| stored.resource))
+        match self.table.get(&Key::new(format!("resources/{id}"), source.name())).await? {
+            Some(item) => Ok(Some(document::value::<Stored>(item)?.resource)),
+            None => Ok(self.waiting(id).await?.filter(|resource| resource.route.source == *source)),
+        }
     }
 
     /// Those of a task's resources that have these sources, as far as they are known.
@@ -116,10 +151,81 @@ impl TaskLog {
     /// # Errors
     /// See [`StateError`].
     pub async fn resources(&self, id: &TaskId, after: Option<String>, limit: usize) -> Result<Listing<Resource>, StateError> {
+        let is_first = after.is_none();
         let query = Query { partition: format!("resources/{id}"), prefix: String::new(), after, descending: false, limit };
         let page = self.table.query(query).await?;
+        if is_first && page.items.is_empty() && page.next.is_none() {
+            return Ok(Listing { items: self.waiting(id).await?.into_iter().collect(), next: None });
+        }
         let read = |item| document::value::<Stored>(item).map(|stored| stored.resource);
         Ok(Listing { items: page.items.into_iter().map(read).collect::<Result<_, _>>()?, next: page.next })
+    }
+
+    async fn waiting(&self, id: &TaskId) -> Result<Option<Resource>, StateError> {
+        Ok(self.table.get(&task_key(id)).await?.as_ref().and_then(Waiting::of))
+    }
+
+    /// When an event has changed a task last, by the logger's clock, to the second; `None` where there is none.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn moved(&self, id: &TaskId) -> Result<Option<Timestamp>, StateError> {
+        let Some(item) = self.table.get(&task_key(id)).await? else { return Ok(None) };
+        let moved = item.attributes.get("moved").and_then(Value::as_i64).and_then(|moved| Timestamp::from_second(moved).ok());
+        // Of what an older version wrote only the beginning is known.
+        Ok(Some(moved.unwrap_or(read_task(&item)?.head.created)))
+    }
+
+    /// Tasks that somebody wants to end, and that were not known to have ended yet, by their IDs.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn cancelling(&self, after: Option<String>, limit: usize) -> Result<Listing<TaskId>, StateError> {
+        let query = Query { partition: CANCELLING.into(), prefix: String::new(), after, descending: false, limit };
+        let page = self.table.query(query).await?;
+        Ok(Listing { items: page.items.iter().filter_map(|item| item.key.sort.parse().ok()).collect(), next: page.next })
+    }
+
+    /// A task is in none of the lists of those that have not ended: it has, or is gone.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn settled(&self, id: &TaskId) -> Result<(), StateError> {
+        self.leave_open(id).await;
+        Ok(self.table.write(vec![Op::Delete { key: Key::new(CANCELLING, id.as_str()), condition: None }]).await?)
+    }
+
+    /// Closes a task all of whose known resources have an outcome, although there should be more of them: what was to tell of these is lost.
+    /// Returns the task if this has closed it.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn close_short(&self, id: &TaskId, why: &str, is_announced: bool) -> Result<Option<Task>, StateError> {
+        let Some(item) = self.table.get(&task_key(id)).await? else { return Ok(None) };
+        let task = read_task(&item)?;
+        if task.ended.is_some() || task.total.is_none() || task.counts.done() < task.counts.found {
+            return Ok(None);
+        }
+        let mut note = Note::new(Some(&item), &task.head);
+        note.set("total", Value::from(task.counts.found));
+        if task.cancelled.is_some() {
+            note.set("stopped", Value::from(true));
+        } else {
+            note.set("error", Value::from(why));
+        }
+        let (set, condition) = note.finish();
+        let update = Op::Update { key: task_key(id), set, add: BTreeMap::new(), expires: None, condition };
+        match self.table.write(vec![update]).await {
+            Ok(()) => {}
+            // It goes on after all.
+            Err(TableError::Condition(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.close(id, &[], false, is_announced.then_some(self.expires(&task.head))).await?)
+    }
+
+    fn expires(&self, head: &TaskHead) -> Option<Timestamp> {
+        head.created.checked_add(self.keep).ok()
     }
 
     /// Takes in events, of any tasks, in any order, for the first or the second time. Returns the tasks that they have closed.
@@ -216,26 +322,33 @@ impl TaskLog {
     /// One task's events: reads what is known, merges, and writes what has changed of it.
     async fn record_task(&self, id: &TaskId, events: &[&TaskEvent], is_announced: bool) -> Result<Option<Task>, TableError> {
         let head = &events[0].task;
-        let mut resources = self.read_resources(id, events).await?;
         let task = self.table.get(&task_key(id)).await?;
+        let mut resources = self.read_resources(id, events, task.as_ref()).await?;
         let mut note = Note::new(task.as_ref(), head);
         for event in events {
             note.take_in(event, &mut resources);
         }
-        let expires = head.created.checked_add(Self::KEEP).ok();
-        let changed: Vec<_> = resources.into_iter().filter(|(_, entry)| entry.now != entry.before).collect();
+        let expires = self.expires(head);
+        let mut changed: Vec<_> = resources.into_iter().filter(|(_, entry)| entry.now != entry.before).collect();
         // What fits one transaction closes the task as well, where it was the last of it.
-        let closes = changed.len() <= MAX_OPS - 2 && note.is_last(&changed);
+        let closes = changed.len() <= MAX_OPS - BESIDES && note.is_last(&changed);
         if closes {
             note.close(events);
         }
+        if task.is_none() {
+            self.enter(head, expires, !closes).await?;
+            note.keep_waiting(&mut changed);
+        }
+        let mut besides = note.listed(&changed, head, closes, expires);
         let (mut set, mut condition) = note.finish();
+        // So that what does not move any more is found.
+        let moved = Value::from(Timestamp::now().as_second());
         // At least one write where anything at all is to be set.
         let chunks =
-            changed.chunks(MAX_OPS - 2).map(<[_]>::to_vec).chain((changed.is_empty() && !set.is_empty()).then(Vec::new));
+            changed.chunks(MAX_OPS - BESIDES).map(<[_]>::to_vec).chain((changed.is_empty() && !set.is_empty()).then(Vec::new));
         for chunk in chunks {
             let mut counts = Counts::default();
-            let mut ops = Vec::with_capacity(chunk.len() + 2);
+            let mut ops = Vec::with_capacity(chunk.len() + BESIDES);
             for (name, entry) in chunk {
                 let Some(now) = entry.now else { continue };
                 counts.note(entry.before.as_ref(), &now);
@@ -248,6 +361,7 @@ impl TaskLog {
                 let item = Item { key: Key::new(format!("resources/{id}"), name), attributes, expires };
                 ops.push(Op::Put { item, condition: Some(condition) });
             }
+            set.insert("moved".into(), moved.clone());
             ops.push(Op::Update {
                 key: task_key(id),
                 set: std::mem::take(&mut set),
@@ -256,30 +370,43 @@ impl TaskLog {
                 condition: condition.take(),
             });
             ops.extend((closes && is_announced).then(|| to_announce(id, expires)));
+            ops.append(&mut besides);
             self.table.write(ops).await?;
+        }
+        if closes && task.is_some() {
+            self.leave_open(id).await;
         }
         self.close(id, events, closes, is_announced.then_some(expires)).await
     }
 
-    async fn read_resources(&self, id: &TaskId, events: &[&TaskEvent]) -> Result<BTreeMap<String, Entry>, TableError> {
+    async fn read_resources(
+        &self,
+        id: &TaskId,
+        events: &[&TaskEvent],
+        task: Option<&Item>,
+    ) -> Result<BTreeMap<String, Entry>, TableError> {
         let mut names: Vec<String> = events
             .iter()
             .flat_map(|event| match &event.what {
                 Happening::Found { resources } => resources.iter().map(|route| route.source.name()).collect(),
                 Happening::Progress { route, .. } | Happening::Ended { route, .. } => vec![route.source.name()],
-                Happening::Created | Happening::Scanned { .. } | Happening::ScanEnded { .. } => Vec::new(),
+                _ => Vec::new(),
             })
             .collect();
         names.sort_unstable();
         names.dedup();
         let keys: Vec<Key> = names.iter().map(|name| Key::new(format!("resources/{id}"), name)).collect();
         let items = self.table.get_many(&keys).await?;
-        let entry = |item: Option<Item>| -> Result<Entry, TableError> {
-            let Some(item) = item else { return Ok(Entry::default()) };
+        let waiting = task.and_then(Waiting::of);
+        let entry = |name: &str, item: Option<Item>| -> Result<Entry, TableError> {
+            let Some(item) = item else {
+                let waiting = waiting.clone().filter(|resource| resource.route.source.name() == name);
+                return Ok(Entry { before: waiting.clone(), now: waiting, revision: 0 });
+            };
             let stored: Stored = document::value(item).map_err(|error| TableError::Invalid(error.to_string()))?;
             Ok(Entry { before: Some(stored.resource.clone()), now: Some(stored.resource), revision: stored.revision })
         };
-        names.into_iter().zip(items).map(|(name, item)| Ok((name, entry(item)?))).collect()
+        names.into_iter().zip(items).map(|(name, item)| entry(&name, item).map(|entry| (name, entry))).collect()
     }
 
     /// The task if it is closed by these events: by the write before, or now, if nothing is left to do. Of several writers none of which
@@ -302,10 +429,15 @@ impl TaskLog {
         let mut note = Note::new(Some(&item), &task.head);
         task.ended = Some(note.close(events));
         let condition = Some(Condition::Equals("open".into(), Value::from(true)));
+        let expires = self.expires(&task.head);
         let mut ops = vec![Op::Update { key: task_key(id), set: note.set, add: BTreeMap::new(), expires: None, condition }];
         ops.extend(announce.map(|expires| to_announce(id, expires)));
+        ops.extend(lists::ending(&task, expires));
         match self.table.write(ops).await {
-            Ok(()) => Ok(Some(task)),
+            Ok(()) => {
+                self.leave_open(id).await;
+                Ok(Some(task))
+            }
             Err(TableError::Condition(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -372,34 +504,84 @@ impl<'a> Note<'a> {
                 let entry = resources.entry(route.source.name()).or_default();
                 entry.now.get_or_insert_with(|| Resource::new(route.clone(), head.created)).merge(event.at, &event.what);
             }
-            Happening::Scanned { repositories, error } => {
+            Happening::Scanned { repositories, compared, error } => {
                 self.started(event.at);
-                self.repositories(*repositories);
+                self.most("repositories", *repositories);
                 // What is told late, after the end, is no news.
                 if self.current("total").is_none() {
+                    self.most("compared", *compared);
                     self.error(error.as_deref());
                 }
             }
             // The first end of a scan stands, as the first outcome of a resource does.
-            Happening::ScanEnded { .. } if self.current("total").is_some() => {}
-            Happening::ScanEnded { total, repositories, error } => {
+            Happening::ScanEnded { .. } | Happening::ScanStopped { .. } if self.current("total").is_some() => {}
+            Happening::ScanStopped { total, compared, repositories } => {
                 self.started(event.at);
                 self.worked(event.at);
-                self.repositories(*repositories);
+                self.most("repositories", *repositories);
                 self.set("total", Value::from(*total));
+                if *compared > 0 {
+                    self.set("compared", Value::from(*compared));
+                }
+                self.set("stopped", Value::from(true));
+                self.error(None);
+            }
+            Happening::Cancelled { by } => self.cancelled(by, event.at),
+            Happening::ScanEnded { total, compared, repositories, error } => {
+                self.started(event.at);
+                self.worked(event.at);
+                self.most("repositories", *repositories);
+                self.set("total", Value::from(*total));
+                if *compared > 0 {
+                    self.set("compared", Value::from(*compared));
+                }
                 self.error(error.as_deref());
             }
         }
     }
 
-    /// Whether nothing is left to do once these changes are made, as far as is known here.
-    fn is_last(&self, changed: &[(String, Entry)]) -> bool {
+    /// Where all that is to be noted of a new task is that its one resource was found, that goes into the task's own item: another would
+    /// be one of a transaction, at four times the price.
+    fn keep_waiting(&mut self, changed: &mut Vec<(String, Entry)>) {
+        let [(_, Entry { now: Some(resource), .. })] = &changed[..] else { return };
+        // Of a push the number is known.
+        if resource.state == ResourceState::Queued && self.current("total") == Some(&Value::from(1)) {
+            let waiting = Waiting { route: resource.route.clone(), queued: resource.queued };
+            self.set("waiting", serde_json::to_value(waiting).unwrap_or_default());
+            self.set("found", Value::from(1));
+            changed.clear();
+        }
+    }
+
+    /// Entries of the lists of tasks that are to end, and of those that ended otherwise than by success.
+    fn listed(&self, changed: &[(String, Entry)], head: &TaskHead, closes: bool, expires: Option<Timestamp>) -> Vec<Op> {
+        let mut ops = Vec::new();
+        if self.set.contains_key("cancelled") && self.current("open") == Some(&Value::from(true)) {
+            let item = Item { key: Key::new(CANCELLING, head.id.as_str()), attributes: Map::new(), expires };
+            ops.push(Op::Put { item, condition: None });
+        }
+        if closes {
+            let mut attributes = self.known.map_or_else(Map::new, |item| item.attributes.clone());
+            attributes.extend(self.set.clone());
+            let task = task(head.clone(), &attributes, self.counts(changed));
+            ops.extend(lists::ending(&task, expires));
+        }
+        ops
+    }
+
+    fn counts(&self, changed: &[(String, Entry)]) -> Counts {
         let mut counts = self.known.map_or_else(Counts::default, |item| read_counts(&item.attributes));
         for (_, entry) in changed {
             if let Some(now) = &entry.now {
                 counts.note(entry.before.as_ref(), now);
             }
         }
+        counts
+    }
+
+    /// Whether nothing is left to do once these changes are made, as far as is known here.
+    fn is_last(&self, changed: &[(String, Entry)]) -> bool {
+        let counts = self.counts(changed);
         self.current("open") == Some(&Value::from(true)) && counts.is_complete(self.current("total").and_then(Value::as_u64))
     }
 
@@ -450,6 +632,16 @@ impl<'a> Note<'a> {
         }
     }
 
+    /// Somebody wants the task to end. The first wish counts; of two at the same time the name's order decides, so that it is one for
+    /// all orders of events.
+    fn cancelled(&mut self, by: &str, at: Timestamp) {
+        let known = self.current("cancelled").and_then(|value| serde_json::from_value::<Cancellation>(value.clone()).ok());
+        if known.is_none_or(|known| (at, by) < (known.at, known.by.as_str())) {
+            let cancellation = Cancellation { by: by.to_owned(), at };
+            self.set("cancelled", serde_json::to_value(cancellation).unwrap_or_default());
+        }
+    }
+
     fn time(&self, name: &str) -> Option<Timestamp> {
         self.current(name)?.as_str()?.parse().ok()
     }
@@ -460,49 +652,76 @@ impl<'a> Note<'a> {
         }
     }
 
-    fn repositories(&mut self, repositories: u64) {
-        if self.current("repositories").and_then(Value::as_u64).is_none_or(|known| repositories > known) {
-            self.set("repositories", Value::from(repositories));
+    /// What a scan has counted so far; it counts from its beginning on, so that what is told twice is counted once.
+    fn most(&mut self, name: &str, so_far: u64) {
+        if self.current(name).and_then(Value::as_u64).unwrap_or(0) < so_far {
+            self.set(name, Value::from(so_far));
         }
     }
 }
 
-const COUNTERS: [&str; 7] = ["found", "copied", "unchanged", "skipped", "failed", "bytes_moved", "bytes_saved"];
+const COUNTERS: [&str; 9] = [
+    "found",
+    "copied",
+    "unchanged",
+    "skipped",
+    "cancelled_resources",
+    "failed",
+    "bytes_moved",
+    "bytes_mounted",
+    "bytes_present",
+];
 
 fn counters(counts: &Counts) -> BTreeMap<String, i64> {
-    let Counts { found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved } = *counts;
-    let values = [found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved];
+    let Counts { found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present } = *counts;
+    let values = [found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present];
     let amounts = COUNTERS.into_iter().zip(values).filter(|(_, value)| *value > 0);
     amounts.map(|(name, value)| (name.to_owned(), i64::try_from(value).unwrap_or(i64::MAX))).collect()
 }
 
 fn read_counts(attributes: &Map<String, Value>) -> Counts {
-    let [found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved] =
-        COUNTERS.map(|name| attributes.get(name).and_then(Value::as_u64).unwrap_or(0));
-    Counts { found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved }
+    let number = |name: &str| attributes.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let [found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present] =
+        COUNTERS.map(number);
+    // An older version did not tell what was mounted from what was there.
+    let bytes_present = bytes_present + number("bytes_saved");
+    Counts { found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present }
 }
 
-fn task_key(id: &TaskId) -> Key {
+pub(crate) fn task_key(id: &TaskId) -> Key {
     Key::new(format!("tasks/{}", id.rule()), id.ordinal())
 }
 
+/// Whether somebody wants the task to end whose item this is.
+pub(crate) fn is_cancelled(task: &Item) -> bool {
+    task.attributes.contains_key("cancelled")
+}
+
 fn read_task(item: &Item) -> Result<Task, StateError> {
-    #[derive(serde::Deserialize)]
-    struct Stored {
-        head: TaskHead,
-        #[serde(flatten)]
-        rest: HashMap<String, Value>,
-    }
-    let stored: Stored = document::value(item.clone())?;
-    let number = |name: &str| stored.rest.get(name).and_then(Value::as_u64);
-    let time = |name: &str| stored.rest.get(name).and_then(|value| value.as_str()?.parse().ok());
-    Ok(Task {
-        head: stored.head.clone(),
-        counts: read_counts(&item.attributes),
-        total: number("total"),
+    let head = item.attributes.get("head").cloned().unwrap_or_default();
+    let head: TaskHead = serde_json::from_value(head).map_err(|error| {
+        let what = format!("the item {} / {}", item.key.partition, item.key.sort);
+        StateError::Corrupt { what, why: error.to_string() }
+    })?;
+    Ok(task(head, &item.attributes, read_counts(&item.attributes)))
+}
+
+fn task(head: TaskHead, attributes: &Map<String, Value>, mut counts: Counts) -> Task {
+    let number = |name: &str| attributes.get(name).and_then(Value::as_u64);
+    let time = |name: &str| attributes.get(name).and_then(|value| value.as_str()?.parse().ok());
+    let compared = number("compared").unwrap_or(0);
+    counts.found += compared;
+    counts.unchanged += compared;
+    Task {
+        head,
+        counts,
+        compared,
+        total: number("total").map(|total| total + compared),
         repositories: number("repositories").unwrap_or(0),
         started: time("started"),
         ended: time("ended"),
-        error: stored.rest.get("error").and_then(|error| error.as_str().map(str::to_owned)),
-    })
+        error: attributes.get("error").and_then(|error| error.as_str().map(str::to_owned)),
+        cancelled: attributes.get("cancelled").and_then(|value| serde_json::from_value(value.clone()).ok()),
+        stopped: attributes.get("stopped") == Some(&Value::from(true)),
+    }
 }

@@ -113,7 +113,7 @@ impl World {
         log.record(&events).await.unwrap();
         for id in ended {
             let task = log.task(id).await.unwrap().unwrap().head;
-            let what = Happening::ScanEnded { total: 0, repositories: 0, error: None };
+            let what = Happening::ScanEnded { total: 0, repositories: 0, compared: 0, error: None };
             log.record(&[TaskEvent { at: task.created, task, what }]).await.unwrap();
         }
     }

@@ -16,7 +16,9 @@ use transship_model::{
     ArtifactType, Counts, Digest, Happening, Outcome, Place, Progress, Resource, ResourceState, Route, RuleId, SkipReason,
     Task, TaskEvent, TaskHead, TaskId, TaskStatus, Trigger,
 };
-use transship_state::{Item, Key, Op, Page, Query, StateError, Table, TableError, TaskLog, Unannounced, sqlite::SqliteStore};
+use transship_state::{
+    Item, Key, Op, Page, Query, Selection, StateError, Table, TableError, TaskLog, Unannounced, sqlite::SqliteStore,
+};
 
 /// A table in a folder that goes away with it.
 struct Scratch {
@@ -74,7 +76,8 @@ fn progress(n: usize, attempts: u32, bytes_moved: u64) -> Progress {
         digest: Some(Digest::of(&n.to_be_bytes())),
         artifact: Some(ArtifactType::Image),
         bytes_moved,
-        bytes_saved: 5,
+        bytes_mounted: 2,
+        bytes_present: 3,
         bytes_total: 5000 + n as u64,
         attempts,
         started: Some(at(100 + n as i64)),
@@ -141,7 +144,18 @@ impl Story {
         let (started, ended) = (Some(at(50)), None);
         Self {
             events: events.collect(),
-            task: Task { head, counts, total, repositories, started, ended, error: None },
+            task: Task {
+                head,
+                counts,
+                total,
+                repositories,
+                started,
+                ended,
+                error: None,
+                compared: 0,
+                cancelled: None,
+                stopped: false,
+            },
             resources,
         }
     }
@@ -153,11 +167,11 @@ impl Story {
         for start in (0..count).step_by(page) {
             happenings.push((60 + start as i64, found(start..count.min(start + page))));
         }
-        happenings.push((50, Happening::Scanned { repositories: 0, error: Some("timed out".into()) }));
-        happenings.push((70, Happening::Scanned { repositories: 3.min(count as u64), error: None }));
+        happenings.push((50, Happening::Scanned { repositories: 0, compared: 0, error: Some("timed out".into()) }));
+        happenings.push((70, Happening::Scanned { repositories: 3.min(count as u64), compared: 0, error: None }));
         happenings.extend((0..count).flat_map(work));
         let (total, repositories) = (count as u64, count.min(7) as u64);
-        happenings.push((250, Happening::ScanEnded { total, repositories, error: error.map(str::to_owned) }));
+        happenings.push((250, Happening::ScanEnded { total, repositories, compared: 0, error: error.map(str::to_owned) }));
         let mut story = Self::new(manual(identity), count, happenings);
         story.task.error = error.map(str::to_owned);
         story
@@ -212,7 +226,9 @@ fn count_again(resources: &[Resource]) -> Counts {
         skipped: number(|outcome| matches!(outcome, Outcome::Skipped { .. })),
         failed: number(|outcome| matches!(outcome, Outcome::Failed { .. })),
         bytes_moved: bytes(|progress| progress.bytes_moved),
-        bytes_saved: bytes(|progress| progress.bytes_saved),
+        cancelled: number(|outcome| *outcome == Outcome::Skipped { reason: SkipReason::Cancelled }),
+        bytes_mounted: bytes(|progress| progress.bytes_mounted),
+        bytes_present: bytes(|progress| progress.bytes_present),
     }
 }
 
@@ -272,19 +288,21 @@ async fn a_scans_log_is_the_same_for_any_order_and_repetition_of_its_events() {
     }
 }
 
+/// All orders of so many things.
+fn orders(rest: Vec<usize>) -> Vec<Vec<usize>> {
+    if rest.is_empty() {
+        return vec![Vec::new()];
+    }
+    let beginning_with = |first: usize| {
+        let others = orders(rest.iter().copied().filter(|n| *n != first).collect());
+        others.into_iter().map(move |others| [vec![first], others].concat()).collect::<Vec<_>>()
+    };
+    rest.iter().copied().flat_map(beginning_with).collect()
+}
+
 /// Would break: the same for a push, whose number of resources is known from the beginning: in all orders and all cuts.
 #[tokio::test]
 async fn a_pushs_log_is_the_same_for_every_order_and_cut_of_its_events() {
-    fn orders(rest: Vec<usize>) -> Vec<Vec<usize>> {
-        if rest.is_empty() {
-            return vec![Vec::new()];
-        }
-        let beginning_with = |first: usize| {
-            let others = orders(rest.iter().copied().filter(|n| *n != first).collect());
-            others.into_iter().map(move |others| [vec![first], others].concat()).collect::<Vec<_>>()
-        };
-        rest.iter().copied().flat_map(beginning_with).collect()
-    }
     let scratch = Scratch::new();
     let mut all = tokio::task::JoinSet::new();
     for order in orders((0..4).collect()) {
@@ -451,7 +469,7 @@ async fn of_two_loggers_that_know_nothing_of_each_other_the_last_closes_the_task
     let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
     // What comes after this sets no time of the task, so that the writes of its counters do not meet.
     let before = [
-        event(1, Happening::ScanEnded { total: 3, repositories: 3, error: None }),
+        event(1, Happening::ScanEnded { total: 3, repositories: 3, compared: 0, error: None }),
         event(2, found(0..3)),
         event(900, ended(2, Outcome::Copied)),
     ];
@@ -571,10 +589,10 @@ async fn the_error_that_ends_a_scan_is_kept_even_if_it_was_known_for_a_while() {
     let head = manual("scan");
     let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
     let why = || Some("the registry does not answer".to_owned());
-    scratch.log().record(&[event(1, Happening::Scanned { repositories: 1, error: why() })]).await.unwrap();
+    scratch.log().record(&[event(1, Happening::Scanned { repositories: 1, compared: 0, error: why() })]).await.unwrap();
     assert_eq!(scratch.log().task(&head.id).await.unwrap().unwrap().error, why());
-    let goes_on = event(2, Happening::Scanned { repositories: 1, error: None });
-    let ends = event(3, Happening::ScanEnded { total: 0, repositories: 1, error: why() });
+    let goes_on = event(2, Happening::Scanned { repositories: 1, compared: 0, error: None });
+    let ends = event(3, Happening::ScanEnded { total: 0, repositories: 1, compared: 0, error: why() });
     let closed = scratch.log().record(&[goes_on, ends]).await.unwrap();
     assert_eq!(closed[0].error, why());
     assert_eq!(closed[0].status(), TaskStatus::Failed);
@@ -603,7 +621,7 @@ async fn a_scan_that_ended_waits_for_the_pages_that_are_still_on_their_way() {
     let log = scratch.log();
     assert!(log.record(&[event(1, Happening::Created)]).await.unwrap().is_empty());
     assert_eq!(log.task(&head.id).await.unwrap().unwrap().status(), TaskStatus::Queued);
-    let over = event(9, Happening::ScanEnded { total: 3, repositories: 3, error: None });
+    let over = event(9, Happening::ScanEnded { total: 3, repositories: 3, compared: 0, error: None });
     assert!(log.record(&[over]).await.unwrap().is_empty());
     assert!(log.record(&[event(2, found(0..2))]).await.unwrap().is_empty());
     for n in 0..2 {
@@ -619,7 +637,7 @@ async fn a_scan_that_ended_waits_for_the_pages_that_are_still_on_their_way() {
 #[tokio::test]
 async fn a_scan_that_finds_nothing_is_over_at_once() {
     let scratch = Scratch::new();
-    let over = Happening::ScanEnded { total: 0, repositories: 0, error: None };
+    let over = Happening::ScanEnded { total: 0, repositories: 0, compared: 0, error: None };
     let closed = scratch.log().record(&[TaskEvent { task: manual("nothing"), at: at(1), what: over }]).await.unwrap();
     assert_eq!((closed[0].status(), closed[0].success_rate()), (TaskStatus::Succeeded, Some(1.0)));
 }
@@ -639,11 +657,11 @@ async fn a_task_whose_scan_has_an_error_is_no_success() {
     {
         let head = manual(&n.to_string());
         let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
-        let waits = Happening::Scanned { repositories: 0, error: Some("timed out".into()) };
+        let waits = Happening::Scanned { repositories: 0, compared: 0, error: Some("timed out".into()) };
         log.record(&[event(1, waits.clone())]).await.unwrap();
         let task = log.task(&head.id).await.unwrap().unwrap();
         assert_eq!((task.error.as_deref(), task.status()), (Some("timed out"), TaskStatus::Running));
-        let end = Happening::ScanEnded { total: copies, repositories: copies, error: error.map(str::to_owned) };
+        let end = Happening::ScanEnded { total: copies, repositories: copies, compared: 0, error: error.map(str::to_owned) };
         let mut events = vec![event(5, end)];
         events.extend((0..copies).map(|_| event(9, ended(0, Outcome::Copied))));
         // The old error again, late: it is over.
@@ -664,7 +682,7 @@ async fn the_outcome_that_was_recorded_first_stands() {
         let head = push(&n.to_string());
         let event = |second, what| TaskEvent { task: head.clone(), at: at(second), what };
         let first = event(300, ended(0, Outcome::Copied));
-        let again = Progress { bytes_moved: 0, bytes_saved: 9999, ..progress(0, 7, 0) };
+        let again = Progress { bytes_moved: 0, bytes_present: 9999, ..progress(0, 7, 0) };
         let others = [Outcome::Unchanged, Outcome::Failed { reason: "x".into() }]
             .map(|outcome| event(400, Happening::Ended { route: route(0), progress: again.clone(), outcome }));
         let late = event(350, Happening::Progress { route: route(0), progress: again.clone() });
@@ -677,7 +695,10 @@ async fn the_outcome_that_was_recorded_first_stands() {
             assert!(log.record(&[late]).await.unwrap().is_empty());
         }
         let (task, resources) = read(&log, &head.id).await;
-        assert_eq!(task.counts, Counts { found: 1, copied: 1, bytes_moved: 1000, bytes_saved: 5, ..Counts::default() });
+        assert_eq!(
+            task.counts,
+            Counts { found: 1, copied: 1, bytes_moved: 1000, bytes_mounted: 2, bytes_present: 3, ..Counts::default() }
+        );
         assert_eq!((&resources[0].result, resources[0].ended), (&Some(Outcome::Copied), Some(at(300))));
         assert_eq!(resources[0].progress, progress(0, 1, 1000));
     }
@@ -736,4 +757,181 @@ async fn pages_of_resources_come_in_the_order_of_their_names() {
     let names: Vec<_> = read(&scratch.log(), &head.id).await.1.iter().map(|resource| resource.route.source.name()).collect();
     let expected: BTreeMap<String, ()> = (0..120).map(|n| (route(n).source.name(), ())).collect();
     assert!(names.iter().eq(expected.keys()), "{names:?}");
+}
+
+/// Would break: a cancelled task whose log depends on whether a worker, the scan or the wish was heard of first; one that is counted twice,
+/// stays open, or is called a success; a wish that changes what had come to its end before.
+#[tokio::test]
+async fn a_cancelled_tasks_log_is_the_same_for_every_order_of_its_events() {
+    let cancelled = || Outcome::Skipped { reason: SkipReason::Cancelled };
+    let wish = |by: &str| Happening::Cancelled { by: by.to_owned() };
+    let stopped = || Happening::ScanStopped { total: 2, compared: 0, repositories: 2 };
+    let over = || Happening::ScanEnded { total: 2, repositories: 2, error: None };
+    let none = |n| (303, ended(n, Outcome::Copied));
+    for (n, (happenings, status, counts)) in [
+        // In the middle of it.
+        (
+            vec![
+                (60, found(0..2)),
+                none(0),
+                (310, ended(1, cancelled())),
+                (305, stopped()),
+                (302, wish("ann")),
+                (302, wish("bob")),
+            ],
+            TaskStatus::Cancelled,
+            [1, 1, 1],
+        ),
+        // Only the scan was still at work.
+        (vec![none(0), none(1), (305, stopped()), (304, wish("ann"))], TaskStatus::Cancelled, [2, 0, 0]),
+        // Too late.
+        (vec![none(0), none(1), (250, over()), (304, wish("ann"))], TaskStatus::Succeeded, [2, 0, 0]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let scratch = Scratch::new();
+        let mut expected: Option<Task> = None;
+        for order in orders((0..happenings.len()).collect()) {
+            let head = manual(&format!("{n} {order:?}"));
+            let events: Vec<_> = order.iter().map(|at| happenings[*at].clone()).collect();
+            let mut closed = 0;
+            for (second, what) in events.iter().chain(&events) {
+                let event = TaskEvent { task: head.clone(), at: at(*second), what: what.clone() };
+                closed += scratch.log().record(&[event]).await.unwrap().len();
+            }
+            assert_eq!(closed, 1, "{order:?}");
+            let (task, resources) = read(&scratch.log(), &head.id).await;
+            assert_eq!(task.counts, count_again(&resources), "{order:?}");
+            assert_eq!([task.counts.copied, task.counts.skipped, task.counts.cancelled], counts, "{order:?}");
+            assert_eq!((task.status(), task.total), (status, Some(2)), "{order:?}");
+            assert_eq!(task.cancelled.as_ref().map(|cancelled| cancelled.by.as_str()), Some("ann"), "{order:?}");
+            // The time of the end may be that of a wish which came after it; all else is the same.
+            let task = Task { head: manual("any"), ended: None, ..task };
+            assert_eq!(*expected.get_or_insert(task.clone()), task, "{order:?}");
+        }
+    }
+}
+
+/// Would break: logs that the version before has written, and events of it that are still in the queue.
+#[tokio::test]
+async fn what_the_version_before_stored_as_saved_was_there() {
+    let scratch = Scratch::new();
+    let head = push("old");
+    let digest = Digest::of(b"x");
+    let resource = serde_json::json!({
+        "source": route(0).source, "target": route(0).target, "state": "running", "digest": digest, "bytes_moved": 7,
+        "bytes_saved": 5, "bytes_total": 12, "attempts": 1, "queued": at(0), "revision": 1,
+    });
+    let task = serde_json::json!({
+        "head": head, "open": true, "total": 1, "repositories": 1, "found": 1, "bytes_moved": 0, "bytes_saved": 40, "revision": 1,
+    });
+    for (partition, sort, value) in [
+        (format!("resources/{}", head.id), route(0).source.name(), resource),
+        ("tasks/1".to_owned(), head.id.ordinal().to_owned(), task),
+    ] {
+        let serde_json::Value::Object(attributes) = value else { unreachable!() };
+        let item = Item { key: Key::new(partition, sort), attributes, expires: None };
+        scratch.table.write(vec![Op::Put { item, condition: None }]).await.unwrap();
+    }
+    let (task, resources) = read(&scratch.log(), &head.id).await;
+    assert_eq!((task.counts.bytes_mounted, task.counts.bytes_present), (0, 40));
+    let known = &resources[0].progress;
+    assert_eq!((known.bytes_mounted, known.bytes_present, known.bytes_saved()), (0, 5, 5));
+    let body = serde_json::json!({
+        "task": head, "at": at(300), "event": "ended", "route": route(0), "outcome": {"outcome": "copied"},
+        "progress": {"bytes_moved": 8, "bytes_saved": 6, "bytes_total": 14, "attempts": 1},
+    });
+    let event = transship_state::messages::read_event(&body.to_string()).unwrap();
+    let closed = scratch.log().record(&[event]).await.unwrap();
+    assert_eq!((closed[0].counts.bytes_moved, closed[0].counts.bytes_present), (8, 46));
+}
+
+/// Would break: a push that waits for a worker, and whose resource nobody can see because it is only in the task's own item.
+#[tokio::test]
+async fn a_push_that_waits_shows_its_resource() {
+    let (scratch, head) = (Scratch::new(), push("waits"));
+    let log = scratch.log();
+    log.record(&[TaskEvent { task: head.clone(), at: at(60), what: found(0..1) }]).await.unwrap();
+    let (task, resources) = read(&log, &head.id).await;
+    assert_eq!((task.counts.found, task.status()), (1, TaskStatus::Queued));
+    assert_eq!(resources, [Resource::new(route(0), at(60))]);
+    assert_eq!(log.resource(&head.id, &route(0).source).await.unwrap().as_ref(), Some(&resources[0]));
+    assert_eq!(log.resource(&head.id, &route(1).source).await.unwrap(), None);
+    let event = TaskEvent { task: head.clone(), at: at(300), what: ended(0, Outcome::Copied) };
+    assert_eq!(log.record(&[event]).await.unwrap().len(), 1);
+    let (task, resources) = read(&log, &head.id).await;
+    assert_eq!((task.counts.found, resources.len(), resources[0].queued), (1, 1, at(60)));
+}
+
+/// Would break: a list by instance, rule, status or time that leaves a task out, has another's, shows one twice, or is not in the order of
+/// time; and each of it while tasks are added.
+#[tokio::test]
+async fn lists_have_what_was_asked_for_whole_and_once_while_tasks_are_added() {
+    let (scratch, mut rng) = (Scratch::new(), rng());
+    let log = scratch.log();
+    let names = ["a", "b", "c"];
+    let add = async |time: i64, rule: u64, kind: usize| {
+        let instance = names[usize::try_from(rule).unwrap() % 3].parse().unwrap();
+        let id = TaskId::derive(RuleId(rule), at(time), &format!("{time} {kind}"));
+        let head = TaskHead { id, instance, created: at(time), ..head(rule, Trigger::Manual, "x") };
+        let event = |what| TaskEvent { task: head.clone(), at: at(time), what };
+        let of = |n| ended(n, outcome(n));
+        let over = |total| Happening::ScanEnded { total, repositories: 1, error: None };
+        let events = match kind {
+            0 => vec![event(Happening::Created)],
+            1 => vec![event(Happening::Scanned { repositories: 0, error: None })],
+            2 => vec![event(of(0)), event(over(1))],
+            3 => vec![event(of(4)), event(over(1))],
+            4 => vec![event(of(0)), event(of(4)), event(over(2))],
+            _ => vec![event(Happening::ScanStopped { total: 0, compared: 0, repositories: 0 })],
+        };
+        for event in events {
+            log.record(&[event]).await.unwrap();
+        }
+        log.task(&head.id).await.unwrap().unwrap()
+    };
+    let mut tasks = Vec::new();
+    for n in 0..90 {
+        tasks.push(add(n * 40, rng.u64(1..7), rng.usize(..6)).await);
+    }
+    tasks.sort_by_key(|task| std::cmp::Reverse(task.head.created));
+    let statuses = tasks.iter().map(Task::status).collect::<std::collections::HashSet<_>>();
+    assert_eq!(statuses.len(), 6, "too few to show anything");
+    let mut newer = 0;
+    for round in 0..120 {
+        let instances: Vec<&str> = names.into_iter().filter(|_| rng.u8(..3) > 0).collect();
+        let wanted = Selection {
+            instances: instances.iter().map(|name| name.parse().unwrap()).collect(),
+            rule: (rng.u8(..3) == 0).then(|| RuleId(rng.u64(1..7))),
+            status: (round % 2 == 0).then(|| tasks[rng.usize(..tasks.len())].status()),
+            since: rng.bool().then(|| at(rng.i64(..3600))),
+            until: rng.bool().then(|| at(rng.i64(..3600))),
+        };
+        let expected: Vec<&TaskId> = tasks
+            .iter()
+            .filter(|task| wanted.instances.contains(&task.head.instance))
+            .filter(|task| wanted.rule.is_none_or(|rule| task.head.id.rule() == rule))
+            .filter(|task| wanted.status.is_none_or(|status| task.status() == status))
+            .filter(|task| wanted.since.is_none_or(|since| task.head.created >= since))
+            .filter(|task| wanted.until.is_none_or(|until| task.head.created < until))
+            .map(|task| &task.head.id)
+            .collect();
+        let limit = [1, 3, 10, 100][round % 4];
+        let (mut found, mut after): (Vec<TaskId>, Option<TaskId>) = (Vec::new(), None);
+        loop {
+            let page = log.list(&wanted, after.as_ref(), limit).await.unwrap();
+            assert!(page.items.len() <= limit);
+            found.extend(page.items.into_iter().map(|task| task.head.id));
+            let Some(next) = page.next else { break };
+            after = Some(next.parse().unwrap());
+            if newer < 20 {
+                newer += 1;
+                add(100_000 + newer, rng.u64(1..7), rng.usize(..6)).await;
+            }
+        }
+        // What was there already when the first page was read, of which some is newer than what the test began with.
+        found.retain(|id| tasks.iter().any(|task| task.head.id == *id));
+        assert!(found.iter().eq(expected.iter().copied()), "{wanted:?} in pages of {limit}");
+    }
 }

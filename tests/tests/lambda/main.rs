@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests end where something fails")]
 
+mod access;
 mod events;
 mod journey;
 mod starting;

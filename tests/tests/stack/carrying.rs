@@ -46,6 +46,33 @@ async fn a_push_is_carried_and_logged() {
     }
 }
 
+/// Would break: a right that the API's function lacks to make tokens, to revoke them, to write the audit or to keep an answer; a second
+/// URL that is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_made_used_and_revoked_by_the_deployed_api() {
+    let stack = Stack::deploy(&["IamRole=operator"]).await;
+    let own = stack.token();
+    let wanted = serde_json::json!({ "name": "a test", "role": "viewer" });
+    let (status, made) = stack.call_with(own, Method::POST, "/v1/tokens", Some(&wanted)).await;
+    assert_eq!(status, 201, "{made}");
+    let (token, id) = (made["token"].as_str().unwrap(), made["id"].as_str().unwrap());
+    let (status, body) = stack.call_as(token, Method::GET, "/v1/instances").await;
+    assert_eq!(status, 200, "{body}");
+    let (status, body) = stack.call_as(token, Method::GET, "/v1/tokens").await;
+    assert_eq!(status, 403, "{body}");
+    let (status, body) = stack.call(Method::DELETE, &format!("/v1/tokens/{id}")).await;
+    assert_eq!(status, 204, "{body}");
+    wait_until("the token lets nobody in", PATIENCE, async || {
+        stack.call_as(token, Method::GET, "/v1/instances").await.0 == 401
+    })
+    .await;
+    let (status, audit) = stack.call(Method::GET, "/v1/audit").await;
+    assert_eq!(status, 200, "{audit}");
+    let actions: Vec<&str> = audit["items"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["token.revoke", "token.create"]);
+    assert_ne!(stack.output("ApiIamUrl"), stack.output("ApiUrl"));
+}
+
 /// Would break: a job that stays hidden for as long as its queue hides what a worker has (an hour and a half), or for good; an
 /// upload of the dead that stands in the way of the next.
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,27 @@ fn every_template_is_valid() {
     }
 }
 
+/// Would break: a second URL of the API that asks nobody, or that is the function's own and not the alias's by which the function knows
+/// it; a policy that lets its bearers write the function's events themselves.
+#[test]
+fn the_url_for_iam_is_an_alias_s_and_asks_iam() {
+    let text = std::fs::read_to_string(root().join("template.yaml")).unwrap();
+    let block = |name: &str| {
+        let rest = text.split(&format!("\n  {name}:\n")).nth(1).unwrap_or_else(|| panic!("no {name}"));
+        let lines = rest.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let main = std::fs::read_to_string(root().join("functions/api/src/main.rs")).unwrap();
+    assert!(main.contains("IAM_ALIAS: &str = \"iam\""), "the function's own name for it");
+    assert!(block("ApiIamAlias").contains("Name: iam"));
+    let url = block("ApiIamUrl");
+    assert!(url.contains("AuthType: AWS_IAM") && url.contains("Qualifier: iam"), "{url}");
+    let policy = block("ApiAccessPolicy");
+    let invoking = policy.split("Action: lambda:InvokeFunction\n").nth(1).unwrap();
+    assert!(invoking.contains("'lambda:InvokedViaFunctionUrl': 'true'"), "{policy}");
+    assert!(policy.contains("'lambda:FunctionUrlAuthType': AWS_IAM"), "{policy}");
+}
+
 /// Would break: a policy that allows something on everything although it could name what it is for. ECR's passwords and X-Ray's
 /// traces can't: their actions know no resource.
 #[test]
@@ -25,6 +46,20 @@ fn no_policy_names_everything_that_could_name_something() {
             let statement = lines[at.saturating_sub(1)..=at].concat();
             let known = ["ecr:GetAuthorizationToken", "xray:PutTraceSegments"].iter().any(|action| statement.contains(action));
             assert!(known, "{template}, line {}: {statement}", at + 1);
+        }
+    }
+}
+
+/// Would break: a target whose repositories are not made, a reconciliation that asks for each tag, or tags that are never deleted,
+/// because a role lacks what the worker asks ECR for.
+#[test]
+fn who_may_push_to_ecr_may_make_list_and_delete() {
+    let asked = ["CreateRepository", "TagResource", "DescribeRepositories", "ListImages", "BatchDeleteImage"];
+    for template in ["template.yaml", "infra/cross-account-role.yaml"] {
+        let text = std::fs::read_to_string(root().join(template)).unwrap();
+        for action in asked {
+            let line = format!("- ecr:{action}");
+            assert_eq!(text.lines().filter(|found| found.trim() == line).count(), 1, "{template}: {line}");
         }
     }
 }

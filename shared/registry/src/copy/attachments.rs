@@ -64,6 +64,25 @@ impl Copier {
         self.attach(way, found, overwrite).await
     }
 
+    /// Whether the source's referrers API lists something for an artifact, its children or what refers to these, that the target does not
+    /// list. What has a tag of its own is not looked at, and nothing is brought.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn lists_more(&self, way: &Way<'_>, subject: &Digest) -> Result<bool, Error> {
+        let target = way.target;
+        for found in self.survey(&way.without_attachment_tags(), subject).await? {
+            if found.referrers.is_empty() {
+                continue;
+            }
+            let there = target.registry.referrers(&target.repository, &found.subject).await?;
+            if found.referrers.iter().any(|referrer| !there.iter().any(|known| known.digest == referrer.digest)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Looks for what refers to an artifact at the source, and to that, and so on; in the order in which it is to be brought.
     pub(super) async fn survey(&self, way: &Way<'_>, subject: &Digest) -> Result<Vec<Found>, Error> {
         let source = way.source;

@@ -106,8 +106,10 @@ impl Resolved {
 pub struct Moved {
     /// Bytes of blobs that were transferred.
     pub bytes_moved: u64,
-    /// Bytes of blobs that did not have to be: they were there or have been mounted.
-    pub bytes_saved: u64,
+    /// Bytes of blobs that were mounted from another repository of the target.
+    pub bytes_mounted: u64,
+    /// Bytes of blobs that were there already, or that an earlier try had brought.
+    pub bytes_present: u64,
     /// Blobs transferred.
     pub blobs_copied: u32,
     /// Blobs mounted from another repository of the target.
@@ -121,11 +123,19 @@ pub struct Moved {
 impl std::ops::AddAssign for Moved {
     fn add_assign(&mut self, other: Self) {
         self.bytes_moved += other.bytes_moved;
-        self.bytes_saved += other.bytes_saved;
+        self.bytes_mounted += other.bytes_mounted;
+        self.bytes_present += other.bytes_present;
         self.blobs_copied += other.blobs_copied;
         self.blobs_mounted += other.blobs_mounted;
         self.blobs_present += other.blobs_present;
         self.manifests += other.manifests;
+    }
+}
+
+impl Moved {
+    /// Bytes of blobs that did not have to be transferred.
+    pub fn bytes_saved(&self) -> u64 {
+        self.bytes_mounted + self.bytes_present
     }
 }
 
@@ -135,12 +145,14 @@ pub trait Progress: Send + Sync {
     fn planned(&self, _bytes: u64) {}
     /// So much has been transferred.
     fn moved(&self, _bytes: u64) {}
-    /// So much does not have to be transferred.
-    fn saved(&self, _bytes: u64) {}
+    /// So much is mounted from another repository of the target.
+    fn mounted(&self, _bytes: u64) {}
+    /// So much is there already.
+    fn present(&self, _bytes: u64) {}
     /// So much of what has been transferred counts no more: the blob starts again.
     fn lost(&self, _bytes: u64) {}
-    /// So much of what did not have to be transferred has to be after all.
-    fn unsaved(&self, _bytes: u64) {}
+    /// So much of what was there already counts no more: it has to be transferred after all.
+    fn absent(&self, _bytes: u64) {}
 }
 
 /// Nobody wants to know.
@@ -318,7 +330,7 @@ impl Copier {
         let Bring { mut moved, busy, interrupted } = bring;
         let reference = Reference::Digest(resolved.digest().clone());
         if let Some(under_way) = interrupted {
-            let done = moved.bytes_moved + moved.bytes_saved + under_way;
+            let done = moved.bytes_moved + moved.bytes_saved() + under_way;
             let problem = format!("the time was over after {done} of {planned} bytes");
             return Err(target.failure("bringing", &reference, problem).interrupted(done, planned));
         }

@@ -59,7 +59,7 @@ impl Copier {
         let _turn = bounds.wait(self.memory.turn(registry, &what)).await.ok_or_else(interrupted)?;
 
         let (mut begun, opened) = match self.find(way, blob, belief).await? {
-            Found::Remembered => return Ok(Self::saved(way, blob)),
+            Found::Remembered => return Ok(Self::already_there(way, blob)),
             Found::Present => return Ok(self.present(way, blob)),
             Found::Mounted => return Ok(self.mounted(way, blob)),
             Found::Nowhere(begun, opened) => (begun.map(|begun| *begun), opened),
@@ -98,16 +98,16 @@ impl Copier {
             let permits = bounds.wait(self.permits(way, blob)).await.ok_or_else(interrupted)?;
             // Its place is kept until all of it is there.
             let (opened, _place) = opened.map(|(opened, place)| (*opened, place)).unzip();
-            let saved = Box::pin(transfer.run(begun, opened)).await?;
+            let present = Box::pin(transfer.run(begun, opened)).await?;
             drop(permits);
-            Ok(saved)
+            Ok(present)
         };
-        let saved = match held {
+        let present = match held {
             Some(held) => held.during(bring, Result::is_ok).await?,
             None => bring.await?,
         };
         self.memory.saw(target, blob);
-        Ok(Moved { blobs_copied: 1, bytes_moved: blob.size - saved, bytes_saved: saved, ..Moved::default() })
+        Ok(Moved { blobs_copied: 1, bytes_moved: blob.size - present, bytes_present: present, ..Moved::default() })
     }
 
     /// Looks for a blob at the target. `HEAD` tells whether it is there; asking to mount it from where it is known to be, or
@@ -238,18 +238,18 @@ impl Copier {
 
     fn present(&self, way: &Way<'_>, blob: &Descriptor) -> Moved {
         self.memory.saw(way.target, blob);
-        Self::saved(way, blob)
+        Self::already_there(way, blob)
     }
 
-    fn saved(way: &Way<'_>, blob: &Descriptor) -> Moved {
-        way.progress.saved(blob.size);
-        Moved { blobs_present: 1, bytes_saved: blob.size, ..Moved::default() }
+    fn already_there(way: &Way<'_>, blob: &Descriptor) -> Moved {
+        way.progress.present(blob.size);
+        Moved { blobs_present: 1, bytes_present: blob.size, ..Moved::default() }
     }
 
     fn mounted(&self, way: &Way<'_>, blob: &Descriptor) -> Moved {
         self.memory.saw(way.target, blob);
-        way.progress.saved(blob.size);
-        Moved { blobs_mounted: 1, bytes_saved: blob.size, ..Moved::default() }
+        way.progress.mounted(blob.size);
+        Moved { blobs_mounted: 1, bytes_mounted: blob.size, ..Moved::default() }
     }
 
     /// Leaves an upload that is not needed, without waiting for it.

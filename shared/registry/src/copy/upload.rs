@@ -240,7 +240,7 @@ impl<'a> Transfer<'a> {
         (going.offset, going.resumed, going.broken) = (offset, true, false);
         going.assumed = going.misleading || told == Told::Nothing;
         if std::mem::take(&mut going.loaded) {
-            self.progress.saved(offset);
+            self.progress.present(offset);
             (self.told, self.found) = (offset, offset);
         }
         self.tell(offset);
@@ -250,7 +250,7 @@ impl<'a> Transfer<'a> {
     /// Leaves a session, of which nothing counts any more.
     async fn give_up(&mut self, session: Option<Session>) {
         self.tell(self.found);
-        self.progress.unsaved(self.found);
+        self.progress.absent(self.found);
         (self.told, self.found) = (0, 0);
         self.clear().await;
         if let Some(session) = session {

@@ -113,21 +113,21 @@ fn is(denial: &Denial, code: &str) -> bool {
     denial.code.as_deref() == Some(code)
 }
 
-fn with(request: CreateRepositoryFluentBuilder, settings: &EcrSettings) -> CreateRepositoryFluentBuilder {
+/// Nothing is said that has not been set.
+fn with(mut request: CreateRepositoryFluentBuilder, settings: &EcrSettings) -> CreateRepositoryFluentBuilder {
     let EcrSettings { immutable_tags, scan_on_push, kms_key, tags } = settings;
-    let mutability = if *immutable_tags { ImageTagMutability::Immutable } else { ImageTagMutability::Mutable };
-    let scanning = ImageScanningConfiguration::builder().scan_on_push(*scan_on_push).build();
-    let mut request = request.image_tag_mutability(mutability).image_scanning_configuration(scanning);
-    if let Some(key) = kms_key
-        // It has the one field that it needs.
-        && let Ok(encryption) = EncryptionConfiguration::builder().encryption_type(EncryptionType::Kms).kms_key(key).build()
-    {
-        request = request.encryption_configuration(encryption);
+    if *immutable_tags {
+        request = request.image_tag_mutability(ImageTagMutability::Immutable);
     }
-    for (key, value) in tags {
-        if let Ok(tag) = ResourceTag::builder().key(key).value(value).build() {
-            request = request.tags(tag);
-        }
+    if *scan_on_push {
+        request = request.image_scanning_configuration(ImageScanningConfiguration::builder().scan_on_push(true).build());
     }
-    request
+    if let Some(key) = kms_key {
+        let encryption = EncryptionConfiguration::builder().encryption_type(EncryptionType::Kms).kms_key(key);
+        // They fail without the fields that are given here, so that none is lost.
+        request = request.set_encryption_configuration(encryption.build().ok());
+    }
+    tags.iter()
+        .filter_map(|(key, value)| ResourceTag::builder().key(key).value(value).build().ok())
+        .fold(request, |request, tag| request.tags(tag))
 }

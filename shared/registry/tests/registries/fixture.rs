@@ -317,13 +317,16 @@ impl Progress for Counter {
     fn moved(&self, bytes: u64) {
         self.moved.fetch_add(bytes, Ordering::SeqCst);
     }
-    fn saved(&self, bytes: u64) {
+    fn mounted(&self, bytes: u64) {
+        self.saved.fetch_add(bytes, Ordering::SeqCst);
+    }
+    fn present(&self, bytes: u64) {
         self.saved.fetch_add(bytes, Ordering::SeqCst);
     }
     fn lost(&self, bytes: u64) {
         self.lost.fetch_add(bytes, Ordering::SeqCst);
     }
-    fn unsaved(&self, bytes: u64) {
+    fn absent(&self, bytes: u64) {
         self.saved.fetch_sub(bytes, Ordering::SeqCst);
     }
 }

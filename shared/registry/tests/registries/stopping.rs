@@ -129,7 +129,7 @@ async fn another_process_goes_on_at_the_byte_where_one_had_to_stop() {
     assert_arrived(&b, &layer).await;
     assert_eq!(b.unfinished_uploads(), 0);
     assert_eq!(uploaded(&proxy), layer.len() as u64, "no byte was sent twice");
-    assert_eq!((moved.bytes_saved, moved.bytes_moved), (second, layer.len() as u64 + 2 - second));
+    assert_eq!((moved.bytes_present, moved.bytes_moved), (second, layer.len() as u64 + 2 - second));
     let offsets = [None, Some(first - 2), Some(second - 2)].map(|at| at.map(|at| format!("bytes={at}-")));
     assert_eq!(asked_of(&fake, &layer), offsets);
     assert!(kept.0.lock().unwrap().is_empty());
@@ -144,7 +144,7 @@ async fn an_upload_that_the_target_has_forgotten_starts_again() {
     done(process(&source, &b.url, Kind::Distribution, &kept, Some(Duration::from_millis(600))).await);
     std::fs::remove_dir_all(b.storage.path().join("data/docker/registry/v2/repositories/app/_uploads")).unwrap();
     let moved = process(&source, &b.url, Kind::Distribution, &kept, None).await.unwrap();
-    assert_eq!((moved.bytes_saved, moved.bytes_moved), (2, layer.len() as u64));
+    assert_eq!((moved.bytes_present, moved.bytes_moved), (2, layer.len() as u64));
     assert_arrived(&b, &layer).await;
     assert_eq!(b.unfinished_uploads(), 0);
     assert_eq!(asked_of(&fake, &layer), [None, None]);
@@ -265,7 +265,7 @@ async fn of_a_large_upload_that_is_reset_and_killed_less_than_a_chunk_is_sent_ag
     );
     // Two bytes are the config's.
     let killed_at = (chunks as u64 / 2 - 1) * (8 << 20);
-    assert_eq!((moved.bytes_saved, moved.bytes_moved), (killed_at + 2, layer.len() as u64 - killed_at));
+    assert_eq!((moved.bytes_present, moved.bytes_moved), (killed_at + 2, layer.len() as u64 - killed_at));
     assert_eq!(asked_of(&fake, &layer)[0], None);
     assert_eq!(asked_of(&fake, &layer).len(), 3);
     let mut there = registry("behind", &b.url).get_blob(&repo("app"), &Digest::of(&layer)).await.unwrap();

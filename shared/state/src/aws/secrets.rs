@@ -10,12 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Mutex as AsyncMutex;
-use transship_model::SecretRef;
+use transship_model::{SecretName, SecretRef};
 
 use super::problem::Problem;
-use crate::{SecretError, Secrets};
+use crate::{SecretError, SecretStore, Secrets, StoreError};
 
 /// For so long a secret is taken from memory: a replaced one is in use everywhere when this is over.
 const KEEP: Duration = Duration::from_secs(300);
@@ -66,7 +66,7 @@ impl AwsSecrets {
                 let why = "functions have no environment or files of yours: keep it in AWS, and name it as secretsmanager:NAME or ssm:NAME";
                 return Err(why.to_owned());
             }
-            SecretRef::SecretsManager(name) => {
+            SecretRef::SecretsManager(name) | SecretRef::Stored(name) => {
                 let id = format!("{}{name}", self.prefix);
                 let answer = self.secretsmanager.get_secret_value().secret_id(&id).send().await;
                 let answer = answer.map_err(|error| {
@@ -138,6 +138,38 @@ impl Secrets for AwsSecrets {
             && known.as_ref().is_some_and(|(_, at)| at.elapsed() >= YOUNG)
         {
             *known = None;
+        }
+    }
+}
+
+/// In Secrets Manager. Needs leave for `secretsmanager:CreateSecret` and `secretsmanager:DeleteSecret`, and for nothing that reads.
+#[async_trait]
+impl SecretStore for AwsSecrets {
+    async fn create(&self, name: &SecretName, value: &SecretString) -> Result<(), StoreError> {
+        let id = format!("{}{name}", self.prefix);
+        let request = self.secretsmanager.create_secret().name(&id).description("Given to transship's API");
+        match request.secret_string(value.expose_secret()).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let why = Problem::new("Secrets Manager", "CreateSecret", &error).text;
+                Err(StoreError { name: name.clone(), why })
+            }
+        }
+    }
+
+    async fn delete(&self, name: &SecretName) -> Result<(), StoreError> {
+        let id = format!("{}{name}", self.prefix);
+        // Its name is never used again, and nobody wants it back.
+        let request = self.secretsmanager.delete_secret().secret_id(id).force_delete_without_recovery(true);
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let problem = Problem::new("Secrets Manager", "DeleteSecret", &error);
+                if problem.is("ResourceNotFoundException") {
+                    return Ok(());
+                }
+                Err(StoreError { name: name.clone(), why: problem.text })
+            }
         }
     }
 }

@@ -1,0 +1,172 @@
+//! Explanations: why something was, or was not, synchronised.
+
+use axum::{Json, body::Bytes, extract::State};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use transship_model::{
+    Digest, InstanceName, Outcome, Place, Problem, Reason, Reference, Repository, Resource, Role, Rule, RuleName, Tag, Task,
+    TaskId, Trigger, explain as reason_of,
+};
+use utoipa::ToSchema;
+
+use crate::{Api, failure::Failure, instances, requests::By};
+
+/// So many of a rule's tasks are looked through, the newest first,
+const TASKS: usize = 200;
+/// and of so many it is told what they did.
+const TOLD: usize = 3;
+
+/// What is to be explained.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainInput {
+    /// The instance that it was pushed to.
+    pub instance: InstanceName,
+    /// The repository.
+    pub repository: Repository,
+    /// The tag; without it, the digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
+    /// The digest, of something without a tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+/// Why something was, or was not, synchronised.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ExplainView {
+    /// What it comes to.
+    pub summary: String,
+    /// When a push of it was told last, as far as that is known: only those that met a rule are remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_push: Option<Timestamp>,
+    /// Each rule of the instance, by name.
+    pub rules: Vec<RuleSays>,
+}
+
+/// What a rule has to say.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RuleSays {
+    /// The rule's name.
+    pub rule: RuleName,
+    /// Whether it selects it.
+    pub selected: bool,
+    /// Why, or why not.
+    #[serde(flatten)]
+    pub reason: Reason,
+    /// The same in words.
+    pub words: String,
+    /// Where it would be copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Place>,
+    /// What its last tasks did about it, the newest first.
+    pub tasks: Vec<TaskSays>,
+}
+
+/// What a task did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TaskSays {
+    /// The task.
+    pub task: TaskId,
+    /// Why it ran, in words.
+    pub trigger: String,
+    /// When it was triggered.
+    pub created: Timestamp,
+    /// How it ended; absent as long as it has not.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Why the last attempt did not end it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Explains which rules select something and why the others do not, and what the last tasks did about it.
+#[utoipa::path(
+    post, path = "/v1/explain", tag = "rules", operation_id = "explain", security(("token" = ["viewer"])),
+    request_body = ExplainInput,
+    responses(
+        (status = 200, description = "The explanation", body = ExplainView),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn explain(State(api): State<Api>, By(caller): By, body: Bytes) -> Result<Json<ExplainView>, Failure> {
+    let input: ExplainInput = serde_json::from_slice(&body)
+        .map_err(|error| Failure::new(400, format!("the body does not say what is to be explained: {error}")))?;
+    let reference = match (input.tag, input.digest) {
+        (Some(tag), _) => Reference::Tag(tag),
+        (None, Some(digest)) => Reference::Digest(digest),
+        (None, None) => return Err(Failure::new(400, "give a tag or a digest")),
+    };
+    let place = Place { instance: input.instance, repository: input.repository, reference };
+    let catalog = api.catalog.snapshot().await?;
+    instances::known(&catalog, &caller, Role::Viewer, &place.instance)?;
+    let origin = api.origins.get(&place).await?;
+    let mut last_push = origin.pushed.as_ref().map(|pushed| pushed.version.time);
+    let mut rules = Vec::new();
+    // A rule leads to a target that the caller has to be allowed to see.
+    for rule in catalog.rules_of(&place.instance).filter(|rule| caller.may_with(Role::Viewer, &rule.target.instance)) {
+        let reason = reason_of(rule, &place, &origin);
+        let mut says = RuleSays::new(rule, &place, reason);
+        for task in api.log.tasks(rule.id, None, TASKS).await?.items {
+            let of_push = matches!(&task.head.trigger, Trigger::Push { resource } if *resource == place.name());
+            if of_push {
+                last_push = last_push.max(Some(task.head.created));
+            }
+            if says.tasks.len() < TOLD && (of_push || task.head.trigger.scans()) {
+                let resource = api.log.resource(&task.head.id, &place).await?;
+                says.tasks
+                    .extend(resource.or_else(|| of_push.then(|| unknown(&task, &place))).map(|resource| told(task, resource)));
+            }
+        }
+        rules.push(says);
+    }
+    Ok(Json(ExplainView { summary: summary(&place, &rules, last_push), last_push, rules }))
+}
+
+impl RuleSays {
+    fn new(rule: &Rule, place: &Place, reason: Reason) -> Self {
+        let target = rule.target_repository(&place.repository).and_then(Result::ok).map(|repository| Place {
+            instance: rule.target.instance.clone(),
+            repository,
+            reference: place.reference.clone(),
+        });
+        Self {
+            rule: rule.name.clone(),
+            selected: reason.is_selected(),
+            words: reason.words(rule),
+            target: target.filter(|_| reason.is_selected()),
+            reason,
+            tasks: Vec::new(),
+        }
+    }
+}
+
+/// What a task is about that has no resources yet.
+fn unknown(task: &Task, place: &Place) -> Resource {
+    let route = transship_model::Route { source: place.clone(), target: place.clone() };
+    Resource::new(route, task.head.created)
+}
+
+fn told(task: Task, resource: Resource) -> TaskSays {
+    TaskSays {
+        task: task.head.id,
+        trigger: task.head.trigger.to_string(),
+        created: task.head.created,
+        outcome: resource.result,
+        error: resource.progress.error,
+    }
+}
+
+fn summary(place: &Place, rules: &[RuleSays], last_push: Option<Timestamp>) -> String {
+    let selecting = rules.iter().filter(|rule| rule.selected).count();
+    match (rules.len(), selecting, last_push) {
+        (0, ..) => format!("no rule has {} as its source", place.instance),
+        (all, 0, _) => format!("none of the {all} rules of {} selects it", place.instance),
+        (_, n, Some(_)) => format!("{n} of the rules of {} select it", place.instance),
+        (_, n, None) => format!(
+            "{n} of the rules of {} select it, and no push of it is known: does the registry notify /hooks/{}? What a rule selects \
+             now it brings with a full run",
+            place.instance, place.instance
+        ),
+    }
+}

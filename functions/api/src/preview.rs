@@ -1,0 +1,268 @@
+//! Previews: what a rule would do now.
+//!
+//! The API has no credentials of registries: a worker finds it out, and the API waits for what it writes.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::State,
+    http::{Response, StatusCode, header},
+    response::IntoResponse as _,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use transship_model::{
+    Caller, Foreseen, InstanceName, Job, Pattern, Preview, PreviewId, PreviewJob, Problem, Role, Rule, RuleId, RuleName,
+    ScanCursor, Schedule, Source, Target,
+};
+use transship_state::Snapshot;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    Api,
+    failure::{Failure, permit_between},
+    instances,
+    requests::{By, Path, Query},
+    rules,
+};
+
+/// For so long an answer is waited for: less than a function's time, and than most clients' patience.
+const WAIT: Duration = Duration::from_secs(20);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A rule that need not be stored, as it would be written to be.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleToPreview {
+    /// Its name. One that is stored under this name is what this rule would replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<RuleName>,
+    /// For people.
+    #[serde(default)]
+    #[schema(max_length = 1000)]
+    pub description: String,
+    /// What it selects.
+    pub source: Source,
+    /// Where that goes.
+    pub target: Target,
+    /// Whether it replaces what the target has.
+    #[serde(default)]
+    pub overwrite: bool,
+    /// Whether deletions would follow; a preview foresees none.
+    #[serde(default)]
+    pub propagate_deletions: bool,
+    /// Whether signatures, SBOMs and whatever else refers to an artifact go with it; by default they do.
+    #[serde(default = "yes")]
+    pub referrers: bool,
+    /// When it would run by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// Whether it would do anything; it is previewed all the same.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl RuleToPreview {
+    /// The rule as somebody has written it.
+    pub fn of(rule: Rule) -> Self {
+        let Rule { name, description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled, .. } = rule;
+        Self { name: Some(name), description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled }
+    }
+
+    /// The rule, if it can be one.
+    fn check(self, catalog: &Snapshot) -> Result<Rule, Failure> {
+        let wrong = |what: &str, error: &dyn std::fmt::Display| Failure::new(422, format!("{what}: {error}"));
+        // What a table holds has been checked; this has not.
+        for (what, pattern) in [("source.repository", &self.source.repository), ("source.tag", &self.source.tag)] {
+            pattern.as_str().parse::<Pattern>().map_err(|error| wrong(what, &error))?;
+        }
+        let name = match self.name {
+            Some(name) => name,
+            None => "preview".parse().map_err(|error| wrong("name", &error))?,
+        };
+        let stored = catalog.rule_named(&self.source.instance, &name);
+        let rule = Rule {
+            id: stored.map_or(RuleId(0), |stored| stored.id),
+            revision: 0,
+            name,
+            description: self.description,
+            source: self.source,
+            target: self.target,
+            overwrite: self.overwrite,
+            propagate_deletions: self.propagate_deletions,
+            referrers: self.referrers,
+            schedule: self.schedule,
+            enabled: self.enabled,
+        };
+        rule.check().map_err(|error| wrong("target", &error))?;
+        Ok(rule)
+    }
+}
+
+/// Which page of a preview is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PreviewPage {
+    /// About so many resources, 1 to 200; 100 by default. There may be fewer, because a page takes 12 seconds at most, or some more.
+    #[serde(default = "hundred", deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 200, default = 100)]
+    limit: usize,
+    /// Where it begins: `next` of the page before, for an hour.
+    #[serde(default)]
+    #[param(pattern = "^[0-9a-f]{32}$")]
+    cursor: Option<PreviewId>,
+}
+
+fn hundred() -> usize {
+    100
+}
+
+fn limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = text.parse().ok().filter(|number| (1..=200).contains(number));
+    number.ok_or_else(|| serde::de::Error::custom(format!("a number from 1 to 200 is needed, not {text:?}")))
+}
+
+/// A page of a preview.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PreviewView {
+    /// What would become of each resource, in the order in which a run would find them.
+    pub items: Vec<Foreseen>,
+    /// The `cursor` of the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<PreviewId>,
+    /// Why it is not all that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A preview that is being made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PendingView {
+    /// Where it will be: `GET /v1/previews/{preview}`.
+    pub preview: PreviewId,
+}
+
+/// Previews a stored rule: what it would copy now, what is there, and what it would skip and why. Nothing is moved.
+#[utoipa::path(
+    post, path = "/v1/instances/{instance}/rules/{rule}/preview", tag = "rules", operation_id = "previewRule",
+    security(("token" = ["viewer"])),
+    params(
+        ("instance" = InstanceName, Path, description = "The source instance"),
+        ("rule" = RuleName, Path, description = "The rule"),
+        PreviewPage,
+    ),
+    responses(
+        (status = 200, description = "A page of the preview", body = PreviewView),
+        (status = 202, description = "It is being made: the workers are busy", body = PendingView),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn of_stored(
+    State(api): State<Api>,
+    By(caller): By,
+    Path((instance, rule)): Path<(InstanceName, RuleName)>,
+    Query(page): Query<PreviewPage>,
+) -> Result<Response<Body>, Failure> {
+    let catalog = api.catalog.snapshot().await?;
+    let rule = rules::known(&catalog, &caller, Role::Viewer, &instance, &rule)?;
+    permit_between(&caller, Role::Viewer, &instance, &rule.target.instance)?;
+    preview(&api, Rule::clone(&rule), page).await
+}
+
+/// Previews a rule that is not stored.
+#[utoipa::path(
+    post, path = "/v1/preview", tag = "rules", operation_id = "preview", security(("token" = ["viewer"])),
+    params(PreviewPage), request_body = RuleToPreview,
+    responses(
+        (status = 200, description = "A page of the preview", body = PreviewView),
+        (status = 202, description = "It is being made: the workers are busy", body = PendingView),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn of_given(
+    State(api): State<Api>,
+    By(caller): By,
+    Query(page): Query<PreviewPage>,
+    body: Bytes,
+) -> Result<Response<Body>, Failure> {
+    let rule: RuleToPreview =
+        serde_json::from_slice(&body).map_err(|error| Failure::new(400, format!("the body is no rule: {error}")))?;
+    let catalog = api.catalog.snapshot().await?;
+    for instance in [&rule.source.instance, &rule.target.instance] {
+        instances::known(&catalog, &caller, Role::Viewer, instance)?;
+    }
+    let rule = rule.check(&catalog)?;
+    preview(&api, rule, page).await
+}
+
+/// Reads a preview that was not there in time.
+#[utoipa::path(
+    get, path = "/v1/previews/{preview}", tag = "rules", operation_id = "readPreview", security(("token" = ["viewer"])),
+    params(("preview" = PreviewId, Path, description = "The preview")),
+    responses(
+        (status = 200, description = "A page of the preview", body = PreviewView),
+        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
+    )
+)]
+pub(crate) async fn read(
+    State(api): State<Api>,
+    By(caller): By,
+    Path(id): Path<PreviewId>,
+) -> Result<Json<PreviewView>, Failure> {
+    let made = wait(&api, &id).await?.filter(|made| may_see(&caller, &made.rule));
+    let detail = || format!("there is no preview {id}: no worker has made it yet, or it has expired");
+    Ok(Json(view(&id, made.ok_or_else(|| Failure::new(404, detail()))?)))
+}
+
+fn may_see(caller: &Caller, rule: &Rule) -> bool {
+    [&rule.source.instance, &rule.target.instance].iter().all(|instance| caller.may_with(Role::Viewer, instance))
+}
+
+async fn preview(api: &Api, rule: Rule, page: PreviewPage) -> Result<Response<Body>, Failure> {
+    let cursor = match page.cursor {
+        None => ScanCursor::default(),
+        Some(cursor) => {
+            let before = api.previews.get(&cursor).await?.filter(|before| before.rule == rule);
+            let detail = "the cursor is not one of this rule, or has expired, or the rule has been changed: begin anew";
+            before.and_then(|before| before.next).ok_or_else(|| Failure::new(400, detail))?
+        }
+    };
+    let id = PreviewId::of(fastrand::u128(..));
+    let job = PreviewJob { id: id.clone(), rule, cursor, limit: page.limit, asked: Timestamp::now() };
+    api.jobs.send(&[Job::Preview(Box::new(job))]).await?;
+    Ok(match wait(api, &id).await? {
+        Some(made) => Json(view(&id, made)).into_response(),
+        None => {
+            let location = format!("/v1/previews/{id}");
+            (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(PendingView { preview: id })).into_response()
+        }
+    })
+}
+
+/// The preview, when it has been made.
+async fn wait(api: &Api, id: &PreviewId) -> Result<Option<Preview>, Failure> {
+    let until = Instant::now() + WAIT;
+    loop {
+        if let Some(made) = api.previews.get(id).await? {
+            return Ok(Some(made));
+        }
+        if Instant::now() >= until {
+            return Ok(None);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn view(id: &PreviewId, made: Preview) -> PreviewView {
+    PreviewView { next: made.next.is_some().then(|| id.clone()), items: made.items, error: made.error }
+}

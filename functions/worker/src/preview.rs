@@ -1,0 +1,200 @@
+//! What a rule would do now, for somebody who waits for the answer. Nothing is moved, and nothing is written but the answer.
+//!
+//! A worker finds it out, and not the API, because workers alone have the registries' credentials.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, timeout_at};
+use transship_model::{
+    Digest, Foreseen, Precedence, Preview, PreviewJob, Reference, SkipReason, Tag, Would, origin::precedence,
+};
+use transship_registry::{Error as RegistryError, Way};
+use transship_state::{Origins, StateError};
+
+use crate::{
+    Disposition, Worker,
+    compare::{AT_ONCE, Comparison, Finding, Tagged, is_silent},
+    scan::{Progress, Purpose, Scan},
+    trouble::Trouble,
+};
+
+/// A page is made in so long.
+const PAGE: Duration = Duration::from_secs(12);
+/// A registry that has not answered so long after that is not waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Nobody waits any more for what was asked for so long ago.
+const STALE: SignedDuration = SignedDuration::from_mins(10);
+
+/// What has been foreseen.
+pub(crate) struct Foresight {
+    limit: usize,
+    found: Mutex<Vec<Foreseen>>,
+}
+
+impl Foresight {
+    pub(crate) fn add(&self, some: Vec<Foreseen>) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).extend(some);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).len() >= self.limit
+    }
+}
+
+impl Worker {
+    /// Finds out what a rule would do, a page of it. It is not tried again: somebody waits, and may ask again.
+    pub(crate) async fn preview_job(&self, job: &PreviewJob, deadline: Option<Instant>) -> Result<Disposition, StateError> {
+        if Timestamp::now().duration_since(job.asked) > STALE {
+            return Ok(Disposition::Done);
+        }
+        let until = Instant::now() + PAGE;
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        let foresight = Foresight { limit: job.limit, found: Mutex::default() };
+        let mut cursor = job.cursor.clone();
+        let walked = timeout_at(until + PATIENCE, self.foresee(job, &foresight, &mut cursor, until)).await;
+        let (next, error) = match walked {
+            Ok(Ok(Progress::Ended)) => (None, cursor.trouble.take()),
+            Ok(Ok(Progress::Interrupted)) => (Some(cursor), None),
+            Ok(Err(trouble)) => {
+                if let Some(registry) = trouble.denied_by() {
+                    self.registries.forget(registry);
+                }
+                self.registries.note(&trouble);
+                (None, Some(trouble.to_string()))
+            }
+            Err(_) if cursor == job.cursor => (None, Some(Trouble::Late.to_string())),
+            // It goes on where it is.
+            Err(_) => (Some(cursor), None),
+        };
+        let items = foresight.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.previews.put(&job.id, &Preview { rule: job.rule.clone(), items, next, error }).await?;
+        Ok(Disposition::Done)
+    }
+
+    async fn foresee(
+        &self,
+        job: &PreviewJob,
+        foresight: &Foresight,
+        cursor: &mut transship_model::ScanCursor,
+        until: Instant,
+    ) -> Result<Progress, Trouble> {
+        let (catalog, rule) = (self.catalog.snapshot().await?, &job.rule);
+        let source = self.registries.registry(&catalog, &rule.source.instance).await?;
+        let target = self.registries.registry(&catalog, &rule.target.instance).await?;
+        let tags = rule.source.tag.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
+        let purpose = Purpose::Foresee(foresight);
+        self.walk(&Scan { purpose, catalog: &catalog, rule, source, target, tags, until }, cursor).await
+    }
+}
+
+/// A reason why something can't be told, or trouble that keeps all else from being told, too.
+type Told<T> = Result<Result<T, String>, Trouble>;
+
+impl Comparison<'_> {
+    /// What would become of those of some tags that the rule selects, or that belong to what the target has.
+    pub(crate) async fn foresee(
+        &self,
+        tags: &[Tagged],
+        is_selected: impl Fn(&Tag) -> bool,
+        origins: &Origins,
+    ) -> Result<Vec<Foreseen>, Trouble> {
+        let looks: Vec<_> =
+            tags.iter().map(|(tag, digest)| self.foresee_one(tag, digest.as_ref(), is_selected(tag), origins)).collect();
+        let found: Vec<Option<Foreseen>> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    async fn foresee_one(
+        &self,
+        tag: &Tag,
+        digest: Option<&Digest>,
+        is_selected: bool,
+        origins: &Origins,
+    ) -> Result<Option<Foreseen>, Trouble> {
+        let (source, target) = self.places(tag);
+        let mut foreseen =
+            Foreseen { source, target, digest: digest.cloned(), target_digest: None, artifact: None, would: Would::Copy };
+        if tag.subject().is_some() {
+            let Finding::Attachment(_) = self.look(tag, digest, false).await? else { return Ok(None) };
+            return Ok(Some(Foreseen { would: Would::Attach, ..foreseen }));
+        }
+        if !is_selected {
+            return Ok(None);
+        }
+        foreseen.would = match self.would(&mut foreseen, tag, origins).await? {
+            Ok(would) => would,
+            Err(reason) => Would::Fail { reason },
+        };
+        Ok(Some(foreseen))
+    }
+
+    async fn would(&self, foreseen: &mut Foreseen, tag: &Tag, origins: &Origins) -> Told<Would> {
+        let reference = Reference::Tag(tag.clone());
+        let is_absent = self.lists(tag) == Some(false);
+        if !is_absent {
+            foreseen.target_digest = match self.listed_digest(tag) {
+                Some(digest) => Some(digest.clone()),
+                None => match told(self.target.registry.head_manifest(&self.target.repository, &reference).await)? {
+                    Ok(head) => head.map(|head| head.digest),
+                    Err(reason) => return Ok(Err(reason)),
+                },
+            };
+        }
+        // What is not there is copied whatever it is, unless its type counts.
+        if foreseen.digest.is_none() && (foreseen.target_digest.is_some() || !self.rule.source.types.is_empty()) {
+            match told(self.source.registry.head_manifest(&self.source.repository, &reference).await)? {
+                Ok(Some(head)) => foreseen.digest = Some(head.digest),
+                Ok(None) => return Ok(Ok(Would::Skip { reason: SkipReason::Gone })),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        if let (Some(ours), Some(theirs)) = (&foreseen.digest, &foreseen.target_digest)
+            && ours == theirs
+        {
+            let way = Way::new(&self.source, &self.target, &());
+            let is_more = self.rule.referrers && told(self.copier.lists_more(&way, ours).await)?.unwrap_or(false);
+            return Ok(Ok(if is_more { Would::Attach } else { Would::Unchanged }));
+        }
+        if !self.rule.source.types.is_empty() {
+            let resolved = match self.copier.resolve(&self.source, &reference).await {
+                Err(RegistryError::Schema1(_)) => return Ok(Ok(Would::Skip { reason: SkipReason::Schema1 })),
+                other => told(other)?,
+            };
+            match resolved {
+                Ok(Some(resolved)) => foreseen.artifact = Some(resolved.artifact),
+                Ok(None) => return Ok(Ok(Would::Skip { reason: SkipReason::Gone })),
+                Err(reason) => return Ok(Err(reason)),
+            }
+            if !foreseen.artifact.is_some_and(|artifact| self.rule.selects_type(artifact)) {
+                return Ok(Ok(Would::Skip { reason: SkipReason::Type }));
+            }
+        }
+        let (Some(ours), Some(theirs)) = (&foreseen.digest, &foreseen.target_digest) else { return Ok(Ok(Would::Copy)) };
+        if !self.rule.overwrite {
+            return Ok(Ok(Would::Skip { reason: SkipReason::Exists }));
+        }
+        if !self.is_contested(tag) {
+            return Ok(Ok(Would::Replace));
+        }
+        let (source, target) = tokio::try_join!(origins.get(&foreseen.source), origins.get(&foreseen.target))?;
+        Ok(Ok(match precedence(source.version_of(ours), target.version_of(theirs)) {
+            Precedence::Source => Would::Replace,
+            Precedence::Target => Would::Skip { reason: SkipReason::Superseded },
+            Precedence::Unknown => Would::Skip { reason: SkipReason::Conflict },
+        }))
+    }
+}
+
+/// What a registry has told, or why it has not; a registry that does not answer at all is trouble.
+fn told<T>(answer: Result<T, RegistryError>) -> Told<T> {
+    match answer {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(error) if is_silent(&error) => Err(error.into()),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
