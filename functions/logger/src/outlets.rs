@@ -87,18 +87,23 @@ impl Outlets {
         catalog: &Snapshot,
         events: &[TaskEvent],
     ) -> Result<(), StateError> {
-        let mut wanted: BTreeMap<&TaskId, (&TaskHead, Vec<&Place>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<&TaskId, (&TaskHead, Vec<(&Place, EventType)>)> = BTreeMap::new();
         for TaskEvent { task, what, .. } in events {
             let Happening::Ended { route, outcome, .. } = what else { continue };
-            let subscribers = catalog.subscribers(Concern::of_route(route, &task.rule));
-            if !wanting(subscribers, EventType::of_resource(outcome)).is_empty() {
-                wanted.entry(&task.id).or_insert_with(|| (task, Vec::new())).1.push(&route.source);
+            let kind = EventType::of_resource(outcome);
+            if !wanting(catalog.subscribers(Concern::of_route(route, &task.rule)), kind).is_empty() {
+                wanted.entry(&task.id).or_insert_with(|| (task, Vec::new())).1.push((&route.source, kind));
             }
         }
         let mut notifications = Vec::new();
-        for (id, (head, sources)) in wanted {
+        for (id, (head, ends)) in wanted {
+            let sources: Vec<&Place> = ends.iter().map(|(source, _)| *source).collect();
             for resource in log.resources_at(id, &sources).await? {
-                notifications.extend(notifications_of(catalog, head, resource)?);
+                let kind = resource.result.as_ref().map(EventType::of_resource);
+                // Of work that ended a second time the first end stands, and was told.
+                if ends.iter().any(|(source, end)| **source == resource.route.source && Some(*end) == kind) {
+                    notifications.extend(notifications_of(catalog, head, resource)?);
+                }
             }
         }
         self.notifications.send(&notifications).await

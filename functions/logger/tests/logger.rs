@@ -14,12 +14,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use transship_logger::{Logger, Outlets};
 use transship_model::{
-    Counts, Digest, FanOutJob, Happening, Instance, Job, LookJob, Outcome, Place, Progress, PushEvent, Resource, ResourceState,
-    RestoreJob, Route, Rule, RuleId, ScanCursor, ScanJob, SkipReason, Task, TaskEvent, TaskHead, TaskId, TaskStatus, Trigger,
+    Counts, Digest, FanOutJob, Happening, Instance, Job, LookJob, Outcome, Owner, Place, Progress, PushEvent, Resource,
+    ResourceState, RestoreJob, Route, Rule, RuleId, ScanCursor, ScanJob, SkipReason, Subscription, Task, TaskEvent, TaskHead,
+    TaskId, TaskStatus, Trigger,
 };
 use transship_state::{
-    Announcement, Catalog, DeadLetter, DeadLetters, Item, Key, Notifications, Op, Outgoing, Page, Query, Queue, QueueError,
-    Recorded, Table, TableError, TaskLog, Topic, TopicError, dispatch, messages, sqlite::SqliteStore,
+    Announcement, Catalog, DeadLetter, DeadLetters, Draft, Item, Key, Notifications, Op, Outgoing, Page, Query, Queue,
+    QueueError, Recorded, Snapshot, StateError, Table, TableError, TaskLog, Topic, TopicError, dispatch, messages,
+    sqlite::SqliteStore,
 };
 
 /// A logger over a store in a folder that goes away with it, with a topic and with instances `a` and `b` that have webhooks.
@@ -70,6 +72,14 @@ impl World {
         let instances: Vec<_> = ["a", "b"].into_iter().zip(urls).map(instance).collect();
         Catalog::new(self.table.clone()).replace(&instances, &[rule]).await.unwrap();
         self
+    }
+
+    /// A subscription, beside what there is.
+    async fn subscribe(&self, name: &str, mut more: Value) {
+        (more["name"], more["webhook"]) = (json!(name), json!({"url": "https://ci.test/"}));
+        let subscription: Subscription = serde_json::from_value(more).unwrap();
+        let put = |_: &Snapshot, draft: &mut Draft<'_>| Ok::<_, StateError>(draft.put_subscription(&subscription, &Owner::Api));
+        Catalog::new(self.table.clone()).edit(put).await.unwrap();
     }
 
     /// To whom something was sent, with what.
@@ -482,6 +492,78 @@ async fn the_end_of_a_task_is_told_to_the_topic_and_to_the_webhooks_of_both_ends
             world.sweep_later().await;
             assert_eq!((world.notified().len(), world.announced().len()), (names.len(), 1), "told again");
         }
+    }
+}
+
+/// Would break: a subscription that hears of what it did not ask for, or not of what it did; a resource whose end is told to nobody,
+/// because the notifications queue did not answer when it had just been logged; a second end of the same work, told as another.
+#[tokio::test]
+async fn the_end_of_a_resource_is_told_to_who_wants_it_before_its_event_is_done_with() {
+    let world = World::new().with_webhooks([Some("https://x.test/"), None]).await;
+    for (name, more) in [
+        ("all", json!({"events": ["resource.*", "task.*"]})),
+        ("copies", json!({"events": ["resource.copied"], "instances": ["b"], "rules": ["a/r"]})),
+        ("pager", json!({"events": ["resource.failed", "task.failed"]})),
+        ("elsewhere", json!({"events": ["resource.*"], "instances": ["c"]})),
+        ("off", json!({"events": ["resource.*"], "enabled": false})),
+    ] {
+        world.subscribe(name, more).await;
+    }
+    let end = event(push(), 5, ended("v1", Outcome::Copied));
+    let messages = bodies(std::slice::from_ref(&end)).await;
+    let outlets = Outlets {
+        catalog: Arc::new(Catalog::new(world.table.clone())),
+        topic: None,
+        notifications: Notifications(Arc::new(Deaf)),
+    };
+    let deaf = Logger::new(world.log.clone(), world.dead_letters.clone(), outlets);
+    assert!(deaf.record(messages.iter().map(String::as_str)).await.is_err(), "the event is done with, and nobody was told");
+    assert_eq!(world.task().await.status(), TaskStatus::Succeeded);
+
+    world.tell(std::slice::from_ref(&end)).await;
+    let told = |kind: &str| -> Vec<(String, Value)> {
+        let kind = format!("io.transship.{kind}");
+        world.notified().into_iter().filter(|(_, event)| event["type"] == *kind).collect()
+    };
+    let names = |told: &[(String, Value)]| told.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let copied = told("resource.copied");
+    assert_eq!(names(&copied), ["all", "copies"]);
+    assert_eq!(names(&told("task.succeeded")), ["a", "all"]);
+    let event_of = &copied[0].1;
+    let word = event_of["id"].as_str().unwrap().strip_prefix(&format!("{}-", id())).unwrap();
+    let (hash, outcome) = word.split_once('-').unwrap();
+    assert_eq!((hash.len(), outcome), (16, "copied"));
+    assert_eq!((&event_of["subject"], &event_of["source"]), (&json!("team/app:v1"), &json!("/v1/instances/a/rules/r")));
+    assert_eq!(event_of["data"]["resource"]["target"]["instance"], "b");
+    assert_eq!((&event_of["data"]["task"], &event_of["data"]["resource"]["bytes_moved"]), (&json!(id()), &json!(7)));
+
+    // The event comes again: the same is told again. The same work ends a second time: nothing is.
+    world.tell(std::slice::from_ref(&end)).await;
+    let again = told("resource.copied");
+    assert!(again.len() == 4 && again.iter().all(|(_, event)| event == event_of));
+    world.tell(&[event(push(), 9, ended("v1", Outcome::Failed { reason: "no".into() }))]).await;
+    assert!(told("resource.failed").is_empty() && told("resource.copied").len() == 4);
+
+    // Another resource of another task fails.
+    let other = TaskHead { id: TaskId::derive(RuleId(1), at(0), "y"), ..push() };
+    world.tell(&[event(other, 9, ended("v2", Outcome::Failed { reason: "no".into() }))]).await;
+    assert_eq!(names(&told("resource.failed")), ["all", "pager"]);
+    assert_eq!(names(&told("task.failed")), ["a", "all", "pager"]);
+}
+
+/// A queue that does not answer.
+struct Deaf;
+
+#[async_trait::async_trait]
+impl Queue for Deaf {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), QueueError> {
+        if messages.is_empty() { Ok(()) } else { Err(QueueError::Unavailable("a test".into())) }
+    }
+    async fn extend(&self, _: &str, _: Duration) -> Result<(), QueueError> {
+        Err(QueueError::Lost)
+    }
+    async fn release(&self, _: &str, _: Duration) -> Result<(), QueueError> {
+        Err(QueueError::Lost)
     }
 }
 

@@ -97,6 +97,8 @@ impl Notifier {
     pub const MAX_ATTEMPTS: u32 = WAITS.len() as u32 + 1;
     /// The longest that one delivery takes, answer included, the store's time not.
     pub const PATIENCE: Duration = Duration::from_secs(15);
+    /// The longest wait where something of our own is in the way.
+    const OURS: Duration = Duration::from_secs(600);
     /// For so long an event is tried at most, whatever has kept it from being sent.
     const LONGEST: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -110,7 +112,9 @@ impl Notifier {
     /// Any status of 2xx means that it has been taken, and 410 that nobody wants any more. All others are tried again, client errors
     /// as well: a receiver that is being set up or mended answers so, and it costs a dozen requests a day.
     pub async fn deliver(&self, message: &Incoming) -> Disposition {
-        let ours = wait(message.deliveries, None);
+        // Short enough that the queue's thousand deliveries come before its fourteen days: what nobody understands ends among the dead
+        // letters, and not nowhere.
+        let ours = wait(message.deliveries, None).min(Self::OURS);
         let notification = match messages::read_notification(&message.body) {
             Ok(notification) => notification,
             Err(error) => {
