@@ -98,9 +98,16 @@ pub(crate) fn tasks(tasks: &[TaskView]) -> String {
 
 /// What became of a task's resources: what there is none of is not told.
 fn outcomes(counts: &Counts) -> String {
-    let Counts { found, copied, unchanged, skipped, failed, .. } = *counts;
+    let Counts { found, copied, unchanged, deleted, skipped, failed, .. } = *counts;
     let waiting = found.saturating_sub(counts.done());
-    let all = [(copied, "copied"), (unchanged, "unchanged"), (skipped, "skipped"), (failed, "failed"), (waiting, "to go")];
+    let all = [
+        (copied, "copied"),
+        (unchanged, "unchanged"),
+        (deleted, "deleted"),
+        (skipped, "skipped"),
+        (failed, "failed"),
+        (waiting, "to go"),
+    ];
     let some: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if some.is_empty() { "-".into() } else { some.join(", ") }
 }

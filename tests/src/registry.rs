@@ -45,6 +45,7 @@ pub struct Builder {
     port: Option<u16>,
     host: Option<String>,
     relative: bool,
+    keeps: bool,
     login: Option<Login>,
     tls: Option<(Certificate, String)>,
     endpoints: Vec<(String, Vec<(String, String)>)>,
@@ -70,6 +71,13 @@ impl Builder {
     #[must_use]
     pub fn relative_locations(mut self) -> Self {
         self.relative = true;
+        self
+    }
+
+    /// Deletes nothing, as a registry that nobody has tuned.
+    #[must_use]
+    pub fn without_deletion(mut self) -> Self {
+        self.keeps = true;
         self
     }
 
@@ -134,9 +142,9 @@ impl Builder {
         let mut text = format!(
             "version: 0.1\n\
              log: {{level: info, accesslog: {{disabled: false}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {data:?}, maxthreads: 100}}, delete: {{enabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {data:?}, maxthreads: 100}}, delete: {{enabled: {}}}}}\n\
              http:\n  addr: \"127.0.0.1:{port}\"\n  relativeurls: {}\n",
-            self.relative
+            !self.keeps, self.relative
         );
         let mut add = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("writing to text");
         if self.tls.is_some() {

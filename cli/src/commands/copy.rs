@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use transship_model::{Digest, Kind, Reference, Tag};
+use transship_model::{Digest, EcrSettings, Kind, Reference, Tag};
 use transship_registry::{
     Attached, Authorities, Copier, Endpoint, Http, Login, Moved, Options, Outcome, Registry, RegistryConfig, Tagged,
     parse_reference,
@@ -287,6 +287,8 @@ fn endpoint(http: &Http, ca: Option<&Authorities>, text: &str) -> anyhow::Result
         kind: Kind::Oci,
         credentials: Login::DockerConfig,
         token_realm: None,
+        api: None,
+        ecr: EcrSettings::default(),
         ca: ca.cloned(),
         plain_http,
     };

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use serde_json::json;
-use transship_model::{Instance, Kind, Repository, Rule, RuleId, TaskId, WebhookAuth, instance::Credentials, rule};
+use transship_model::{
+    EcrSettings, Instance, Kind, Repository, Rule, RuleId, TaskId, WebhookAuth, instance::Credentials, rule,
+};
 use transship_registry::Patience;
 
 use crate::{
@@ -123,6 +125,8 @@ fn instance(name: &str, url: &str, region: &str) -> anyhow::Result<Instance> {
         webhook: WebhookAuth::Open,
         notify: None,
         token_realm: None,
+        api: None,
+        ecr: EcrSettings::default(),
         ca: None,
         plain_http: false,
     })

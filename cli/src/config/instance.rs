@@ -1,9 +1,10 @@
 //! An entry of `instances`.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use transship_model::{
-    Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth, instance::is_loopback,
+    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+    instance::is_loopback,
 };
 use transship_registry::{Authorities, Ecr, InvalidAuthorities};
 use url::{Host, Url};
@@ -24,12 +25,20 @@ const KEYS: &[&str] = &[
     "webhook_auth",
     "notify",
     "token_realm",
+    "api",
+    "ecr",
     "ca",
     "plain_http",
 ];
 
 /// The greatest length of a region's, zone's or user's name.
 const MAX_WORDS: usize = 200;
+
+/// The greatest length of a KMS key's name: CreateRepository's `kmsKey`.
+const MAX_KMS_KEY: usize = 2048;
+
+/// How many tags AWS allows.
+const MAX_TAGS: usize = 50;
 
 /// The greatest length of an audience, which is mostly a URL.
 const MAX_AUDIENCE: usize = 2000;
@@ -60,6 +69,20 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         Some(node) => realm(node, may_be_plain, notes).map(Some),
         None => Some(None),
     };
+    let api = match keys.get("api") {
+        Some(node) => self::endpoint(node, may_be_plain, notes).map(Some),
+        None => Some(None),
+    };
+    let ecr = match keys.get("ecr") {
+        Some(node) => ecr(node, notes),
+        None => Some(EcrSettings::default()),
+    };
+    if let (Some(node), Some(credentials)) = (keys.get("ecr"), &credentials)
+        && !matches!(credentials, Credentials::Ecr { .. })
+    {
+        let message = "has no effect: repositories of ECR are made by the AWS identity that 'credentials: ecr' logs in with";
+        notes.warning(node, message);
+    }
     let ca = match keys.get("ca") {
         Some(node) => authorities(node, notes).map(Some),
         None => Some(None),
@@ -99,6 +122,8 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         webhook: webhook?,
         notify: notify?,
         token_realm: token_realm?,
+        api: api?,
+        ecr: ecr?,
         ca: ca?,
         plain_http: plain_http?,
     })
@@ -156,6 +181,46 @@ fn credentials(node: &Node<'_>, notes: &mut Notes) -> Option<Credentials> {
     let username = keys.need("username", "the user's name", notes).and_then(|node| username(node, notes));
     let password = keys.need("password", "env:NAME or file:PATH", notes).and_then(|node| secret(node, notes));
     Some(Credentials::Password { username: username?, password: password? })
+}
+
+/// What repositories of ECR are like that have to be made.
+fn ecr(node: &Node<'_>, notes: &mut Notes) -> Option<EcrSettings> {
+    let keys = node.mapping(&["immutable_tags", "scan_on_push", "kms_key", "tags"], notes)?;
+    let mut flag = |key: &str| keys.get(key).map_or(Some(false), |node| node.flag(notes));
+    let (immutable_tags, scan_on_push) = (flag("immutable_tags"), flag("scan_on_push"));
+    let kms_key = match keys.get("kms_key") {
+        Some(node) => node.words(MAX_KMS_KEY, notes).map(Some),
+        None => Some(None),
+    };
+    let tags = match keys.get("tags") {
+        Some(node) => resource_tags(node, notes),
+        None => Some(BTreeMap::new()),
+    };
+    Some(EcrSettings { immutable_tags: immutable_tags?, scan_on_push: scan_on_push?, kms_key: kms_key?, tags: tags? })
+}
+
+/// Tags of AWS: <https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html>.
+fn resource_tags(node: &Node<'_>, notes: &mut Notes) -> Option<BTreeMap<String, String>> {
+    let mut tags = BTreeMap::new();
+    let entries = node.named(MAX_TAGS, notes)?;
+    let all = entries.len();
+    for (key, value) in entries {
+        let of_tag = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
+        if key.is_empty() || key.chars().count() > 128 || key.to_lowercase().starts_with("aws:") || !key.chars().all(of_tag) {
+            notes.mistake(
+                &value,
+                "a tag's key has 1 to 128 letters, digits, spaces and _ . : / = + - @, and does not begin with aws:",
+            );
+            continue;
+        }
+        let Some(text) = value.text(notes) else { continue };
+        if text.chars().count() > 256 || !text.chars().all(of_tag) {
+            notes.mistake(&value, "a tag's value has up to 256 letters, digits, spaces and _ . : / = + - @");
+            continue;
+        }
+        tags.insert(key.to_owned(), text.to_owned());
+    }
+    (tags.len() == all).then_some(tags)
 }
 
 /// The path of a file with certificates. Where it can be read, which need not be here, it has to hold some. What stands here

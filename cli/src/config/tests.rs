@@ -274,6 +274,48 @@ fn an_endpoint_is_scheme_host_and_port() {
 }
 
 #[test]
+fn an_instance_says_how_repositories_of_ecr_are_made() {
+    let lab = "{ name: lab, endpoint: http://lab.internal:5000, plain_http: true }";
+    let host = "https://123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+    let with = |ecr: &str| changed(lab, &format!("{{ name: lab, endpoint: '{host}', credentials: ecr, ecr: {ecr} }}"));
+    let config =
+        read(&with("{ immutable_tags: true, kms_key: alias/registry, tags: { 'cost centre': a/b, team: 'x' } }")).unwrap();
+    let settings = config.instances[2].ecr.clone();
+    assert!(settings.immutable_tags && !settings.scan_on_push && config.warnings.is_empty());
+    assert_eq!(settings.kms_key.as_deref(), Some("alias/registry"));
+    let tags: Vec<_> = settings.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(tags, [("cost centre", "a/b"), ("team", "x")]);
+    assert!(read(&with("{}")).unwrap().instances[2].ecr.is_default());
+    for (wrong, part) in [
+        ("{ imutable_tags: true }", "did you mean 'immutable_tags'?"),
+        ("{ scan_on_push: 1 }", "ecr.scan_on_push: this is a number, and true or false"),
+        ("{ kms_key: '' }", "ecr.kms_key: is empty"),
+        ("{ tags: [a] }", "ecr.tags: this is a list, and a mapping of names to texts is needed"),
+        ("{ tags: { a: 5 } }", "ecr.tags.a: this is a number"),
+        ("{ tags: { 'aws:a': x } }", "does not begin with aws:"),
+        ("{ tags: { a: 'x;y' } }", "a tag's value has up to 256"),
+    ] {
+        let mistake = mistake(&with(wrong));
+        assert!(mistake.contains(part), "{mistake:?} has no {part:?}");
+    }
+    let config = read(&changed("plain_http: true }", "plain_http: true, ecr: { scan_on_push: true } }")).unwrap();
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    assert!(warning.to_string().starts_with("line 12: instances[2].ecr: has no effect"), "{warning}");
+}
+
+#[test]
+fn an_api_is_scheme_host_and_port() {
+    let with = |api: &str| changed("plain_http: true }", &format!("plain_http: true, kind: gitlab, api: '{api}' }}"));
+    let config = read(&with("https://gitlab.example.com")).unwrap();
+    assert_eq!(config.instances[2].api.as_ref().unwrap().as_str(), "https://gitlab.example.com/");
+    for (wrong, part) in [("https://gitlab.example.com/api/v4", "take away the path"), ("gitlab.example.com", "write https://")]
+    {
+        let mistake = mistake(&with(wrong));
+        assert!(mistake.contains("instances[2].api: ") && mistake.contains(part), "{mistake}");
+    }
+}
+
+#[test]
 fn no_message_shows_a_secret() {
     const SECRET: &str = "hunter2-Xyzzy";
     for (from, to) in [

@@ -430,6 +430,26 @@ impl<'a> Node<'a> {
         Some(Mapping { node: self.clone(), entries })
     }
 
+    /// The mapping of names of the writer's own that this is meant to be.
+    pub(super) fn named(&self, max: usize, notes: &mut Notes) -> Option<Vec<(&'a str, Self)>> {
+        let Some(values) = self.value.entries() else {
+            self.is_not("a mapping of names to texts", notes);
+            return None;
+        };
+        if values.len() > max {
+            notes.mistake(self, format!("{} entries are more than the {max} that there may be", values.len()));
+            return None;
+        }
+        let mut entries = Vec::with_capacity(values.len());
+        for [key, value] in values.iter().filter(|[key, _]| !key.is_refused()) {
+            match key.text() {
+                Some(name) => entries.push((name, Self { path: self.below(name), key: key.start, value })),
+                None => notes.mistakes.push(mistake(key.start, &self.path, "a key that is no text: put it in quotes")),
+            }
+        }
+        (entries.len() == values.len()).then_some(entries)
+    }
+
     /// The items of the list that this is meant to be.
     pub(super) fn items(&self, max: usize, notes: &mut Notes) -> Option<Vec<Self>> {
         let Data::List(items) = &self.value.data else {

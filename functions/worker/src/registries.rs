@@ -83,6 +83,8 @@ impl Registries {
             kind: instance.kind,
             credentials,
             token_realm: instance.token_realm.clone(),
+            api: instance.api.clone(),
+            ecr: instance.ecr.clone(),
             ca,
             plain_http: instance.plain_http,
         };

@@ -1,6 +1,6 @@
 //! Instances: the registries that transship knows.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -35,12 +35,42 @@ pub struct Instance {
     /// A token service besides the ones that are trusted by themselves (the registry's own host and its parent domain).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_realm: Option<Url>,
+    /// The host of the service's own API, where that is not the registry's own or the known one of its kind: a GitLab of one's own. It
+    /// gets the instance's credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<Url>,
+    /// What repositories of Amazon ECR are like that are made here because an image needs them.
+    #[serde(default, skip_serializing_if = "EcrSettings::is_default")]
+    pub ecr: EcrSettings,
     /// The path of a file with the certificates (PEM) of authorities that its certificate may be signed by, besides the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Talk plain http to a host that is not the loopback.
     #[serde(default)]
     pub plain_http: bool,
+}
+
+/// What a repository of Amazon ECR is like that is made because an image needs it; by default, what ECR makes of nothing but a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct EcrSettings {
+    /// A tag that is there can't be moved.
+    pub immutable_tags: bool,
+    /// Images are scanned when they have been pushed, as ECR's basic scanning does.
+    pub scan_on_push: bool,
+    /// The key of AWS KMS that encrypts them: its ID, its ARN or an alias. Without it ECR uses a key of its own (AES-256).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
+    /// Tags of AWS, by which costs and permissions are told apart.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
+impl EcrSettings {
+    /// Whether nothing has been set.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The kinds of registry that are treated specially; `oci` is every other one that follows the distribution specification.

@@ -21,7 +21,9 @@ pub mod task;
 pub use access::{Caller, Role};
 pub use event::PushEvent;
 pub use explain::{Reason, explain};
-pub use instance::{Credentials, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth};
+pub use instance::{
+    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+};
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
 pub use names::{
@@ -29,7 +31,7 @@ pub use names::{
     SecretName, ServiceAccount, Tag, TaskId,
 };
 pub use notification::{Notification, ResourceReport, TaskEnded, TaskReport};
-pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
+pub use origin::{Origin, Precedence, Pushed, Told, Tombstone, Trail, Verdict, Version, Written};
 pub use preview::{Foreseen, Preview, PreviewId, PreviewJob, Would};
 pub use problem::Problem;
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};

@@ -107,7 +107,9 @@ impl TaskEnded {
         let Task { head, counts, total, repositories, started, ended, error, compared: _ } = task.clone();
         let (status, time) = (task.status(), ended.unwrap_or(head.created));
         let subject = match &head.trigger {
-            Trigger::Push { resource } | Trigger::Attachment { resource } => Some(resource.clone()),
+            Trigger::Push { resource } | Trigger::Attachment { resource } | Trigger::Deletion { resource } => {
+                Some(resource.clone())
+            }
             Trigger::Manual | Trigger::Created | Trigger::Schedule => None,
         };
         Self {

@@ -10,26 +10,28 @@ mod token;
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
-use async_trait::async_trait;
 use http::HeaderMap;
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
-use transship_model::Repository;
+use transship_model::{Kind, Repository};
 use url::Url;
 
-pub(crate) use self::token::{Services, TokenService};
 use self::{
     credential::{Credential, Source},
     realm::is_trusted,
     token::{Asking, Realm},
 };
+pub(crate) use self::{
+    realm::is_docker_hub,
+    token::{Services, TokenService},
+};
 use crate::{
     challenge::{Challenge, choose},
+    ecr::EcrIdentity,
     error::{Error, Failure},
     host::Host,
     kept::Kept,
@@ -53,44 +55,8 @@ pub enum Login {
     /// With what `docker login` left in Docker's `config.json`, or with the credential helper that it names. Without an entry
     /// for the registry, not at all.
     DockerConfig,
-    /// With a password that somebody gives for a while, as [`crate::Ecr`] does.
-    Issued(Arc<dyn Issuer>),
-}
-
-/// Gives user name and password for a while: how clouds log in to their registries.
-#[async_trait]
-pub trait Issuer: fmt::Debug + Send + Sync {
-    /// What to log in with now. It is asked before each request, and keeps what it has as long as that is good; `refused` is a
-    /// password that the registry has not taken, so that another one is needed.
-    ///
-    /// # Errors
-    /// [`NotIssued`] says why there is none.
-    async fn issue(&self, refused: Option<&SecretString>) -> Result<Issued, NotIssued>;
-
-    /// What to look at when a registry refuses what was issued.
-    fn hint(&self) -> String;
-}
-
-/// What an [`Issuer`] gives.
-#[derive(Debug, Clone)]
-pub struct Issued {
-    /// The user.
-    pub username: String,
-    /// The password.
-    pub password: SecretString,
-    /// Whether it has been issued since it was asked for: there is no newer one to be had.
-    pub fresh: bool,
-}
-
-/// Why an [`Issuer`] gives nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotIssued {
-    /// What happened.
-    pub problem: String,
-    /// How to mend it, where that is known.
-    pub hint: Option<String>,
-    /// Whether it may go better later.
-    pub may_pass: bool,
+    /// With the passwords that Amazon ECR gives to an AWS identity for a while.
+    Ecr(EcrIdentity),
 }
 
 /// What a request wants to do, which is what a token is good for.
@@ -110,19 +76,23 @@ pub(crate) enum Scope {
     Delete(Repository),
     /// Read a repository's metadata: Azure's own API.
     Metadata(Repository),
-    /// Harbor's own API, which takes user name and password without asking for them.
-    Harbor,
+    /// Write and delete in a repository by Azure's own API.
+    Untag(Repository),
+    /// The service's own API, which is logged in to in a way of its own.
+    Service,
 }
 
 impl Scope {
     /// As token services want it: distribution's "Token Scope Documentation".
     fn parameters(&self) -> Vec<String> {
         match self {
-            Self::Ping | Self::Harbor => Vec::new(),
+            Self::Ping | Self::Service => Vec::new(),
             Self::Catalog => vec!["registry:catalog:*".into()],
             Self::Pull(repository) => vec![format!("repository:{repository}:pull")],
             Self::Push(repository) => vec![format!("repository:{repository}:pull,push")],
             Self::Delete(repository) => vec![format!("repository:{repository}:pull,delete")],
+            // Azure's documentation names either for it; a token service gives of both what the login may do.
+            Self::Untag(repository) => vec![format!("repository:{repository}:delete,metadata_write")],
             Self::Metadata(repository) => vec![format!("repository:{repository}:metadata_read")],
             Self::Mount { into, from } => vec![format!("repository:{into}:pull,push"), format!("repository:{from}:pull")],
         }
@@ -161,6 +131,9 @@ enum Scheme {
     Bearer(Realm),
 }
 
+/// The user name that Quay takes with a token of its API in the place of a password.
+const OAUTH_TOKEN: &str = "$oauthtoken";
+
 type Slot = Arc<Kept<SecretString>>;
 
 /// The tokens, by scope, each with the moment when it was asked for last.
@@ -175,6 +148,9 @@ pub(crate) struct Auth {
     /// The registry's name, for messages.
     name: String,
     endpoint: Url,
+    kind: Kind,
+    /// Where the service's own API is.
+    api: Url,
     source: Source,
     token_realm: Option<Url>,
     host: Arc<Host>,
@@ -183,11 +159,20 @@ pub(crate) struct Auth {
 }
 
 impl Auth {
-    pub(crate) fn new(name: String, endpoint: Url, login: Login, token_realm: Option<Url>, host: Arc<Host>) -> Self {
+    pub(crate) fn new(
+        name: String,
+        endpoint: Url,
+        (kind, api): (Kind, Url),
+        login: Login,
+        token_realm: Option<Url>,
+        host: Arc<Host>,
+    ) -> Self {
         Self {
             source: Source::new(name.clone(), &endpoint, login),
             name,
             endpoint,
+            kind,
+            api,
             token_realm,
             host,
             scheme: Mutex::default(),
@@ -204,7 +189,7 @@ impl Auth {
         let scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Boxed: what asks somebody is large, mostly not needed, and part of every request's future.
         match scheme {
-            _ if *scope == Scope::Harbor => Box::pin(self.basic(None)).await,
+            _ if *scope == Scope::Service => Box::pin(self.for_service(service)).await,
             None => Ok(None),
             Some(Scheme::Basic) => Box::pin(self.basic(None)).await,
             Some(Scheme::Bearer(realm)) => Box::pin(self.bearer(&realm, scope, service)).await.map(Some),
@@ -220,6 +205,9 @@ impl Auth {
         service: &impl TokenService,
         refusal: Failure,
     ) -> Result<Authorization, Error> {
+        if *scope == Scope::Service && self.kind != Kind::Harbor {
+            return self.after_401_of_service(used, service, refusal).await;
+        }
         match (choose(headers), used) {
             // Refused with the very thing that it asked for: nothing better is to be had.
             (_, Some(Authorization::Bearer { fresh: true, .. }))
@@ -245,6 +233,59 @@ impl Auth {
             }
             (None, _) => Err(self.denied(refusal)),
         }
+    }
+
+    /// What the service's own API is sent. It gets nothing that it does not take: an account of the registry alone (Quay's robots,
+    /// GitLab's deploy tokens) has no place there.
+    async fn for_service(&self, service: &impl TokenService) -> Result<Option<Authorization>, Error> {
+        match self.kind {
+            Kind::Harbor => self.basic(None).await,
+            Kind::DockerHub => {
+                let Some(Authorization::Basic { username, password, .. }) = self.basic(None).await? else { return Ok(None) };
+                let fetch = token::of_docker_hub(&self.name, &self.api, service, &username, &password);
+                let (token, fresh) = self.slot(&Scope::Service).get(|_| false, fetch).await?;
+                Ok(Some(Authorization::Bearer { token, scope: Scope::Service, fresh }))
+            }
+            Kind::Gitlab | Kind::Quay => Ok(match self.basic(None).await? {
+                // Quay: the user name that stands for "the password is a token of the API".
+                Some(Authorization::Basic { username, .. }) if self.kind == Kind::Quay && username != OAUTH_TOKEN => None,
+                Some(Authorization::Basic { password: token, fresh, .. }) => {
+                    Some(Authorization::Bearer { token, scope: Scope::Service, fresh })
+                }
+                _ => None,
+            }),
+            _ => Ok(None),
+        }
+    }
+
+    /// Only Docker Hub's token may be replaced.
+    async fn after_401_of_service(
+        &self,
+        used: Option<Authorization>,
+        service: &impl TokenService,
+        refusal: Failure,
+    ) -> Result<Authorization, Error> {
+        let Some(Authorization::Bearer { token, fresh: false, .. }) = used else { return Err(self.denied(refusal)) };
+        match self.existing_slot(&Scope::Service) {
+            Some(slot) => slot.evict(|known| known.expose_secret() == token.expose_secret()).await,
+            None => return Err(self.denied(refusal)),
+        }
+        self.for_service(service).await?.ok_or_else(|| self.denied(refusal))
+    }
+
+    /// Whether the service's own API would be asked with a login.
+    pub(crate) async fn has_login_for_service(&self, service: &impl TokenService) -> Result<bool, Error> {
+        Ok(self.for_service(service).await?.is_some())
+    }
+
+    /// The AWS identity that it logs in with.
+    pub(crate) fn ecr(&self) -> Option<&EcrIdentity> {
+        self.source.ecr()
+    }
+
+    /// Whether there is nothing to log in with.
+    pub(crate) async fn is_anonymous(&self) -> Result<bool, Error> {
+        Ok(self.source.credential(None).await?.0.is_none())
     }
 
     fn remember(&self, scheme: Scheme) {
@@ -362,7 +403,8 @@ mod tests {
     #[tokio::test]
     async fn the_tokens_of_many_scopes_make_room_for_new_ones_the_oldest_first() {
         let endpoint = "https://registry.example.com".parse().unwrap();
-        let auth = Auth::new("x".into(), endpoint, Login::Anonymous, None, Arc::default());
+        let api = (Kind::Oci, "https://registry.example.com".parse().unwrap());
+        let auth = Auth::new("x".into(), endpoint, api, Login::Anonymous, None, Arc::default());
         let scope = |n: usize| Scope::Pull(format!("a{n}").parse().unwrap());
         let until = Instant::now() + Duration::from_secs(3600);
         for n in 0..4 * MANY_SCOPES {

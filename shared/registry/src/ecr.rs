@@ -1,4 +1,6 @@
-//! Amazon ECR: passwords that AWS gives for twelve hours. Nothing else here knows the SDK.
+//! Amazon ECR: passwords that AWS gives for twelve hours, and its own API. Nothing else here knows the SDK.
+
+mod repositories;
 
 use std::{
     collections::HashMap,
@@ -8,7 +10,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use async_trait::async_trait;
 use aws_config::{
     BehaviorVersion, Region, SdkConfig, default_provider::region, meta::region::ProvideRegion as _, sts::AssumeRoleProvider,
 };
@@ -16,7 +17,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ecr::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    operation::get_authorization_token::{GetAuthorizationTokenError, GetAuthorizationTokenOutput},
+    operation::get_authorization_token::GetAuthorizationTokenOutput,
 };
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use base64::Engine as _;
@@ -25,11 +26,7 @@ use tokio::{sync::OnceCell, time::timeout};
 use transship_model::RoleArn;
 use url::Url;
 
-use crate::{
-    auth::{Issued, Issuer, Login, NotIssued},
-    error::sanitised,
-    kept::Kept,
-};
+use crate::{auth::Login, error::sanitised, kept::Kept};
 
 /// How long AWS may take, with the SDK's own tries and the role in between.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +44,7 @@ const LONGEST: Duration = Duration::from_secs(12 * 3600);
 #[derive(Clone, Default)]
 pub struct Ecr {
     shared: Arc<Shared>,
-    accounts: Arc<Mutex<HashMap<Key, Arc<Account>>>>,
+    accounts: Arc<Mutex<HashMap<Key, EcrIdentity>>>,
 }
 
 /// Passwords differ by region, and by who asks for them. They are good for all registries in the region that this identity may use.
@@ -74,9 +71,9 @@ impl Ecr {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let account = accounts.entry((region.clone(), role.cloned())).or_insert_with(|| {
             let (role, shared) = (role.cloned(), self.shared.clone());
-            Arc::new(Account { region, role, shared, client: OnceCell::new(), password: Kept::default() })
+            EcrIdentity(Arc::new(Identity { region, role, shared, client: OnceCell::new(), password: Kept::default() }))
         });
-        Login::Issued(account.clone())
+        Login::Ecr(account.clone())
     }
 
     /// The region that a host of ECR names: `ACCOUNT.dkr.ecr.REGION.amazonaws.com`, of China, with `ecr-fips`, or
@@ -102,55 +99,85 @@ impl fmt::Debug for Ecr {
     }
 }
 
-/// One identity in one region.
-struct Account {
+/// An identity that ECR knows, in one region. Cloning is cheap.
+#[derive(Clone)]
+pub struct EcrIdentity(Arc<Identity>);
+
+struct Identity {
     /// The environment's if there is none.
     region: Option<String>,
     role: Option<RoleArn>,
     shared: Arc<Shared>,
     client: OnceCell<Client>,
-    password: Kept<(String, SecretString), NotIssued>,
+    password: Kept<(String, SecretString), Denial>,
 }
 
-#[async_trait]
-impl Issuer for Account {
-    async fn issue(&self, refused: Option<&SecretString>) -> Result<Issued, NotIssued> {
+/// What ECR gives.
+#[derive(Debug, Clone)]
+pub(crate) struct Password {
+    pub(crate) username: String,
+    pub(crate) password: SecretString,
+    /// Whether it has been issued since it was asked for: there is no newer one to be had.
+    pub(crate) fresh: bool,
+}
+
+/// Why AWS does not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Denial {
+    /// What happened.
+    pub(crate) problem: String,
+    /// How to mend it, where that is known.
+    pub(crate) hint: Option<String>,
+    /// Whether it may go better later.
+    pub(crate) may_pass: bool,
+    /// The service's own name for it.
+    pub(crate) code: Option<String>,
+}
+
+impl EcrIdentity {
+    /// What to log in with now. It is asked before each request, and keeps what it has as long as that is good; `refused` is a
+    /// password that the registry has not taken, so that another one is needed.
+    pub(crate) async fn password(&self, refused: Option<&SecretString>) -> Result<Password, Denial> {
         let is_refused = |(_, known): &(String, SecretString)| {
             refused.is_some_and(|refused| refused.expose_secret() == known.expose_secret())
         };
         let fetch = async {
-            let Ok(fetched) = timeout(PATIENCE, self.fetch()).await else {
-                return Err(passing(format!("no answer from AWS for {} seconds", PATIENCE.as_secs())));
-            };
+            let Ok(fetched) = timeout(PATIENCE, self.0.fetch()).await else { return Err(late()) };
             fetched
         };
-        let ((username, password), fresh) = self.password.get(is_refused, fetch).await?;
-        Ok(Issued { username, password, fresh })
+        let ((username, password), fresh) = self.0.password.get(is_refused, fetch).await?;
+        Ok(Password { username, password, fresh })
     }
 
-    fn hint(&self) -> String {
-        format!("check what {} may do in ECR, in its own policies and in the repository's", self.identity())
+    /// What to look at when a registry refuses a password.
+    pub(crate) fn hint(&self) -> String {
+        format!("check what {} may do in ECR, in its own policies and in the repository's", self.0.identity())
     }
 }
 
-impl Account {
-    async fn fetch(&self) -> Result<((String, SecretString), Instant), NotIssued> {
-        let client = self.client.get_or_try_init(|| self.connect()).await?;
-        let answer = client.get_authorization_token().send().await.map_err(|error| self.problem(&error))?;
+impl Identity {
+    async fn fetch(&self) -> Result<((String, SecretString), Instant), Denial> {
+        let answer = self.client().await?.get_authorization_token().send().await;
+        let answer = answer.map_err(|error| self.denial(&error, "ecr:GetAuthorizationToken"))?;
         let nonsense = || passing("ECR's answer holds no password".to_owned());
         opened(&answer).ok_or_else(nonsense)
     }
 
-    async fn connect(&self) -> Result<Client, NotIssued> {
+    async fn client(&self) -> Result<&Client, Denial> {
+        self.client.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Client, Denial> {
         let region = match (&self.region, &self.shared.given) {
             (Some(region), _) => Some(Region::new(region.clone())),
             (None, Some(given)) => given.region().cloned(),
             (None, None) => region::default_provider().region().await,
         };
-        let region = region.ok_or_else(|| NotIssued {
+        let region = region.ok_or_else(|| Denial {
             problem: "the endpoint's host names no region of AWS, and neither does the environment".into(),
             hint: Some("set AWS_REGION, or use the endpoint ACCOUNT.dkr.ecr.REGION.amazonaws.com".into()),
             may_pass: false,
+            code: None,
         })?;
         let load = || async { aws_config::defaults(BehaviorVersion::latest()).region(region.clone()).load().await };
         let config = match &self.shared.given {
@@ -173,10 +200,14 @@ impl Account {
         }
     }
 
-    /// What the SDK's error means. Answers are not shown but for their code and message: there may be a password in them.
-    fn problem(&self, error: &SdkError<GetAuthorizationTokenError>) -> NotIssued {
+    /// What the SDK's error means, of something that needs `permission`. Answers are not shown but for their code and message: there
+    /// may be a password in them.
+    fn denial<E>(&self, error: &SdkError<E>, permission: &str) -> Denial
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
         if let SdkError::ServiceError(service) = error {
-            let hint = format!("check that {} may do ecr:GetAuthorizationToken", self.identity());
+            let hint = format!("check that {} may do {permission}", self.identity());
             return answered("ECR", service.raw().status().as_u16(), service.err(), hint);
         }
         let mut innermost: &(dyn StdError + 'static) = error;
@@ -186,13 +217,14 @@ impl Account {
                 return answered("STS", service.raw().status().as_u16(), service.err(), hint);
             }
             if let Some(CredentialsError::CredentialsNotLoaded(_)) = innermost.downcast_ref::<CredentialsError>() {
-                return NotIssued {
+                return Denial {
                     problem: "this process has no AWS identity".into(),
                     hint: Some(
                         "give it one as AWS tools take it: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role"
                             .into(),
                     ),
                     may_pass: false,
+                    code: None,
                 };
             }
             match innermost.source() {
@@ -205,16 +237,25 @@ impl Account {
 }
 
 /// A service's refusal.
-fn answered(service: &str, status: u16, error: &impl ProvideErrorMetadata, hint: String) -> NotIssued {
+fn answered(service: &str, status: u16, error: &impl ProvideErrorMetadata, hint: String) -> Denial {
     let (code, message) = (error.code().unwrap_or("an unknown error"), error.message().unwrap_or_default());
     let may_pass =
         status >= 500 || status == 429 || ["Throttling", "ThrottlingException", "RequestLimitExceeded"].contains(&code);
     let problem = sanitised(&format!("{service} answered {status} {code}: {message}"));
-    NotIssued { problem: problem.trim_end_matches([':', ' ']).to_owned(), hint: (!may_pass).then_some(hint), may_pass }
+    Denial {
+        problem: problem.trim_end_matches([':', ' ']).to_owned(),
+        hint: (!may_pass).then_some(hint),
+        may_pass,
+        code: Some(code.to_owned()),
+    }
 }
 
-fn passing(problem: String) -> NotIssued {
-    NotIssued { problem, hint: None, may_pass: true }
+fn passing(problem: String) -> Denial {
+    Denial { problem, hint: None, may_pass: true, code: None }
+}
+
+fn late() -> Denial {
+    passing(format!("no answer from AWS for {} seconds", PATIENCE.as_secs()))
 }
 
 /// User name and password, and when they are not to be used any more.
@@ -229,9 +270,9 @@ fn opened(answer: &GetAuthorizationTokenOutput) -> Option<((String, SecretString
     Some(((username.to_owned(), password.to_owned().into()), Instant::now() + life - (life / 4).min(MARGIN)))
 }
 
-impl fmt::Debug for Account {
+impl fmt::Debug for EcrIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account").field("region", &self.region).field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("EcrIdentity").field("region", &self.0.region).field("role", &self.0.role).finish_non_exhaustive()
     }
 }
 

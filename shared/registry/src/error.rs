@@ -84,6 +84,11 @@ impl Error {
             .any(|code| self.failure().has_code(code))
     }
 
+    /// Whether the registry answered that there is no such repository: ECR, where it has to be made before the first push.
+    pub(crate) fn says_no_repository(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.status == Some(404) && failure.has_code("NAME_UNKNOWN"))
+    }
+
     /// Whether the content was not what its digest or size says: worth fetching once more, and no more than once.
     pub(crate) fn is_mismatch(&self) -> bool {
         matches!(self, Self::Refused(failure) if failure.mismatch)

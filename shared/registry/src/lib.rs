@@ -23,13 +23,13 @@ mod reference;
 mod registry;
 
 pub use self::{
-    auth::{Issued, Issuer, Login, NotIssued},
+    auth::Login,
     authorities::{Authorities, InvalidAuthorities},
     copy::{
         Attached, Bounds, Checkpoint, Checkpoints, Copier, Endpoint, Lease, Leases, Moved, Options, Outcome, Progress,
         Resolved, Tagged, Way,
     },
-    ecr::Ecr,
+    ecr::{Ecr, EcrIdentity},
     error::{Error, Failure},
     http::{Http, Patience},
     manifest::{Descriptor, Manifest},

@@ -460,19 +460,19 @@ impl<'a> Note<'a> {
     }
 }
 
-const COUNTERS: [&str; 7] = ["found", "copied", "unchanged", "skipped", "failed", "bytes_moved", "bytes_saved"];
+const COUNTERS: [&str; 8] = ["found", "copied", "unchanged", "deleted", "skipped", "failed", "bytes_moved", "bytes_saved"];
 
 fn counters(counts: &Counts) -> BTreeMap<String, i64> {
-    let Counts { found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved } = *counts;
-    let values = [found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved];
+    let Counts { found, copied, unchanged, deleted, skipped, failed, bytes_moved, bytes_saved } = *counts;
+    let values = [found, copied, unchanged, deleted, skipped, failed, bytes_moved, bytes_saved];
     let amounts = COUNTERS.into_iter().zip(values).filter(|(_, value)| *value > 0);
     amounts.map(|(name, value)| (name.to_owned(), i64::try_from(value).unwrap_or(i64::MAX))).collect()
 }
 
 fn read_counts(attributes: &Map<String, Value>) -> Counts {
-    let [found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved] =
+    let [found, copied, unchanged, deleted, skipped, failed, bytes_moved, bytes_saved] =
         COUNTERS.map(|name| attributes.get(name).and_then(Value::as_u64).unwrap_or(0));
-    Counts { found, copied, unchanged, skipped, failed, bytes_moved, bytes_saved }
+    Counts { found, copied, unchanged, deleted, skipped, failed, bytes_moved, bytes_saved }
 }
 
 fn task_key(id: &TaskId) -> Key {

@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use jiff::{Timestamp, ToSpan};
 use transship_model::{
-    CopyJob, Credentials, Digest, FanOutJob, Happening, Instance, Job, Kind, LookJob, Origin, Pattern, Place, PushEvent,
-    Pushed, Repository, RestoreJob, Rule, RuleId, Source, Target, TaskEvent, TaskId, Told, Trail, Trigger, Version,
+    CopyJob, Credentials, Digest, EcrSettings, FanOutJob, Happening, Instance, Job, Kind, LookJob, Origin, Pattern, Place,
+    PushEvent, Pushed, Repository, RestoreJob, Rule, RuleId, Source, Target, TaskEvent, TaskId, Told, Trail, Trigger, Version,
     WebhookAuth, Written,
 };
 use transship_state::{
@@ -123,6 +123,8 @@ fn instance(name: &str) -> Instance {
         webhook: WebhookAuth::Open,
         notify: None,
         token_realm: None,
+        api: None,
+        ecr: EcrSettings::default(),
         ca: None,
         plain_http: false,
     }

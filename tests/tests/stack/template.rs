@@ -28,3 +28,17 @@ fn no_policy_names_everything_that_could_name_something() {
         }
     }
 }
+
+/// Would break: a target whose repositories are not made, a reconciliation that asks for each tag, or tags that are never deleted,
+/// because a role lacks what the worker asks ECR for.
+#[test]
+fn who_may_push_to_ecr_may_make_list_and_delete() {
+    let asked = ["CreateRepository", "TagResource", "DescribeRepositories", "ListImages", "BatchDeleteImage"];
+    for template in ["template.yaml", "infra/cross-account-role.yaml"] {
+        let text = std::fs::read_to_string(root().join(template)).unwrap();
+        for action in asked {
+            let line = format!("- ecr:{action}");
+            assert_eq!(text.lines().filter(|found| found.trim() == line).count(), 1, "{template}: {line}");
+        }
+    }
+}

@@ -116,6 +116,8 @@ mod tests {
                 credentials: Credentials::Anonymous,
                 webhook: WebhookAuth::Closed,
                 token_realm: None,
+                api: None,
+                ecr: transship_model::EcrSettings::default(),
                 ca: None,
                 plain_http: false,
                 notify: None,

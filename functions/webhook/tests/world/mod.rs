@@ -17,7 +17,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::Response;
 use secrecy::SecretString;
 use serde_json::Value;
-use transship_model::{Credentials, Instance, Job, Kind, Place, Rule, RuleId, SecretRef, Source, Target, WebhookAuth};
+use transship_model::{
+    Credentials, EcrSettings, Instance, Job, Kind, Place, Rule, RuleId, SecretRef, Source, Target, WebhookAuth,
+};
 use transship_state::{
     Catalog, Dispatcher, Events, Item, Jobs, Key, Op, Origins, Outgoing, Page, Query, Queue, QueueError, Scheduler,
     SecretError, Secrets, Table, TableError, messages,
@@ -153,6 +155,8 @@ pub(crate) fn instance(name: &str, endpoint: &str, secret: Option<&str>) -> Inst
         credentials: Credentials::Anonymous,
         webhook: secret.map_or(WebhookAuth::Closed, |secret| WebhookAuth::Secret(SecretRef::Env(secret.to_owned()))),
         token_realm: None,
+        api: None,
+        ecr: EcrSettings::default(),
         ca: None,
         plain_http: false,
         notify: None,

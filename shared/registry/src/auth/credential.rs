@@ -9,6 +9,7 @@ use url::Url;
 
 use super::{Login, realm::is_docker_hub};
 use crate::{
+    ecr::EcrIdentity,
     error::{Error, Failure},
     kept::Kept,
 };
@@ -77,12 +78,12 @@ impl Source {
                 let ask = async { Ok((self.ask_docker().await?, Instant::now() + DOCKER_LIFE)) };
                 self.docker.get(|known| known.as_ref().is_some_and(is_refused), ask).await
             }
-            Login::Issued(issuer) => {
+            Login::Ecr(identity) => {
                 let password = match refused {
                     Some(Credential::Password { password, .. }) => Some(password),
                     _ => None,
                 };
-                let issued = issuer.issue(password).await.map_err(|problem| {
+                let issued = identity.password(password).await.map_err(|problem| {
                     let failure = Failure::new(&self.name, "getting a password", problem.problem);
                     let failure = match problem.hint {
                         Some(hint) => failure.hint(hint),
@@ -93,6 +94,13 @@ impl Source {
                 let credential = Credential::Password { username: issued.username, password: issued.password };
                 Ok((Some(credential), issued.fresh))
             }
+        }
+    }
+
+    pub(super) fn ecr(&self) -> Option<&EcrIdentity> {
+        match &self.login {
+            Login::Ecr(identity) => Some(identity),
+            _ => None,
         }
     }
 
@@ -107,7 +115,7 @@ impl Source {
                 self.name
             ),
             Login::DockerConfig => format!("check what `docker login` knows about {}", self.name),
-            Login::Issued(issuer) => issuer.hint(),
+            Login::Ecr(identity) => identity.hint(),
         }
     }
 

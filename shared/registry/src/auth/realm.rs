@@ -2,7 +2,7 @@
 
 use url::{Host, Url};
 
-pub(super) fn is_docker_hub(host: &str) -> bool {
+pub(crate) fn is_docker_hub(host: &str) -> bool {
     matches!(host, "registry-1.docker.io" | "index.docker.io" | "docker.io")
 }
 

@@ -25,6 +25,9 @@ const NO_GET: &[u16] = &[404, 405, 501];
 /// The name that we go by at token services.
 const CLIENT: (&str, &str) = ("client_id", "transship");
 
+/// How long a token of Docker Hub's API is used.
+const HUB_LIFE: Duration = Duration::from_secs(480);
+
 /// So many things are remembered of one kind; a registry names one token service, or two.
 const MANY: usize = 16;
 
@@ -229,6 +232,24 @@ enum Exchange {
     Done(Answer),
     /// It was refused, and another one had taken its place in the meantime.
     Overtaken(Error),
+}
+
+/// Docker Hub's API gives tokens for ten minutes: <https://docs.docker.com/reference/api/hub/latest/#tag/authentication-api>.
+pub(super) async fn of_docker_hub(
+    name: &str,
+    api: &Url,
+    http: &impl TokenService,
+    username: &str,
+    password: &SecretString,
+) -> Result<(SecretString, Instant), Error> {
+    let mut url = api.clone();
+    url.set_path("/v2/auth/token");
+    let body = serde_json::json!({"identifier": username, "secret": password.expose_secret()});
+    let asked = Instant::now();
+    let answer = http.ask(&url, Method::POST, |request| request.json(&body), &[]).await?;
+    let token = read(&answer.unwrap_or_default()).access_token.filter(|token| !token.is_empty());
+    let none = || Failure::new(name, "getting a token of Docker Hub's API", "the answer holds no token").refused();
+    Ok((token.map(SecretString::from).ok_or_else(none)?, asked + HUB_LIFE))
 }
 
 /// Whether it is the refresh token that is refused, and not what it was to be used for: RFC 6749, section 5.2.

@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::Method;
-use transship_model::{Digest, Reference, Repository, Tag};
+use transship_model::{Digest, Kind, Reference, Repository, Tag};
 
 use super::{Registry, at, place, send::Call};
 use crate::{auth::Scope, error::Error, manifest::Parsed};
@@ -53,7 +53,7 @@ impl Registry {
         if let Some(deletion) = self.unless_there_as(repository, tag, expected).await? {
             return Ok(deletion);
         }
-        if let Some(deletion) = self.delete_by_service(repository, tag, expected).await? {
+        if let Some(deletion) = Box::pin(self.delete_by_service(repository, tag, expected)).await? {
             return Ok(deletion);
         }
         if self.delete_manifest(repository, &Reference::Tag(tag.clone())).await? {
@@ -63,11 +63,19 @@ impl Registry {
         if let Some(deletion) = self.unless_there_as(repository, tag, expected).await? {
             return Ok(deletion);
         }
+        if let Some(deletion) = Box::pin(self.delete_by_service_instead(repository, tag)).await? {
+            return Ok(deletion);
+        }
         self.delete_with_manifest(repository, tag, expected).await
     }
 
     /// What is to be said if the tag is not there, or not as expected.
-    async fn unless_there_as(&self, repository: &Repository, tag: &Tag, expected: &Digest) -> Result<Option<Deletion>, Error> {
+    pub(super) async fn unless_there_as(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        expected: &Digest,
+    ) -> Result<Option<Deletion>, Error> {
         Ok(match self.head_manifest(repository, &Reference::Tag(tag.clone())).await? {
             None => Some(Deletion::Gone),
             Some(found) if found.digest != *expected => Some(Deletion::Changed(found.digest)),
@@ -75,19 +83,18 @@ impl Registry {
         })
     }
 
-    /// By the service's own API; `None` if it has none.
-    async fn delete_by_service(&self, _: &Repository, _: &Tag, _: &Digest) -> Result<Option<Deletion>, Error> {
-        Ok(None)
-    }
-
     /// Distribution specification, "Deleting tags" and "Deleting Manifests"; `false` where that is not supported.
     async fn delete_manifest(&self, repository: &Repository, reference: &Reference) -> Result<bool, Error> {
         let action = format!("DELETE manifest {}", place(repository, reference));
-        let call =
-            Call::new(Method::DELETE, action, self.manifest_url(repository, reference), Scope::Delete(repository.clone()))
-                // By the book 400 or 405, if it deletes no tags; distribution 2 finds no digest in a tag, others have no such route.
-                .expecting(&[400, 404, 405, 501])
-                .of_work();
+        let scope = match self.service() {
+            // For it, who may push may delete.
+            Kind::Quay => Scope::Push(repository.clone()),
+            _ => Scope::Delete(repository.clone()),
+        };
+        let call = Call::new(Method::DELETE, action, self.manifest_url(repository, reference), scope)
+            // By the book 400 or 405, if it deletes no tags; distribution 2 finds no digest in a tag, others have no such route.
+            .expecting(&[400, 404, 405, 501])
+            .of_work();
         Ok(self.send(&call).await?.status().is_success())
     }
 
@@ -141,7 +148,7 @@ impl Registry {
                 Ok::<_, Error>(needs.then_some(other))
             })
             .buffer_unordered(LOOKS_AT_ONCE)
-            .try_filter_map(async |other| Ok(other));
+            .try_filter_map(|other| std::future::ready(Ok(other)));
         let mut needs = std::pin::pin!(needs);
         match needs.try_next().await {
             Ok(Some(other)) => Ok(Others::Need(other)),

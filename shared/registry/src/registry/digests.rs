@@ -1,17 +1,15 @@
 //! A repository's tags together with what they point to: one request where a comparison of two registries would need one for each
 //! tag.
 
-use std::collections::HashMap;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use transship_model::{Digest, Kind, Repository, Tag};
 
 use super::{
     Registry,
-    list::{Cursor, Item, Names, PAGE, Page},
+    list::{Cursor, Item, Names, Page},
 };
-use crate::{auth::Scope, error::Error};
+use crate::error::Error;
 
 /// A tag and, where the list tells it, the digest that it points to.
 pub(super) struct Tagged(pub(super) Tag, pub(super) Option<Digest>);
@@ -52,7 +50,7 @@ impl Registry {
         }
         let is_plain = cursor.is_some_and(|cursor| cursor.is_in(&path));
         if !is_plain && self.may_list_digests(repository) {
-            match self.service_digests(repository, cursor).await {
+            match Box::pin(self.service_digests(repository, cursor)).await {
                 Ok(Some(page)) => return Ok(page),
                 // The list that it is a position in is not there any more.
                 Ok(None) if cursor.is_some() => return Ok(Page::empty()),
@@ -67,59 +65,6 @@ impl Registry {
         }
         let Page { items, next } = self.list_tags(repository, cursor).await?;
         Ok(Page { items: items.into_iter().map(|tag| (tag, None)).collect(), next })
-    }
-
-    /// By the service's own API; `None` if it has none, or there is no such repository.
-    async fn service_digests(&self, repository: &Repository, cursor: Option<&Cursor>) -> Result<Option<Digests>, Error> {
-        match self.service() {
-            Kind::Acr => self.azure_digests(repository, cursor).await,
-            _ => Ok(None),
-        }
-    }
-
-    /// Google's list of tags has all manifests beside them: <https://cloud.google.com/artifact-registry/docs/docker/names> for the
-    /// names, go-containerregistry's `google.List` for the form.
-    async fn google_digests(&self, repository: &Repository, path: &str, cursor: Option<&Cursor>) -> Result<Digests, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            tags: Option<Names<Tag>>,
-            #[serde(default)]
-            manifest: HashMap<String, Manifest>,
-        }
-        #[derive(Deserialize)]
-        struct Manifest {
-            #[serde(default)]
-            tag: Vec<String>,
-        }
-        let action = format!("GET tags of {repository}");
-        let scope = Scope::Pull(repository.clone());
-        let Some((response, at)) = self.page(&action, self.path(path), PAGE, cursor, scope).await? else {
-            return Ok(Page::empty());
-        };
-        let next = at.next(self, &action, &response)?;
-        let Answer { tags, manifest } = self.json(&action, response).await?;
-        let digests: HashMap<&str, Digest> = manifest
-            .iter()
-            .filter_map(|(digest, manifest)| Some((digest.parse::<Digest>().ok()?, manifest)))
-            .flat_map(|(digest, manifest)| manifest.tag.iter().map(move |tag| (tag.as_str(), digest.clone())))
-            .collect();
-        let items = self.items(&action, tags);
-        Ok(Page { items: items.into_iter().map(|tag| (tag.clone(), digests.get(tag.as_str()).cloned())).collect(), next })
-    }
-
-    /// <https://learn.microsoft.com/rest/api/containerregistry/tag/get-list>: pages by `Link`, as the specification has them.
-    async fn azure_digests(&self, repository: &Repository, cursor: Option<&Cursor>) -> Result<Option<Digests>, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            tags: Option<Names<Tagged>>,
-        }
-        let action = format!("GET tags of {repository} with digests");
-        let first = self.path(&format!("/acr/v1/{repository}/_tags"));
-        let scope = Scope::Metadata(repository.clone());
-        let Some((response, at)) = self.page(&action, first, PAGE, cursor, scope).await? else { return Ok(None) };
-        let next = at.next(self, &action, &response)?;
-        let Answer { tags } = self.json(&action, response).await?;
-        Ok(Some(self.tagged(&action, tags, next)))
     }
 
     pub(super) fn tagged(&self, action: &str, tags: Option<Names<Tagged>>, next: Option<Cursor>) -> Digests {

@@ -14,7 +14,7 @@ use serde::{
     de::{DeserializeOwned, Error as _, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use transship_model::{Kind, Namespace, Repository, Tag};
+use transship_model::{Namespace, Repository, Tag};
 use url::Url;
 
 use super::{Registry, send::Call};
@@ -22,8 +22,7 @@ use crate::{auth::Scope, error::Error};
 
 /// How many names a page is asked to have. Some registries answer with fewer (Quay 100), distribution 2.8 with all tags.
 pub(super) const PAGE: usize = 1000;
-/// Harbor's own API gives no more.
-const HARBOR_PAGE: usize = 100;
+const CATALOG: &str = "/v2/_catalog";
 /// How large a page may be: 100 000 tags of the greatest length, as distribution 2.8 may send them.
 const MAX_PAGE: usize = 16 << 20;
 /// How many names are taken from a page: as many git commits as it has room for. A page of nothing but one-letter names would
@@ -143,14 +142,10 @@ impl Registry {
     /// # Errors
     /// [`Error::Refused`] if the credentials may not list, or the pages lead in a circle or elsewhere; otherwise see [`Error`].
     pub async fn list_repositories(&self, namespace: &Namespace, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
-        let project = match self.kind() {
-            // Its catalogue is for administrators; a robot account may list its own project.
-            Kind::Harbor if namespace.as_str().is_empty() => return Ok(Page::empty()),
-            Kind::Harbor if !namespace.is_all() => namespace.as_str().split('/').next(),
-            _ => None,
-        };
-        let mut page = match project {
-            Some(project) => self.list_project(project, cursor).await?,
+        let is_catalog = cursor.is_some_and(|cursor| cursor.is_in(CATALOG));
+        let page = if is_catalog { None } else { Box::pin(self.service_repositories(namespace, cursor)).await? };
+        let mut page = match page {
+            Some(page) => page,
             None => self.list_catalog(cursor).await?,
         };
         page.items.retain(|repository| repository.below(namespace).is_some());
@@ -163,31 +158,12 @@ impl Registry {
             repositories: Option<Names<Repository>>,
         }
         let action = "GET catalog";
-        let Some((response, at)) = self.page(action, self.path("/v2/_catalog"), PAGE, cursor, Scope::Catalog).await? else {
+        let Some((response, at)) = self.page(action, self.path(CATALOG), PAGE, cursor, Scope::Catalog).await? else {
             return Ok(Page::empty());
         };
         let next = at.next(self, action, &response)?;
         let Answer { repositories } = self.json(action, response).await?;
         Ok(Page { items: self.items(action, repositories), next })
-    }
-
-    async fn list_project(&self, project: &str, cursor: Option<&Cursor>) -> Result<Page<Repository>, Error> {
-        let action = format!("GET repositories of project {project}");
-        let mut first = self.path(&format!("/api/v2.0/projects/{project}/repositories"));
-        first.set_query(Some(&format!("page=1&page_size={HARBOR_PAGE}&sort=name")));
-        let Some((response, at)) = self.page(&action, first, HARBOR_PAGE, cursor, Scope::Harbor).await? else {
-            return Ok(Page::empty());
-        };
-        let names: Names<Repository> = self.json(&action, response).await?;
-        // Harbor counts pages: one that is not full is the last.
-        let next = if names.length < HARBOR_PAGE {
-            None
-        } else {
-            let page = at.number() + 1;
-            let target = format!("/api/v2.0/projects/{project}/repositories?page={page}&page_size={HARBOR_PAGE}&sort=name");
-            Some(at.followed_by(self, &action, target)?)
-        };
-        Ok(Page { items: self.items(&action, Some(names)), next })
     }
 
     /// Asks for a page; `None` if the list is not there.
@@ -332,6 +308,18 @@ pub(super) struct At {
 }
 
 impl At {
+    /// The beginning of a list that is no resource of HTTP, or where a cursor leads in it.
+    pub(super) fn of(list: &str, cursor: Option<&Cursor>) -> Option<Self> {
+        let Some(cursor) = cursor else { return Some(Self { position: None, current: list.into() }) };
+        let position = cursor.position().filter(|_| cursor.is_in(list))?;
+        Some(Self { current: position.target.clone(), position: Some(position) })
+    }
+
+    /// What is behind the question mark of such a position.
+    pub(super) fn token(&self) -> Option<String> {
+        Some(self.position.as_ref()?.target.split_once('?')?.1.to_owned())
+    }
+
     /// Its number, from 1 on.
     pub(super) fn number(&self) -> u64 {
         self.position.as_ref().map_or(0, |position| position.page) + 1

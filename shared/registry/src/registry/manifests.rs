@@ -124,7 +124,7 @@ impl Registry {
         let call = Call::new(Method::PUT, &action, self.manifest_url(repository, reference), scope)
             .header(CONTENT_TYPE, content_type)
             .body(manifest.bytes.clone());
-        let response = self.send(&call).await.map_err(|error| match error {
+        let response = self.send_push(repository, &call).await.map_err(|error| match error {
             Error::Refused(failure) if reference.tag().is_some() && failure.says_immutable() => Error::Immutable(failure),
             other => other,
         })?;

@@ -9,9 +9,9 @@ mod digests;
 mod flow;
 mod list;
 mod manifests;
-mod project;
 mod referrers;
 mod send;
+mod service;
 mod strategy;
 mod upload;
 
@@ -19,13 +19,13 @@ use std::{
     collections::HashSet,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
 };
 
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
-use transship_model::{Digest, Kind, Reference, Repository, instance::is_loopback};
+use transship_model::{Digest, EcrSettings, Kind, Reference, Repository, instance::is_loopback};
 use url::Url;
 
 use self::send::Call;
@@ -63,6 +63,10 @@ pub struct RegistryConfig {
     pub credentials: Login,
     /// A token service besides those that are trusted by themselves.
     pub token_realm: Option<Url>,
+    /// The host of the service's own API, where it is not the registry's or the known one of its kind. It gets the same credentials.
+    pub api: Option<Url>,
+    /// What repositories of ECR are like that have to be made.
+    pub ecr: EcrSettings,
     /// Authorities that may have signed its certificate, that of its token service and of hosts that it redirects to, besides
     /// the system's.
     pub ca: Option<Authorities>,
@@ -104,7 +108,7 @@ struct Inner {
     ca: Option<Authorities>,
     /// What is known about its host, by all clients of it.
     host: Arc<Host>,
-    auth: Auth,
+    auth: Arc<Auth>,
     reach: OnceCell<Reach>,
     /// Whether the realm is one that the operator has named.
     token_realm: Option<Url>,
@@ -115,8 +119,17 @@ struct Inner {
     mounts: AtomicU8,
     /// Whether asking to mount a blob from its own repository tells that it is there.
     own_mounts: AtomicU8,
-    /// Harbor's projects that are known to exist.
-    projects: Mutex<HashSet<String>>,
+    /// Namespaces that are known to exist, where they have to be made.
+    namespaces: Mutex<HashSet<String>>,
+    /// Repositories that had to be made; held while one is.
+    created: AsyncMutex<HashSet<Repository>>,
+    /// What repositories of ECR are made like.
+    ecr: EcrSettings,
+    /// Where the service's own API is, if it has one that is used.
+    api_endpoint: Option<Url>,
+    /// The client of that, where it is another host.
+    api: OnceLock<Option<Registry>>,
+    plain_http: bool,
     /// Namespaces whose tags are not told with their digests.
     without_digests: Mutex<HashSet<String>>,
 }
@@ -138,46 +151,60 @@ impl Registry {
     /// [`Error::Refused`] if the endpoint is no http or https URL, holds credentials, or wants plain http without
     /// [`RegistryConfig::plain_http`] to a host that is not the loopback; and if there can be no client with its authorities.
     pub fn new(http: &Http, config: RegistryConfig) -> Result<Self, Error> {
-        let RegistryConfig { name, endpoint, kind, credentials, token_realm, ca, plain_http } = config;
-        let refused = |problem: &str| Failure::new(&name, "reading its settings", problem).refused();
-        match endpoint.scheme() {
-            "https" => {}
-            "http" if plain_http || is_loopback(&endpoint) => {}
-            "http" => {
-                return Err(refused("plain http would show the credentials to the network: use https, or set plain_http"));
-            }
-            _ => return Err(refused("the endpoint has to be an http or https URL")),
+        let RegistryConfig { name, endpoint, kind, credentials, token_realm, api, ecr, ca, plain_http } = config;
+        check(&name, "the endpoint", &endpoint, plain_http)?;
+        if let Some(api) = &api {
+            check(&name, "the api", api, plain_http)?;
         }
-        if endpoint.host().is_none() || !endpoint.username().is_empty() || endpoint.password().is_some() {
-            return Err(refused("the endpoint has to be scheme, host and port; credentials have a setting of their own"));
-        }
-        if endpoint.path() != "/" || endpoint.query().is_some() {
-            return Err(refused("the endpoint has to be scheme, host and port, without a path"));
-        }
-        let origin: Arc<str> = endpoint.origin().ascii_serialization().into();
-        let host = http.host(&origin);
+        let service = match kind {
+            Kind::Oci => endpoint.host_str().and_then(Kind::of_host).unwrap_or_default(),
+            kind => kind,
+        };
+        let api = service::api_of(service, &endpoint, api);
+        let host = http.host(&origin_of(&endpoint));
+        let api_or_own = api.clone().unwrap_or_else(|| endpoint.clone());
+        let auth = Auth::new(name.clone(), endpoint.clone(), (service, api_or_own), credentials, token_realm.clone(), host);
+        Self::with(http.clone(), (name, endpoint, kind, service), (Arc::new(auth), token_realm, ca, plain_http), (api, ecr))
+    }
+
+    /// A client of another host of the same service, with the same login and rules.
+    fn beside(&self, endpoint: Url) -> Result<Self, Error> {
+        let Inner { name, kind, service, http, auth, token_realm, ca, plain_http, .. } = &*self.0;
+        let login = (auth.clone(), token_realm.clone(), ca.clone(), *plain_http);
+        Self::with(http.clone(), (name.clone(), endpoint, *kind, *service), login, (None, EcrSettings::default()))
+    }
+
+    fn with(
+        http: Http,
+        (name, endpoint, kind, service): (String, Url, Kind, Kind),
+        (auth, token_realm, ca, plain_http): (Arc<Auth>, Option<Url>, Option<Authorities>, bool),
+        (api_endpoint, ecr): (Option<Url>, EcrSettings),
+    ) -> Result<Self, Error> {
+        let origin = origin_of(&endpoint);
         Ok(Self(Arc::new(Inner {
-            auth: Auth::new(name.clone(), endpoint.clone(), credentials, token_realm.clone(), host.clone()),
-            host,
+            auth,
+            host: http.host(&origin),
             messages: if endpoint.scheme() == "https" { http.for_messages(ca.as_ref())? } else { http.for_blobs(ca.as_ref())? },
             client: http.for_blobs(ca.as_ref())?,
             ca,
             name,
             origin,
-            service: match kind {
-                Kind::Oci => endpoint.host_str().and_then(Kind::of_host).unwrap_or_default(),
-                kind => kind,
-            },
             endpoint,
             kind,
-            http: http.clone(),
+            service,
+            http,
             reach: OnceCell::new(),
             token_realm,
             referrers_api: Mutex::default(),
             referrers_question: AsyncMutex::default(),
             mounts: AtomicU8::new(0),
             own_mounts: AtomicU8::new(0),
-            projects: Mutex::default(),
+            namespaces: Mutex::default(),
+            created: AsyncMutex::default(),
+            ecr,
+            api_endpoint,
+            api: OnceLock::new(),
+            plain_http,
             without_digests: Mutex::default(),
         })))
     }
@@ -289,6 +316,31 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("name", &self.0.name).field("origin", &self.0.origin).finish_non_exhaustive()
     }
+}
+
+fn origin_of(endpoint: &Url) -> Arc<str> {
+    endpoint.origin().ascii_serialization().into()
+}
+
+/// Whether a URL may be that of a registry, or of its API.
+fn check(name: &str, what: &str, endpoint: &Url, plain_http: bool) -> Result<(), Error> {
+    let refused = |problem: &str| Err(Failure::new(name, "reading its settings", format!("{what} {problem}")).refused());
+    match endpoint.scheme() {
+        "https" => {}
+        "http" if plain_http || is_loopback(endpoint) => {}
+        "http" => {
+            let problem = "plain http would show the credentials to the network: use https, or set plain_http";
+            return Err(Failure::new(name, "reading its settings", problem).refused());
+        }
+        _ => return refused("has to be an http or https URL"),
+    }
+    if endpoint.host().is_none() || !endpoint.username().is_empty() || endpoint.password().is_some() {
+        return refused("has to be scheme, host and port; credentials have a setting of their own");
+    }
+    if endpoint.path() != "/" || endpoint.query().is_some() {
+        return refused("has to be scheme, host and port, without a path");
+    }
+    Ok(())
 }
 
 fn first_segment(repository: &Repository) -> &str {

@@ -486,6 +486,8 @@ mod tests {
             kind: transship_model::Kind::Oci,
             credentials: crate::Login::Anonymous,
             token_realm: None,
+            api: None,
+            ecr: transship_model::EcrSettings::default(),
             plain_http: true,
             ca: None,
         };

@@ -102,7 +102,8 @@ impl Registry {
             true => Scope::Push(repository.clone()),
             false => Scope::Mount { into: repository.clone(), from: from.clone() },
         };
-        let response = self.send(&Call::new(Method::POST, &action, url, scope)).await?;
+        let call = Call::new(Method::POST, &action, url, scope);
+        let response = self.send_push(repository, &call).await?;
         if response.status() == 201 {
             return Ok(UploadStart::Mounted);
         }
@@ -116,7 +117,7 @@ impl Registry {
     pub async fn start_upload(&self, repository: &Repository, digest: &Digest) -> Result<Upload, Error> {
         let action = format!("POST upload of blob {}", at(repository, digest));
         let call = Call::new(Method::POST, &action, self.uploads_url(repository), Scope::Push(repository.clone()));
-        let response = self.send(&call).await?;
+        let response = self.send_push(repository, &call).await?;
         self.begun(&action, &response, repository, digest)
     }
 

@@ -13,8 +13,9 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ecr::config::Credentials;
 use axum::{Router, body::to_bytes, extract::Request, http::request::Parts, response::Response};
 use base64::Engine as _;
-use transship_model::RoleArn;
-use transship_registry::{Ecr, Error, Http, Login, Registry};
+use serde_json::{Value, json};
+use transship_model::{EcrSettings, Kind, Reference, RoleArn};
+use transship_registry::{Deletion, Ecr, Endpoint, Error, Http, Login, Registry, RegistryConfig};
 use transship_tests::{ALICE, DockerRegistry};
 
 use crate::fixture::*;
@@ -22,6 +23,13 @@ use crate::fixture::*;
 const ROLE: &str = "arn:aws:iam::210987654321:role/mirror/puller";
 const BASE_SECRET: &str = "base-Secret-Key";
 const ROLE_SECRET: &str = "role-Secret-Key";
+
+/// Operation and input to status and output.
+type Api = Box<dyn Fn(&str, &Value) -> (u16, Value) + Send>;
+
+fn denial(who: &str) -> (u16, Value) {
+    (400, json!({"__type": "AccessDeniedException", "message": format!("{who} is not authorized to perform this")}))
+}
 
 /// ECR and STS.
 struct Aws {
@@ -34,6 +42,9 @@ struct Aws {
     life: Arc<AtomicU64>,
     /// Whether ECR and STS deny everything.
     denies: (Arc<AtomicBool>, Arc<AtomicBool>),
+    /// What ECR's API was asked for, and what it answers: nobody may do anything, at first.
+    done: Arc<Mutex<Vec<(String, Value)>>>,
+    api: Arc<Mutex<Api>>,
 }
 
 impl Aws {
@@ -45,11 +56,14 @@ impl Aws {
             assumed: Arc::default(),
             life: Arc::new(AtomicU64::new(12 * 3600)),
             denies: Default::default(),
+            done: Arc::default(),
+            api: Arc::new(Mutex::new(Box::new(|_, _| denial("you")))),
         };
+        let (done, api) = (aws.done.clone(), aws.api.clone());
         let (asked, assumed, life, denies) = (aws.asked.clone(), aws.assumed.clone(), aws.life.clone(), aws.denies.clone());
         let app = Router::new().fallback(move |request: Request| {
             let (asked, assumed, life, denies) = (asked.clone(), assumed.clone(), life.clone(), denies.clone());
-            let password = password.clone();
+            let (password, done, api) = (password.clone(), done.clone(), api.clone());
             async move {
                 let (head, body) = request.into_parts();
                 let body = to_bytes(body, 1 << 16).await.unwrap();
@@ -61,6 +75,13 @@ impl Aws {
                     let mut asked = asked.lock().unwrap();
                     asked.push(signed_by(&head));
                     ecr(&password(asked.len() - 1), life.load(Ordering::SeqCst), denies.0.load(Ordering::SeqCst))
+                } else if let Some(target) = head.headers.get("x-amz-target") {
+                    asked.lock().unwrap().push(signed_by(&head));
+                    let operation = target.to_str().unwrap().rsplit('.').next().unwrap().to_owned();
+                    let input: Value = serde_json::from_slice(&body).unwrap();
+                    let (status, output) = api.lock().unwrap()(&operation, &input);
+                    done.lock().unwrap().push((operation, input));
+                    answer(status, &[("content-type", "application/x-amz-json-1.1")], output.to_string())
                 } else {
                     let form: HashMap<_, _> = url::form_urlencoded::parse(&body).into_owned().collect();
                     assert_eq!(form["Action"], "AssumeRole");
@@ -76,6 +97,14 @@ impl Aws {
         let base = Credentials::new("AKIABASE", BASE_SECRET, None, None, "test");
         let config = aws_config::defaults(BehaviorVersion::latest()).endpoint_url(&self.url).credentials_provider(base);
         config.region(Region::new("eu-north-1")).load().await
+    }
+
+    fn on(&self, api: impl Fn(&str, &Value) -> (u16, Value) + Send + 'static) {
+        *self.api.lock().unwrap() = Box::new(api);
+    }
+
+    fn done(&self) -> Vec<(String, Value)> {
+        self.done.lock().unwrap().clone()
     }
 
     fn asked(&self) -> Vec<(String, String)> {
@@ -225,9 +254,10 @@ async fn another_account_s_role_is_assumed_first() {
 async fn the_region_is_that_of_the_host() {
     let aws = Aws::start(|_| "AWS:x".into()).await;
     let ecr = Ecr::with(aws.config().await);
-    let host = "https://123456789012.dkr.ecr.sa-east-1.amazonaws.com".parse().unwrap();
-    let Login::Issued(issuer) = ecr.login(&host, None) else { panic!("something that is issued") };
-    issuer.issue(None).await.unwrap();
+    let host = "https://123456789012.dkr.ecr.sa-east-1.amazonaws.com";
+    // Its API is asked, because its host is not to be reached.
+    let registry = client(&Http::new().unwrap(), host, ecr.login(&host.parse().unwrap(), None));
+    registry.list_repositories(&"*".parse().unwrap(), None).await.unwrap_err();
     assert_eq!(aws.asked(), [("AKIABASE".to_owned(), "sa-east-1".to_owned())]);
 }
 
@@ -263,4 +293,155 @@ async fn what_aws_denies_is_said_with_who_may_mend_it() {
     let away = aws.config().await.into_builder().endpoint_url("http://127.0.0.1:1").build();
     let error = ping(&Ecr::with(away), None).await;
     assert!(error.is_retry() && error.to_string().contains("AWS can't be asked: "), "{error}");
+}
+
+/// The settings of an operator who has thought about them.
+fn settings() -> EcrSettings {
+    let tags = [("team".to_owned(), "platform".to_owned())].into();
+    EcrSettings { immutable_tags: true, scan_on_push: true, kms_key: Some("alias/registry".into()), tags }
+}
+
+fn client_of_kind(http: &Http, url: &str, credentials: Login, ecr: EcrSettings) -> Registry {
+    Registry::new(http, RegistryConfig { kind: Kind::Ecr, credentials, ecr, ..config("account", url) }).unwrap()
+}
+
+/// Would break: a push to a repository that nobody has made, or one that is made with what ECR makes by default instead of what the
+/// instance says; a list without digests; a tag that stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_is_made_when_a_push_needs_it_and_listed_and_its_tag_deleted() {
+    let aws = transship_tests::Aws::start().await;
+    let sdk = aws.sdk().await;
+    let login = Ecr::with(sdk.clone()).login(&aws.endpoint().parse().unwrap(), None);
+    let registry = client_of_kind(&Http::new().unwrap(), &aws.endpoint(), login, settings());
+    let at = Endpoint::new(&registry, repo("team/app"));
+    let namespace = "*".parse().unwrap();
+    assert!(registry.list_repositories(&namespace, None).await.unwrap().items.is_empty());
+    assert!(registry.list_digests(&at.repository, None).await.unwrap().items.is_empty());
+    // Looking makes nothing.
+    assert_eq!(registry.head_manifest(&at.repository, &reference("v1")).await.unwrap(), None);
+    assert!(registry.list_repositories(&namespace, None).await.unwrap().items.is_empty());
+
+    let image = push_image(&at, Some("v1"), 1).await;
+    let digest = image.descriptor.digest.clone();
+    let ecr = aws_sdk_ecr::Client::new(&sdk);
+    let made = ecr.describe_repositories().send().await.unwrap().repositories.unwrap().remove(0);
+    assert_eq!(made.image_tag_mutability().unwrap().as_str(), "IMMUTABLE");
+    assert!(made.image_scanning_configuration().unwrap().scan_on_push());
+    assert_eq!(made.encryption_configuration().unwrap().kms_key(), Some("alias/registry"));
+    let tags = ecr.list_tags_for_resource().resource_arn(made.repository_arn().unwrap()).send().await.unwrap();
+    let tags: Vec<_> = tags.tags().iter().map(|tag| (tag.key(), tag.value())).collect();
+    assert_eq!(tags, [("team", "platform")]);
+
+    let page = registry.list_repositories(&namespace, None).await.unwrap();
+    assert_eq!((page.items, page.next), (vec![repo("team/app")], None));
+    let page = registry.list_digests(&at.repository, None).await.unwrap();
+    assert_eq!((page.items, page.next), (vec![("v1".parse().unwrap(), Some(digest.clone()))], None));
+    let other = transship_model::Digest::of(b"x");
+    let delete = async |expected| registry.delete_tag(&at.repository, &"v1".parse().unwrap(), expected).await.unwrap();
+    assert_eq!(delete(&other).await, Deletion::Changed(digest.clone()));
+    assert_eq!(delete(&digest).await, Deletion::Deleted);
+    assert_eq!(registry.head_manifest(&at.repository, &Reference::Tag("v1".parse().unwrap())).await.unwrap(), None);
+    assert_eq!(delete(&digest).await, Deletion::Gone);
+}
+
+/// A registry that knows no repository before it has been made, and the answer to a HEAD of a tag.
+async fn without_repositories(aws: &Aws) -> Fake {
+    let done = aws.done.clone();
+    Fake::start(move |asked, fake| {
+        let made = done.lock().unwrap().iter().any(|(operation, _)| operation == "CreateRepository");
+        match (asked.method.as_str(), made) {
+            ("POST", true) => answer(202, &[("location", &format!("{}/v2/upload", fake.url))], ""),
+            // As ECR words it.
+            _ => answer(
+                404,
+                &[],
+                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"The repository with name 'team/app' does not exist in the registry with id '123456789012'"}]}"#,
+            ),
+        }
+    })
+    .await
+}
+
+/// Would break: a copy that fails because another worker was faster, or that asks AWS as often as it has blobs.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_make_a_repository_at_once_both_push() {
+    let aws = Aws::start(|_| "AWS:x".into()).await;
+    aws.on(|_, _| (400, json!({"__type": "RepositoryAlreadyExistsException", "message": "already exists"})));
+    let fake = without_repositories(&aws).await;
+    let login = Ecr::with(aws.config().await).login(&fake.url.parse().unwrap(), None);
+    let registry = client_of_kind(&Http::new().unwrap(), &fake.url, login, EcrSettings::default());
+    let blobs: Vec<_> = (0..8u8)
+        .map(|n| {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.start_upload(&repo("team/app"), &transship_model::Digest::of(&[n])).await })
+        })
+        .collect();
+    for blob in blobs {
+        blob.await.unwrap().unwrap();
+    }
+    let done = aws.done();
+    assert_eq!(done.len(), 1, "{done:?}");
+    // Nothing is said that nobody has set.
+    let input = json!({"repositoryName": "team/app"});
+    assert_eq!(done[0], ("CreateRepository".to_owned(), input));
+}
+
+/// Would break: somebody left to guess which right is missing, or a denial that is tried for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_creation_names_the_rights_that_are_missing() {
+    let aws = Aws::start(|_| "AWS:x".into()).await;
+    let fake = without_repositories(&aws).await;
+    let login = Ecr::with(aws.config().await).login(&fake.url.parse().unwrap(), Some(&role()));
+    let registry = client_of_kind(&Http::new().unwrap(), &fake.url, login, settings());
+    let error = registry.start_upload(&repo("team/app"), &transship_model::Digest::of(b"")).await.unwrap_err();
+    assert!(matches!(error, Error::Refused(_)) && error.is_denied(), "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("account: creating repository team/app: ECR answered 400 AccessDeniedException"), "{text}");
+    let hint = format!(
+        "check that the role {ROLE} may do ecr:CreateRepository and ecr:TagResource, or create the repository beforehand"
+    );
+    assert!(text.ends_with(&format!("({hint})")), "{text}");
+}
+
+/// Would break: tags behind the first thousand, a registry of another account asked as one's own, or a list that fails where only
+/// its digests are denied.
+#[tokio::test(flavor = "multi_thread")]
+async fn ecr_s_lists_go_on_and_where_they_are_denied_the_registry_s_own_does() {
+    let aws = Aws::start(|_| "AWS:x".into()).await;
+    let digest = transship_model::Digest::of(b"x");
+    let shown = digest.to_string();
+    aws.on(move |operation, input| match (operation, input["nextToken"].as_str()) {
+        ("ListImages", None) => (200, json!({"imageIds": [{"imageTag": "v1", "imageDigest": shown}], "nextToken": "a+b/c?d="})),
+        ("ListImages", Some("a+b/c?d=")) => (200, json!({"imageIds": [{"imageTag": "v2", "imageDigest": shown}]})),
+        ("DescribeRepositories", None) => (200, json!({"repositories": [{"repositoryName": "a"}], "nextToken": "2"})),
+        ("DescribeRepositories", Some("2")) => (200, json!({"repositories": [{"repositoryName": "team/app"}]})),
+        other => panic!("{other:?}"),
+    });
+    let host = "https://123456789012.dkr.ecr.eu-north-1.amazonaws.com";
+    let login = Ecr::with(aws.config().await).login(&host.parse().unwrap(), None);
+    let registry = client_of_kind(&Http::new().unwrap(), host, login.clone(), EcrSettings::default());
+    let first = registry.list_digests(&repo("team/app"), None).await.unwrap();
+    assert_eq!(first.items, [("v1".parse().unwrap(), Some(digest.clone()))]);
+    // As it comes back from a message.
+    let cursor = first.next.unwrap().to_string().into();
+    let second = registry.list_digests(&repo("team/app"), Some(&cursor)).await.unwrap();
+    assert_eq!((second.items, second.next), (vec![("v2".parse().unwrap(), Some(digest))], None));
+    let error = registry.list_digests(&repo("team/other"), Some(&cursor)).await.unwrap_err();
+    assert!(error.to_string().contains("not one of this list"), "{error}");
+    let team = "team".parse().unwrap();
+    let first = registry.list_repositories(&team, None).await.unwrap();
+    assert!(first.items.is_empty());
+    let second = registry.list_repositories(&team, first.next.as_ref()).await.unwrap();
+    assert_eq!((second.items, second.next), (vec![repo("team/app")], None));
+    assert!(aws.done().iter().all(|(_, input)| input["registryId"] == "123456789012"), "{:?}", aws.done());
+
+    aws.on(|_, _| denial("nobody"));
+    let fake = Fake::start(|_, _| answer(200, &[], r#"{"tags":["v1"]}"#)).await;
+    let registry = client_of_kind(&Http::new().unwrap(), &fake.url, login, EcrSettings::default());
+    let asked = aws.done().len();
+    for _ in 0..2 {
+        let page = registry.list_digests(&repo("team/app"), None).await.unwrap();
+        assert_eq!(page.items, [("v1".parse().unwrap(), None)]);
+    }
+    assert_eq!(aws.done().len(), asked + 1, "a denial is remembered");
 }

@@ -13,7 +13,7 @@ use std::{
 
 use axum::{Router, body::Body, extract::Request, response::Response};
 use serde_json::{Value, json};
-use transship_model::{Digest, Kind, Reference, Repository};
+use transship_model::{Digest, EcrSettings, Kind, Reference, Repository};
 use transship_registry::{Descriptor, Endpoint, Http, Login, Manifest, Progress, Registry, RegistryConfig};
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -200,6 +200,8 @@ pub(crate) fn config(name: &str, url: &str) -> RegistryConfig {
         kind: Kind::Distribution,
         credentials: Login::Anonymous,
         token_realm: None,
+        api: None,
+        ecr: EcrSettings::default(),
         ca: None,
         plain_http: false,
     }
