@@ -1,5 +1,7 @@
 //! Deletions that follow: where a rule says so, what was deleted at the source is deleted at the target, if transship has put it there.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
