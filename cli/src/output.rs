@@ -133,13 +133,19 @@ pub(crate) fn tasks(tasks: &[TaskView]) -> String {
 
 /// What became of a task's resources: what there is none of is not told.
 fn outcomes(counts: &Counts) -> String {
-    let Counts { found, copied, unchanged, skipped, cancelled, failed, .. } = *counts;
+    let Counts { found, copied, unchanged, deleted, skipped, cancelled, failed, .. } = *counts;
     let skipped = skipped.saturating_sub(cancelled);
     let waiting = found.saturating_sub(counts.done());
-    let done =
-        [(copied, "copied"), (unchanged, "unchanged"), (skipped, "skipped"), (cancelled, "cancelled"), (failed, "failed")];
-    let all = done.into_iter().chain([(waiting, "to go")]);
-    let some: Vec<String> = all.filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let all = [
+        (copied, "copied"),
+        (unchanged, "unchanged"),
+        (deleted, "deleted"),
+        (skipped, "skipped"),
+        (cancelled, "cancelled"),
+        (failed, "failed"),
+        (waiting, "to go"),
+    ];
+    let some: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if some.is_empty() { "-".into() } else { some.join(", ") }
 }
 

@@ -132,9 +132,11 @@ impl Metrics {
         }
         registry.register("tasks", "Tasks that have ended", by_status);
         let by_outcome = Counters::default();
-        let Counts { copied, unchanged, skipped, failed, bytes_moved, .. } = resources;
+        let Counts { copied, unchanged, deleted, skipped, failed, bytes_moved, .. } = resources;
         let bytes_saved = resources.bytes_saved();
-        for (outcome, number) in [("copied", copied), ("unchanged", unchanged), ("skipped", skipped), ("failed", failed)] {
+        for (outcome, number) in
+            [("copied", copied), ("unchanged", unchanged), ("deleted", deleted), ("skipped", skipped), ("failed", failed)]
+        {
             by_outcome.get_or_create(&vec![("outcome", outcome.to_owned())]).inc_by(number);
         }
         registry.register("resources", "Resources that have their outcome", by_outcome);

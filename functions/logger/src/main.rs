@@ -88,6 +88,7 @@ fn count(call: &Call, recorded: &Recorded) {
     let counts = &recorded.counts;
     call.count(Metric::Copied, counts.copied);
     call.count(Metric::Unchanged, counts.unchanged);
+    call.count(Metric::Deleted, counts.deleted);
     call.count(Metric::Skipped, counts.skipped);
     call.count(Metric::Failed, counts.failed);
     call.count(Metric::BytesMoved, counts.bytes_moved);

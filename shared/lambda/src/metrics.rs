@@ -43,6 +43,8 @@ pub enum Metric {
     Copied,
     /// Likewise as unchanged.
     Unchanged,
+    /// Likewise as deleted.
+    Deleted,
     /// Likewise as skipped.
     Skipped,
     /// Likewise as failed.

@@ -39,7 +39,7 @@ pub use names::{
 pub use notification::{
     CloudEvent, CountsReport, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,
 };
-pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
+pub use origin::{Origin, Precedence, Pushed, Told, Tombstone, Trail, Verdict, Version, Written};
 pub use overlap::Overlap;
 pub use owner::Owner;
 pub use preview::{Foreseen, Preview, PreviewId, PreviewJob, Would};

@@ -677,10 +677,11 @@ impl<'a> Note<'a> {
     }
 }
 
-const COUNTERS: [&str; 9] = [
+const COUNTERS: [&str; 10] = [
     "found",
     "copied",
     "unchanged",
+    "deleted",
     "skipped",
     "cancelled_resources",
     "failed",
@@ -690,19 +691,20 @@ const COUNTERS: [&str; 9] = [
 ];
 
 fn counters(counts: &Counts) -> BTreeMap<String, i64> {
-    let Counts { found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present } = *counts;
-    let values = [found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present];
+    let Counts { found, copied, unchanged, deleted, skipped, cancelled, failed, .. } = *counts;
+    let Counts { bytes_moved, bytes_mounted, bytes_present, .. } = *counts;
+    let values = [found, copied, unchanged, deleted, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present];
     let amounts = COUNTERS.into_iter().zip(values).filter(|(_, value)| *value > 0);
     amounts.map(|(name, value)| (name.to_owned(), i64::try_from(value).unwrap_or(i64::MAX))).collect()
 }
 
 fn read_counts(attributes: &Map<String, Value>) -> Counts {
     let number = |name: &str| attributes.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let [found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present] =
+    let [found, copied, unchanged, deleted, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present] =
         COUNTERS.map(number);
     // An older version did not tell what was mounted from what was there.
     let bytes_present = bytes_present + number("bytes_saved");
-    Counts { found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present }
+    Counts { found, copied, unchanged, deleted, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present }
 }
 
 pub(crate) fn task_key(id: &TaskId) -> Key {
