@@ -378,8 +378,13 @@ async fn help_names_what_each_command_takes() {
         ("rules", &["list", "show", "create", "enable", "disable", "delete"]),
         ("demo", &["two registries in this process"]),
         ("serve", &["--data <DIR>", "--config <FILE>", "--listen <ADDR>", "127.0.0.1:8080", "--workers <N>", "--no-first-run"]),
+        ("serve", &["--keep-tasks <DAYS>", "TRANSSHIP_KEEP_TASKS"]),
         ("check", &["--config <FILE>", "every mistake"]),
-        ("tasks", &["<INSTANCE/RULE>", "--limit <N>", "--output <FORMAT>", "--api <URL>", "TRANSSHIP_API"]),
+        (
+            "tasks",
+            &["[INSTANCE/RULE]", "list", "show", "cancel", "retry", "--status <STATUS>", "--since <TIME>", "--limit <N>"],
+        ),
+        ("tasks", &["--output <FORMAT>", "--api <URL>", "TRANSSHIP_API"]),
         ("task", &["<ID>", "--follow", "--limit <N>", "exit status is 1", "--api <URL>"]),
         ("sync", &["<INSTANCE/RULE>", "--wait", "exit status is 1", "--api <URL>"]),
         (

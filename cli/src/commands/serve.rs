@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
         env = "TRANSSHIP_KEEP_TASKS",
         value_name = "DAYS",
         default_value_t = 90,
-        value_parser = clap::value_parser!(u32).range(3..=3650)
+        value_parser = clap::value_parser!(u32).range(15..=3650)
     )]
     keep_tasks: u32,
     #[command(flatten)]

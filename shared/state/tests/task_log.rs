@@ -935,8 +935,8 @@ async fn lists_have_what_was_asked_for_whole_and_once_while_tasks_are_added() {
             instances: instances.iter().map(|name| name.parse().unwrap()).collect(),
             rule: (rng.u8(..3) == 0).then(|| RuleId(rng.u64(1..7))),
             status: (round % 2 == 0).then(|| tasks[rng.usize(..tasks.len())].status()),
-            since: rng.bool().then(|| at(rng.i64(..3600))),
-            until: rng.bool().then(|| at(rng.i64(..3600))),
+            since: rng.bool().then(|| at(rng.i64(0..3600))),
+            until: rng.bool().then(|| at(rng.i64(0..3600))),
         };
         let expected: Vec<&TaskId> = tasks
             .iter()
