@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests end where something fails")]
 
 mod events;
+mod given;
 mod journey;
 mod starting;
 mod time;
