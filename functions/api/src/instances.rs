@@ -182,12 +182,14 @@ pub(crate) fn entry(name: &InstanceName) -> Entry {
 enum NotMade {
     /// It is not what it was when the change was looked at.
     Moved,
-    Failure(Failure),
+    Refused(Failure),
+    /// The store has not said that it was made, and may have made it: an answer can be lost.
+    Unknown(StateError),
 }
 
 impl From<StateError> for NotMade {
     fn from(error: StateError) -> Self {
-        Self::Failure(error.into())
+        Self::Unknown(error)
     }
 }
 
@@ -209,10 +211,9 @@ pub(crate) async fn change(
         let current = before.map(|instance| serde_json::to_value(InstanceInput::of(instance)).unwrap_or_default());
         let wanted = wanted::read(name, &document(current)?, before.map(|instance| &**instance))?;
         let bindings = bind(api, caller, &catalog, &wanted).await?;
-        let names: Vec<SecretName> = wanted.values.iter().map(|(name, _)| name.clone()).collect();
         let made = match keep(api, &wanted).await {
             Ok(()) => make(api, caller, &entry, &wanted, before, stamp, bindings).await,
-            Err(failure) => Err(NotMade::Failure(failure)),
+            Err(failure) => Err(NotMade::Refused(failure)),
         };
         match made {
             Ok(response) => {
@@ -220,15 +221,13 @@ pub(crate) async fn change(
                 api.written.tidy(name, &gone, &wanted::stored(&wanted.instance)).await;
                 return Ok(response);
             }
-            Err(not_made) => {
-                let in_use = before.map(|instance| wanted::stored(instance)).unwrap_or_default();
-                if !names.is_empty() {
-                    api.written.tidy(name, &names, &in_use).await;
-                }
-                if let NotMade::Failure(failure) = not_made {
-                    return Err(failure);
-                }
+            // What it has named by then is still needed; what not, is taken away at the next change.
+            Err(NotMade::Unknown(error)) => return Err(error.into()),
+            Err(NotMade::Refused(failure)) => {
+                discard(api, &wanted, before).await;
+                return Err(failure);
             }
+            Err(NotMade::Moved) => discard(api, &wanted, before).await,
         }
     }
     Err(Failure::new(409, format!("{entry} is being changed by others: read it, and send yours again")))
@@ -240,6 +239,15 @@ async fn keep(api: &Api, wanted: &Wanted) -> Result<(), Failure> {
         api.written.write(&wanted.instance.name, name, value).await?;
     }
     Ok(())
+}
+
+/// Takes the secrets that a request has brought away again.
+async fn discard(api: &Api, wanted: &Wanted, before: Option<&Arc<Instance>>) {
+    let names: Vec<SecretName> = wanted.values.iter().map(|(name, _)| name.clone()).collect();
+    if !names.is_empty() {
+        let in_use = before.map(|instance| wanted::stored(instance)).unwrap_or_default();
+        api.written.tidy(&wanted.instance.name, &names, &in_use).await;
+    }
 }
 
 /// Looks whether the references that a request names may be used for what it wants, and notes that they are.
@@ -295,7 +303,7 @@ async fn make(
         }
         if before.is_none() && now.instances().count() >= Catalog::MAX_INSTANCES {
             let detail = format!("there are {} instances already, and no more are possible", Catalog::MAX_INSTANCES);
-            return Err(NotMade::Failure(Failure::new(409, detail)));
+            return Err(NotMade::Refused(Failure::new(409, detail)));
         }
         bindings.iter().cloned().for_each(|op| draft.also(op));
         let saved = draft.put_instance(instance, &Owner::Api);

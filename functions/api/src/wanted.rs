@@ -181,9 +181,13 @@ impl Reading<'_> {
             }
             return Some(self.unless_moved(stays, Credentials::DockerConfig));
         }
-        if let Some(ecr) = keys.below("ecr", &["role"]) {
-            let role = ecr.checked("role", str::parse::<RoleArn>)?;
+        if let Some(identity) = keys.below("ecr", &["role"]) {
+            let role = identity.checked("role", str::parse::<RoleArn>)?;
             let host = instance.endpoint.host_str().unwrap_or_default();
+            let ecr = Credentials::Ecr { role };
+            if stays && known == Some(&ecr) {
+                return Some(ecr);
+            }
             // Anybody else would be sent passwords for all of the account's registries.
             if Kind::of_host(host) != Some(Kind::Ecr)
                 || instance.endpoint.scheme() != "https"
@@ -194,7 +198,7 @@ impl Reading<'_> {
                 keys.note("ecr", "its passwords go only to an endpoint like https://123456789012.dkr.ecr.eu-central-1.amazonaws.com, without token_realm and api");
                 return None;
             }
-            return Some(Credentials::Ecr { role });
+            return Some(ecr);
         }
         if keys.has("refresh_token") {
             let kept = match known {

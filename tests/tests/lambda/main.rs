@@ -5,6 +5,7 @@
 
 mod access;
 mod events;
+mod given;
 mod journey;
 mod starting;
 mod time;

@@ -64,6 +64,12 @@ impl World {
         self.secrets.create_secret().name(name).secret_string(value).send().await.unwrap();
     }
 
+    /// The names of secrets that begin like this.
+    pub(crate) async fn secrets_below(&self, prefix: &str) -> Vec<String> {
+        let all = self.secrets.list_secrets().max_results(100).send().await.unwrap().secret_list.unwrap_or_default();
+        all.into_iter().filter_map(|secret| secret.name).filter(|name| name.starts_with(prefix)).collect()
+    }
+
     /// With the instances `build` and `mirror` at these endpoints, and a rule that copies `team` from one to the other.
     pub(crate) async fn syncing(build: &str, mirror: &str) -> Self {
         let world = Self::start().await;
