@@ -16,14 +16,15 @@ use transship_api::{
     explain::{ExplainInput, ExplainView},
     preview::{PendingView, PreviewView, RuleToPreview},
     view::{
-        AuditView, DeliveryView, InstanceInput, InstanceView, ListView, MintedTokenView, ResourceView, RuleView, SentView,
-        StartedView, SubscriptionInput, SubscriptionView, TaskView, TokenView,
+        AuditView, DeliveryView, InstanceInput, InstanceView, ListView, MintedTokenView, ResourceView, RuleView, SecretInput,
+        SentView, StartedView, SubscriptionInput, SubscriptionView, TaskView, TokenView,
     },
 };
 use transship_model::{
-    DeliveryId, Foreseen, InstanceName, Mistake, PreviewId, Problem, Rule, RuleName, Subscription, SubscriptionName, TaskId,
-    TokenId,
+    DeliveryId, Foreseen, InstanceName, Mistake, PreviewId, Problem, Rule, RuleName, SecretRef, Subscription, SubscriptionName,
+    TaskId, TokenId,
 };
+use transship_state::{LocalSecrets, Secrets as _};
 use url::Url;
 
 use crate::config;
@@ -214,7 +215,13 @@ impl Client {
     ) -> anyhow::Result<SubscriptionView> {
         let request = self.request(Method::PUT, &["v1", "subscriptions", subscription.name.as_str()])?;
         let request = if replaces { request } else { request.header(IF_NONE_MATCH, "*") };
-        match read(request.json(&SubscriptionInput::written(subscription))).await {
+        let mut input = SubscriptionInput::written(subscription);
+        if let Some(secret @ (SecretRef::Env(_) | SecretRef::File(_))) = &subscription.webhook.secret {
+            // It is of this machine: the deployment keeps what it is.
+            let value = LocalSecrets.read(secret).await?.expose_secret().to_owned();
+            input.webhook.secret = Some(SecretInput { value: Some(value), ..SecretInput::default() });
+        }
+        match read(request.json(&input)).await {
             Err(error) if error.downcast_ref().is_some_and(|Refusal(problem)| problem.status == 412) => {
                 bail!("there is a subscription {} already: --replace replaces it", subscription.name)
             }

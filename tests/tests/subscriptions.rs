@@ -26,6 +26,7 @@ fn json_of(output: &Output) -> Value {
 #[tokio::test]
 async fn a_subscriber_hears_of_resources_and_tasks_and_it_is_seen_what_came_of_it() {
     let mut transship = Transship::reserve();
+    transship.set("CI_SECRET", "a s3cret of the receiver");
     let (build, prod) = (transship.registry("build").await, DockerRegistry::start().await);
     let sink = Sink::start().await;
     let instances = [instance("build", build.url()), instance("prod", prod.url())];
@@ -33,7 +34,7 @@ async fn a_subscriber_hears_of_resources_and_tasks_and_it_is_seen_what_came_of_i
     let file = transship.config_file().with_file_name("ci.yaml");
     let wanted = format!(
         "name: ci\ndescription: the release channel\ninstances: [prod]\nevents: [resource.copied, task.*]\n\
-         webhook: {{ url: '{}/hook?token=s3cret', private_network: true }}\n",
+         webhook: {{ url: '{}/hook?token=s3cret', secret: env:CI_SECRET, private_network: true }}\n",
         sink.url()
     );
     fs::write(&file, wanted).unwrap();
@@ -49,7 +50,11 @@ async fn a_subscriber_hears_of_resources_and_tasks_and_it_is_seen_what_came_of_i
 
     let tested = run(&["test", "ci", "--output", "json"]).await;
     assert_eq!((tested.status.code(), &json_of(&tested)["state"]), (Some(0), &json!("delivered")), "{}", text(&tested));
-    assert_eq!(sink.deliveries()[0].json()["type"], "io.transship.ping");
+    let ping = sink.deliveries().remove(0);
+    assert_eq!(ping.json()["type"], "io.transship.ping");
+    // The secret was given by its value, twice, and is never shown.
+    assert!(ping.header("webhook-signature").starts_with("v1,"));
+    assert_eq!(transship.get("/v1/subscriptions/ci").await["webhook"]["secret"], json!({"from": "stored"}));
 
     Image::random(1).layers(1, 4 << 10).build().push(&build.at("team/app", "v1")).await;
     let task = transship.ended("build/release", 1).await.remove(0);

@@ -259,7 +259,8 @@ pub(crate) fn is_pem(ca: &str) -> bool {
     ca.trim_start().starts_with("-----BEGIN CERTIFICATE-----")
 }
 
-fn kept(secret: &SecretRef) -> SecretInput {
+/// A secret as it is shown.
+pub(crate) fn kept(secret: &SecretRef) -> SecretInput {
     let is_shown = matches!(secret, SecretRef::SecretsManager(_) | SecretRef::Parameter(_));
     let reference = is_shown.then(|| secret.to_string());
     SecretInput { value: None, reference, from: Some(SecretKind::of(secret)) }

@@ -13,6 +13,8 @@ use transship_state::{DeliveryRecord, Stamp, Standing};
 use url::Url;
 use utoipa::ToSchema;
 
+use crate::instance_view::{SecretInput, kept};
+
 /// What a subscription is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -55,9 +57,10 @@ pub struct WebhookInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 2000)]
     pub url: Option<Url>,
-    /// What the POSTs are signed with. Left out, nothing is signed.
+    /// What the POSTs are signed with (Standard Webhooks 1.0): `whsec_` and base64, or any other text. Left out, nothing is signed. A
+    /// reference is for admins to name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<SigningSecret>,
+    pub secret: Option<SecretInput>,
     /// The receiver may be at a private address, and be spoken to by plain http: an admin says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub private_network: bool,
@@ -70,53 +73,11 @@ impl fmt::Debug for WebhookInput {
     }
 }
 
-/// What POSTs are signed with (Standard Webhooks 1.0): `whsec_` and base64, or any other text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SigningSecret {
-    /// Where AWS keeps it: `secretsmanager:NAME` or `ssm:NAME`. An admin says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(write_only)]
-    pub reference: Option<String>,
-    /// Where the one that is there is from; sent back with the same URL, it stays.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<SigningPlace>,
-}
-
-/// Where a secret is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SigningPlace {
-    /// It was given to the API.
-    Stored,
-    /// A secret of AWS Secrets Manager.
-    Secretsmanager,
-    /// A parameter of AWS Systems Manager.
-    Ssm,
-    /// A variable of the environment that `serve` runs in.
-    Env,
-    /// A file of the machine that `serve` runs on.
-    File,
-}
-
-impl SigningSecret {
-    fn kept(reference: &SecretRef) -> Self {
-        let from = match reference {
-            SecretRef::Env(_) => SigningPlace::Env,
-            SecretRef::File(_) => SigningPlace::File,
-            SecretRef::SecretsManager(_) => SigningPlace::Secretsmanager,
-            SecretRef::Parameter(_) => SigningPlace::Ssm,
-            SecretRef::Stored(_) => SigningPlace::Stored,
-        };
-        Self { reference: None, from: Some(from) }
-    }
-}
-
 impl SubscriptionInput {
     /// What has to be written to have such a subscription made; its secret by reference.
     pub fn written(subscription: &Subscription) -> Self {
         let mut input = Self::of(subscription);
-        let reference = |secret: &SecretRef| SigningSecret { reference: Some(secret.to_string()), from: None };
+        let reference = |secret: &SecretRef| SecretInput { reference: Some(secret.to_string()), ..SecretInput::default() };
         input.webhook.secret = subscription.webhook.secret.as_ref().map(reference);
         input
     }
@@ -125,7 +86,7 @@ impl SubscriptionInput {
     pub(crate) fn of(subscription: &Subscription) -> Self {
         let Subscription { name, description, instances, rules, events, webhook, enabled } = subscription.clone();
         let Notify { url, secret, private_network } = webhook;
-        let webhook = WebhookInput { url: Some(url), secret: secret.as_ref().map(SigningSecret::kept), private_network };
+        let webhook = WebhookInput { url: Some(url), secret: secret.as_ref().map(kept), private_network };
         Self { name: Some(name), description, instances, rules, events, webhook, enabled }
     }
 }
@@ -170,7 +131,7 @@ pub struct WebhookView {
     pub url: String,
     /// What the POSTs are signed with, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<SigningSecret>,
+    pub secret: Option<SecretInput>,
     /// Whether the receiver may be at a private address.
     pub private_network: bool,
 }
@@ -185,7 +146,7 @@ impl SubscriptionView {
     ) -> Self {
         let Subscription { name, description, instances, rules, events, webhook, enabled } = subscription.clone();
         let url = if shows_url { webhook.url.to_string() } else { webhook.masked_url() };
-        let secret = webhook.secret.as_ref().map(SigningSecret::kept);
+        let secret = webhook.secret.as_ref().map(kept);
         Self {
             name,
             description,

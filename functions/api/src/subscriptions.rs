@@ -10,23 +10,25 @@ use axum::{
     body::Body,
     extract::State,
     http::{Response, StatusCode, header},
-    response::IntoResponse as _,
 };
-use serde_json::{Map, Value};
-use transship_model::{Caller, Notify, Owner, Problem, Role, SecretRef, Subscription, SubscriptionName, instance::is_loopback};
-use transship_state::{AuditEntry, Catalog, Entry, Snapshot, Stamp};
-use url::{Host, Url};
+use secrecy::SecretString;
+use serde_json::Value;
+use transship_model::{Caller, Notify, Owner, Problem, Role, SecretName, SecretRef, Subscription, SubscriptionName, input};
+use transship_state::{AuditEntry, Catalog, Entry, Snapshot, Stamp, WrittenSecrets};
 
 use crate::{
     Api,
-    conditions::{Conditions, shown, tag},
-    failure::{Failure, no_instance, permit, permit_all},
+    body::merge,
+    conditions::{Conditions, shown, tagged},
+    failure::{Failure, changeable, no_instance, permit, permit_all},
     requests::{By, Input, Page, Path, Query},
-    view::{ListView, SigningSecret, SubscriptionInput, SubscriptionView, WebhookInput},
+    view::{ListView, SecretInput, SubscriptionInput, SubscriptionView, WebhookInput},
 };
 
 /// The greatest length of a URL, in bytes.
 const MAX_URL: usize = 2000;
+/// The greatest length of a secret, in bytes.
+const MAX_SECRET: usize = 16_384;
 
 /// Lists the subscriptions that the caller may see, by name.
 ///
@@ -167,6 +169,10 @@ pub(crate) async fn delete(
     };
     let (_, subscription) = api.catalog.edit(decide).await?;
     api.deliveries.forgive(&name, &subscription.webhook).await?;
+    let gone = stored(&subscription);
+    if !gone.is_empty() {
+        api.written.tidy(&owner(&name), &gone, &[]).await;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -213,7 +219,10 @@ async fn save(
     make: impl Fn(Option<&Subscription>) -> Result<SubscriptionInput, Failure>,
 ) -> Result<Response<Body>, Failure> {
     let entry = Entry::Subscription(name.clone());
-    let decide = |catalog: &Snapshot, draft: &mut transship_state::Draft<'_>| {
+    let owner = owner(name);
+    let fresh = WrittenSecrets::name(&owner, "webhook").ok_or_else(|| Failure::new(500, "a secret can't be named"))?;
+    // What it is, what it is to be, and the value of a secret that is given with it.
+    let judged = |catalog: &Snapshot| {
         let (before, stamp) = (catalog.subscription(name), catalog.stamp(&entry));
         if let Some(before) = &before {
             if !may(caller, Role::Viewer, before) {
@@ -226,7 +235,13 @@ async fn save(
             may_be_changed(name, stamp)?;
         }
         conditions.check(stamp.map(|stamp| stamp.revision))?;
-        let subscription = judge(catalog, caller, name, before.as_deref(), make(before.as_deref())?)?;
+        let input = make(before.as_deref())?;
+        let value = input.webhook.secret.as_ref().and_then(|secret| secret.value.clone());
+        let subscription = judge(catalog, caller, name, before.as_deref(), input, &fresh)?;
+        Ok((before, subscription, value))
+    };
+    let decide = |catalog: &Snapshot, draft: &mut transship_state::Draft<'_>| {
+        let (before, subscription, _) = judged(catalog)?;
         if before.is_none() && catalog.subscriptions().count() >= Catalog::MAX_SUBSCRIPTIONS {
             let detail = format!("there are {} subscriptions, the most there can be: delete one", Catalog::MAX_SUBSCRIPTIONS);
             return Err(Failure::new(409, detail));
@@ -236,23 +251,52 @@ async fn save(
             let action = if before.is_some() { "subscription.change" } else { "subscription.create" };
             draft.also(api.audit.op(&AuditEntry::new(caller, action, name, describe(&subscription)))?);
         }
-        let is_enabled_now = subscription.enabled && before.as_ref().is_some_and(|before| !before.enabled);
-        Ok((before.is_none(), is_enabled_now, subscription))
+        Ok((before, subscription))
     };
-    let (catalog, (is_new, is_enabled_now, subscription)) = api.catalog.edit(decide).await?;
-    if is_enabled_now {
+    let (before, _, value) = judged(&*api.catalog.snapshot().await?)?;
+    if let Some(value) = &value {
+        api.written.write(&owner, &fresh, &SecretString::from(value.as_str())).await?;
+    }
+    let (catalog, (before, subscription)) = match api.catalog.edit(decide).await {
+        Ok(made) => made,
+        Err(failure) => {
+            if value.is_some() {
+                let in_use = before.as_deref().map(stored).unwrap_or_default();
+                api.written.tidy(&owner, &[fresh], &in_use).await;
+            }
+            return Err(failure);
+        }
+    };
+    let gone = before.as_deref().map(stored).unwrap_or_default();
+    if !gone.is_empty() || value.is_some() {
+        api.written.tidy(&owner, &gone, &stored(&subscription)).await;
+    }
+    if subscription.enabled && before.as_ref().is_some_and(|before| !before.enabled) {
         // Somebody has switched it on: what was found out about its receiver before that is of no account.
         api.deliveries.forgive(name, &subscription.webhook).await?;
     }
     let view = view(api, &catalog, caller, &subscription).await?;
-    let (status, revision) = (if is_new { StatusCode::CREATED } else { StatusCode::OK }, tag(view.revision));
-    let mut response = (status, [(header::ETAG, revision)], Json(view)).into_response();
+    let is_new = before.is_none();
+    let mut response = tagged(if is_new { StatusCode::CREATED } else { StatusCode::OK }, view.revision, view);
     if let Ok(location) = format!("/v1/subscriptions/{name}").parse()
         && is_new
     {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// Whose the secrets are that were given with a subscription.
+fn owner(name: &SubscriptionName) -> String {
+    format!("subscriptions/{name}")
+}
+
+/// The secrets that were given to the API with a subscription.
+fn stored(subscription: &Subscription) -> Vec<SecretName> {
+    match &subscription.webhook.secret {
+        Some(SecretRef::Stored(name)) => vec![name.clone()],
+        _ => Vec::new(),
+    }
 }
 
 /// What a subscription comes to that somebody has written, if they may have it so.
@@ -262,6 +306,7 @@ fn judge(
     name: &SubscriptionName,
     before: Option<&Subscription>,
     input: SubscriptionInput,
+    fresh: &SecretName,
 ) -> Result<Subscription, Failure> {
     let wrong = |detail: String| Failure::new(422, detail);
     let SubscriptionInput { name: written, description, instances, rules, events, webhook, enabled } = input;
@@ -296,19 +341,22 @@ fn judge(
             unknown.instance
         )));
     }
-    let webhook = receiver(caller, before.map(|before| &before.webhook), webhook)?;
+    let webhook = receiver(caller, before.map(|before| &before.webhook), webhook, fresh)?;
     let subscription = Subscription { name: name.clone(), description, instances, rules, events, webhook, enabled };
     permit_with(caller, Role::Operator, &subscription)?;
     Ok(subscription)
 }
 
-/// Where a subscription tells, if the caller may have it so.
-fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput) -> Result<Notify, Failure> {
+/// Where a subscription tells, if the caller may have it so. A secret that is given by its value gets the name `fresh`.
+fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput, fresh: &SecretName) -> Result<Notify, Failure> {
     let wrong = |detail: &str| Failure::new(422, format!("webhook: {detail}"));
     let WebhookInput { url, secret, private_network } = input;
     let url = url.or_else(|| before.map(|before| before.url.clone()));
     let url = url.ok_or_else(|| wrong("url is missing: where the events are told, like https://ci.example.com/transship"))?;
-    check(&url, private_network).map_err(wrong)?;
+    if url.as_str().len() > MAX_URL {
+        return Err(wrong("url: longer than 2000 characters"));
+    }
+    input::receiver(url.as_str(), private_network).map_err(|error| wrong(&format!("url: {error}")))?;
     let is_same_place = before.is_some_and(|before| before.url == url);
     if private_network && !(is_same_place && before.is_some_and(|before| before.private_network)) {
         permit_all(caller, Role::Admin)?;
@@ -316,13 +364,22 @@ fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput) -> Re
     let kept = before.and_then(|before| before.secret.clone());
     let secret = match secret {
         None => None,
-        Some(SigningSecret { reference: Some(reference), .. }) => Some(named(caller, &reference)?),
+        Some(SecretInput { value: Some(value), reference: None, .. }) => {
+            if !(1..=MAX_SECRET).contains(&value.len()) || value.chars().any(char::is_control) {
+                return Err(wrong("secret: a value of 1 to 16384 bytes is needed, on one line"));
+            }
+            Some(SecretRef::Stored(fresh.clone()))
+        }
+        Some(SecretInput { value: None, reference: Some(reference), .. }) => Some(named(caller, &reference)?),
         // Whoever may change the URL must not be able to find out by it what a secret is.
-        Some(SigningSecret { from: Some(_), .. }) if kept.is_some() && is_same_place => kept,
-        Some(SigningSecret { from: Some(_), .. }) if kept.is_some() => {
+        Some(SecretInput { value: None, reference: None, from: Some(_) }) if kept.is_some() && is_same_place => kept,
+        Some(SecretInput { value: None, reference: None, from: Some(_) }) if kept.is_some() => {
             return Err(wrong("the url is another: give the secret again, or leave it out to sign nothing"));
         }
-        Some(_) => return Err(wrong("secret: give a reference, as secretsmanager:NAME or ssm:NAME")),
+        Some(_) => {
+            let forms = "secret: give it as { \"value\": \"…\" }, or say where AWS keeps it: { \"reference\": \"secretsmanager:NAME\" }";
+            return Err(wrong(forms));
+        }
     };
     Ok(Notify { url, secret, private_network })
 }
@@ -330,6 +387,9 @@ fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput) -> Re
 /// A secret by its reference. A signature gives away what a weak secret is, so that an operator may not name any.
 fn named(caller: &Caller, reference: &str) -> Result<SecretRef, Failure> {
     match reference.parse() {
+        Ok(SecretRef::SecretsManager(name)) if name.is_written() => {
+            Err(Failure::new(422, "webhook: secret: what was given to the API is nobody's to name: give the value"))
+        }
         Ok(secret @ (SecretRef::SecretsManager(_) | SecretRef::Parameter(_))) => {
             permit_all(caller, Role::Admin)?;
             Ok(secret)
@@ -338,26 +398,6 @@ fn named(caller: &Caller, reference: &str) -> Result<SecretRef, Failure> {
             Err(Failure::new(422, "webhook: secret: env: and file: may be named only in the configuration file of `serve`"))
         }
         Err(_) => Err(Failure::new(422, "webhook: secret: a reference is secretsmanager:NAME or ssm:NAME")),
-    }
-}
-
-/// Checks what can be seen from a URL alone; where a name leads is checked when it is connected to. No message shows the URL.
-fn check(url: &Url, private_network: bool) -> Result<(), &'static str> {
-    let is_near = is_loopback(url) || matches!(url.host(), Some(Host::Ipv4(address)) if address.is_private());
-    if !matches!(url.scheme(), "http" | "https") {
-        Err("url: begin with https://, and a host: notifications are POSTs")
-    } else if !url.username().is_empty() || url.password().is_some() {
-        Err("url: take the user name and password out: a receiver knows us by the signature that 'secret' makes")
-    } else if url.fragment().is_some() {
-        Err("url: take away the fragment (after '#')")
-    } else if url.as_str().len() > MAX_URL {
-        Err("url: longer than 2000 characters")
-    } else if is_near && !private_network {
-        Err("url: private addresses and this machine's own are refused, unless an admin sets private_network")
-    } else if url.scheme() == "http" && !private_network {
-        Err("url: http:// sends what was copied where in the clear: use https://, or have an admin set private_network")
-    } else {
-        Ok(())
     }
 }
 
@@ -410,12 +450,7 @@ fn may_be_changed(name: &SubscriptionName, stamp: Option<&Stamp>) -> Result<(), 
         let detail = format!("{name} is what the instance {instance} says in its own 'notify': change the instance");
         return Err(Failure::new(409, detail));
     }
-    match stamp.and_then(Stamp::file) {
-        Some(file) => {
-            Err(Failure::new(409, format!("subscription {name} belongs to the configuration file {file}: change it there")))
-        }
-        None => Ok(()),
-    }
+    changeable(stamp, &Entry::Subscription(name.clone()))
 }
 
 fn no_subscription(name: &SubscriptionName) -> Failure {
@@ -446,23 +481,4 @@ fn describe(subscription: &Subscription) -> String {
     }
     let state = if *enabled { "" } else { ", not enabled" };
     format!("{} to {}{state}", words.join(" "), webhook.masked_url())
-}
-
-/// What a merge patch makes of a document (RFC 7396, section 2).
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Value::Object(target) = target else { return };
-    for (key, value) in patch {
-        if value.is_null() {
-            target.remove(key);
-        } else {
-            merge(target.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
 }

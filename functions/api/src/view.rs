@@ -16,9 +16,7 @@ pub use crate::instance_view::{
     CredentialsInput, EcrInput, GoogleInput, InstanceInput, InstanceView, NotifyInput, SecretInput, SecretKind,
     WebhookAuthInput,
 };
-pub use crate::subscription_view::{
-    DeliveryView, SentView, SigningPlace, SigningSecret, SubscriptionInput, SubscriptionView, WebhookInput, WebhookView,
-};
+pub use crate::subscription_view::{DeliveryView, SentView, SubscriptionInput, SubscriptionView, WebhookInput, WebhookView};
 
 /// A page of a listing.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -4,16 +4,15 @@
 
 use std::sync::Arc;
 
-use axum::{
-    body::{Body, to_bytes},
-    http::Request,
-};
+use axum::{body::Bytes, http::Request};
 use jiff::Timestamp;
-use tower::ServiceExt as _;
-use transship_api::{Api, access};
-use transship_model::{Happening, Problem, RuleId, TaskEvent, TaskHead, TaskId, Trigger};
+use transship_api::{
+    Api, Guarded, Stores,
+    access::{Deployment, Gate, Origin},
+};
+use transship_model::{Caller, Happening, Problem, RuleId, TaskEvent, TaskHead, TaskId, Trigger};
 use transship_state::{
-    Catalog, Events, Jobs, Table, TaskLog,
+    Catalog, Events, FolderSecrets, Jobs, Notifications, Table, TaskLog, WrittenSecrets,
     sqlite::{QueueKind, SqliteStore},
 };
 
@@ -34,13 +33,22 @@ async fn what_can_t_be_streamed_is_refused_with_the_way_that_there_is() {
     };
     let begun = TaskEvent { task: task.clone(), at: Timestamp::now(), what: Happening::Created };
     log.record(&[begun]).await.unwrap();
-    let api = Api::new(Arc::new(Catalog::new(table)), log, Jobs(queue("jobs")), Events(queue("events")));
+    let api = Api::new(Stores {
+        catalog: Arc::new(Catalog::new(table.clone())),
+        log,
+        jobs: Jobs(queue("jobs")),
+        events: Events(queue("events")),
+        notifications: Notifications(queue("notifications")),
+        written: WrittenSecrets::new(table.clone(), Arc::new(FolderSecrets::new(dir.path().join("secrets")))),
+        table,
+    });
+    let gate = Gate::new(Deployment::None, api.tokens());
 
-    let path = format!("/v1/tasks/{}/events", task.id);
-    let request = Request::get(&path).extension(access::all_powerful("test")).body(Body::empty()).unwrap();
-    let answer = api.router().oneshot(request).await.unwrap();
+    let request = Request::get(format!("/v1/tasks/{}/events", task.id)).body(Bytes::new()).unwrap();
+    let vouched = Origin { vouched: Some(Caller::all_powerful("test")), ..Origin::default() };
+    let answer = Guarded::new(api, gate).handle(request, vouched).await;
 
     assert_eq!(answer.status(), 501);
-    let problem: Problem = serde_json::from_slice(&to_bytes(answer.into_body(), 10_000).await.unwrap()).unwrap();
+    let problem: Problem = serde_json::from_slice(answer.body()).unwrap();
     assert!(problem.detail.ends_with(&format!("poll GET /v1/tasks/{}", task.id)), "{}", problem.detail);
 }

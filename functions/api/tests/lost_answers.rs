@@ -11,15 +11,18 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{
-    body::{Body, to_bytes},
+    body::Bytes,
     http::{Request, StatusCode},
 };
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
-use transship_api::{Api, access::all_powerful};
-use transship_model::{Credentials, SecretRef};
+use transship_api::{
+    Api, Guarded, Stores,
+    access::{Deployment, Gate, Origin},
+};
+use transship_model::{Caller, Credentials, SecretRef};
 use transship_state::{
-    Catalog, Events, FolderSecrets, Item, Jobs, Key, Op, Page, Query, Table, TableError, TaskLog, WrittenSecrets,
+    Catalog, Events, FolderSecrets, Item, Jobs, Key, Notifications, Op, Page, Query, Table, TableError, TaskLog,
+    WrittenSecrets,
     sqlite::{QueueKind, SqliteStore},
 };
 
@@ -57,23 +60,25 @@ async fn a_secret_stays_if_it_is_not_sure_that_nobody_names_it() {
     let table = Arc::new(Silent { table: Arc::new(store.table()), is_silent: AtomicBool::new(true) });
     let secrets = FolderSecrets::new(folder.path().join("secrets"));
     let catalog = Arc::new(Catalog::new(table.clone()));
-    let api = Api::new(
-        catalog.clone(),
-        TaskLog::new(table.clone()),
-        Jobs(Arc::new(store.queue("jobs", QueueKind::Fifo))),
-        Events(Arc::new(store.queue("events", QueueKind::Standard))),
-        WrittenSecrets::new(table.clone(), Arc::new(secrets.clone())),
-    );
-    let router = api.router();
+    let api = Api::new(Stores {
+        log: TaskLog::new(table.clone()),
+        jobs: Jobs(Arc::new(store.queue("jobs", QueueKind::Fifo))),
+        events: Events(Arc::new(store.queue("events", QueueKind::Standard))),
+        notifications: Notifications(Arc::new(store.queue("notifications", QueueKind::Standard))),
+        written: WrittenSecrets::new(table.clone(), Arc::new(secrets.clone())),
+        catalog: catalog.clone(),
+        table: table.clone(),
+    });
+    let gate = Gate::new(Deployment::None, api.tokens());
+    let api = Guarded::new(api, gate);
     let put = async |password: &str| {
         let credentials = json!({ "username": "ci", "password": { "value": password } });
         let instance = json!({ "endpoint": "https://build.example", "credentials": credentials });
         let request = Request::put("/v1/instances/build").header("content-type", "application/json");
-        let request = request.extension(all_powerful("test")).body(Body::from(instance.to_string())).unwrap();
-        let response = router.clone().oneshot(request).await.unwrap();
-        let status = response.status();
-        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        (status, serde_json::from_slice::<Value>(&body).unwrap())
+        let request = request.body(Bytes::from(instance.to_string())).unwrap();
+        let vouched = Origin { vouched: Some(Caller::all_powerful("test")), ..Origin::default() };
+        let response = api.handle(request, vouched).await;
+        (response.status(), serde_json::from_slice::<Value>(response.body()).unwrap())
     };
     let in_use = async || {
         let snapshot = catalog.snapshot().await.unwrap();

@@ -684,7 +684,7 @@ async fn a_cancelled_task_ends_without_waiting_for_its_jobs() {
     assert_eq!(world.announced().len(), 1);
     assert_eq!(world.announced()[0].attributes["type"], "io.transship.task.cancelled");
     // A job that comes up, one that was given up, and a scan that says it has ended.
-    let over = Happening::ScanEnded { total: 3, repositories: 1, error: None };
+    let over = Happening::ScanEnded { total: 3, compared: 0, repositories: 1, error: None };
     world.tell(&[now(ended("v2", Outcome::Copied)), now(over)]).await;
     world.bury(copy_job(manual(), "v3")).await;
     world.logger.sweep_at(later(2)).await.unwrap();
@@ -700,7 +700,7 @@ async fn a_task_that_nothing_is_heard_of_is_closed_as_failed_and_only_then() {
     let world = World::over(|table| table, true);
     let manual = || head(Trigger::Manual);
     let begun = Happening::Progress { route: route("v1"), progress: Progress { attempts: 1, ..Progress::default() } };
-    let over = Happening::ScanEnded { total: 3, repositories: 1, error: None };
+    let over = Happening::ScanEnded { total: 3, compared: 0, repositories: 1, error: None };
     world.tell(&[event(manual(), 1, found(&["v1", "v2"])), event(manual(), 2, begun.clone()), event(manual(), 3, over)]).await;
 
     world.logger.sweep_at(later(20)).await.unwrap();

@@ -1,14 +1,14 @@
 //! Secrets that were given to the API, and whose they are.
 //!
-//! Partition `secrets/of/<instance>`, an item for each secret that was put into the store: it is written before the secret is, so that
-//! a crash between the two leaves nothing that nobody knows of. Partition `secrets/bound`: to what use a reference was named first.
+//! Partition `secrets/of/<owner>`, an item for each secret that was put into the store: it is written before the secret is, so that
+//! a crash between the two leaves nothing that nobody knows of. An owner is an instance, or `subscriptions/<name>`. Partition `secrets/bound`: to what use a reference was named first.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
-use transship_model::{InstanceName, SecretName, SecretRef};
+use transship_model::{SecretName, SecretRef};
 
 use crate::{Condition, Item, Key, Op, Query, SecretStore, StateError, StoreError, Table, document};
 
@@ -44,31 +44,41 @@ impl WrittenSecrets {
         Self { table, store }
     }
 
-    /// A name for an instance's next secret, which no other secret has or had.
-    pub fn name(instance: &InstanceName, purpose: &str) -> Option<SecretName> {
-        format!("{}{instance}/{purpose}-{:016x}", SecretName::WRITTEN, fastrand::u64(..)).parse().ok()
+    /// A name for an owner's next secret, which no other secret has or had.
+    pub fn name(owner: &(impl Display + ?Sized), purpose: &str) -> Option<SecretName> {
+        format!("{}{owner}/{purpose}-{:016x}", SecretName::WRITTEN, fastrand::u64(..)).parse().ok()
     }
 
-    /// Puts a secret there. Whoever does so names it in the instance then, or discards it.
+    /// Puts a secret there. Whoever does so names it in the owner then, or discards it.
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub async fn write(&self, instance: &InstanceName, name: &SecretName, value: &SecretString) -> Result<(), WriteError> {
+    pub async fn write(
+        &self,
+        owner: &(impl Display + Sync + ?Sized),
+        name: &SecretName,
+        value: &SecretString,
+    ) -> Result<(), WriteError> {
         let attributes = Map::from_iter([("written".to_owned(), Value::from(Timestamp::now().as_second()))]);
-        let item = Item { key: record(instance, name), attributes, expires: None };
+        let item = Item { key: record(owner, name), attributes, expires: None };
         self.table.write(vec![Op::Put { item, condition: None }]).await.map_err(StateError::from)?;
         Ok(self.store.create(name, value).await?)
     }
 
-    /// Takes away what an instance does not use any more, and what a crash has left. What can't be taken away now is at the next time.
-    pub async fn tidy(&self, instance: &InstanceName, gone: &[SecretName], in_use: &[SecretName]) {
-        if let Err(error) = self.try_tidy(instance, gone, in_use).await {
-            tracing::warn!(%instance, %error, "a secret that nobody uses any more is still there");
+    /// Takes away what an owner does not use any more, and what a crash has left. What can't be taken away now is at the next time.
+    pub async fn tidy(&self, owner: &(impl Display + Sync + ?Sized), gone: &[SecretName], in_use: &[SecretName]) {
+        if let Err(error) = self.try_tidy(owner, gone, in_use).await {
+            tracing::warn!(%owner, %error, "a secret that nobody uses any more is still there");
         }
     }
 
-    async fn try_tidy(&self, instance: &InstanceName, gone: &[SecretName], in_use: &[SecretName]) -> Result<(), WriteError> {
-        let query = Query { partition: partition(instance), prefix: String::new(), after: None, descending: false, limit: 100 };
+    async fn try_tidy(
+        &self,
+        owner: &(impl Display + Sync + ?Sized),
+        gone: &[SecretName],
+        in_use: &[SecretName],
+    ) -> Result<(), WriteError> {
+        let query = Query { partition: partition(owner), prefix: String::new(), after: None, descending: false, limit: 100 };
         let page = self.table.query(query).await.map_err(StateError::from)?;
         let now = Timestamp::now().as_second();
         for item in page.items {
@@ -100,10 +110,10 @@ impl WrittenSecrets {
     }
 }
 
-fn partition(instance: &InstanceName) -> String {
-    format!("secrets/of/{instance}")
+fn partition(owner: &(impl Display + Sync + ?Sized)) -> String {
+    format!("secrets/of/{owner}")
 }
 
-fn record(instance: &InstanceName, name: &SecretName) -> Key {
-    Key::new(partition(instance), name.as_str())
+fn record(owner: &(impl Display + Sync + ?Sized), name: &SecretName) -> Key {
+    Key::new(partition(owner), name.as_str())
 }
