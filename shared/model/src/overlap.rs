@@ -135,7 +135,7 @@ fn literals(pattern: &Pattern, kind: ExtractKind) -> Vec<Literal> {
     let any = || vec![Literal { text: String::new(), whole: false }];
     // Names are ASCII, and a class of Unicode is a hundred times as large.
     let ascii = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern.as_str());
-    let Ok(hir) = ascii.or_else(|_| regex_syntax::parse(pattern.as_str())) else { return any() };
+    let Some(hir) = ascii.ok().or_else(|| regex_syntax::parse(pattern.as_str()).ok()) else { return any() };
     let mut extractor = Extractor::new();
     extractor.kind(kind).limit_class(16).limit_total(64);
     let found = extractor.extract(&hir);

@@ -17,7 +17,7 @@ use transship_model::{
     Task, TaskEvent, TaskHead, TaskId, TaskStatus, Trigger,
 };
 use transship_state::{
-    Item, Key, Op, Page, Query, Selection, StateError, Table, TableError, TaskLog, Unannounced, sqlite::SqliteStore,
+    Item, Key, Op, Page, Query, Recorded, Selection, StateError, Table, TableError, TaskLog, Unannounced, sqlite::SqliteStore,
 };
 
 /// A table in a folder that goes away with it.
@@ -478,9 +478,10 @@ async fn of_two_loggers_that_know_nothing_of_each_other_the_last_closes_the_task
     let troubles = VecDeque::from([Some(Trouble::Overtaken(vec![event(301, ended(1, Outcome::Copied))]))]);
     let table = Arc::new(Troubled { table: scratch.table.clone(), troubles: Mutex::new(troubles) });
     let log = TaskLog::new(table.clone());
-    let closed = log.record_for(&[event(300, ended(0, Outcome::Copied))], &|_| true).await.unwrap();
+    let Recorded { closed, counts } = log.record_for(&[event(300, ended(0, Outcome::Copied))], &|_| true).await.unwrap();
     assert!(table.troubles.lock().unwrap().is_empty(), "nobody was overtaken: the test shows nothing");
     assert_eq!((closed.len(), closed[0].counts.copied, closed[0].ended), (1, 3, Some(at(900))));
+    assert_eq!(counts.copied, 1, "what the other writer has counted is not counted again");
     assert_eq!(log.task(&head.id).await.unwrap().as_ref(), Some(&closed[0]));
     assert_eq!(log.unannounced(std::slice::from_ref(&head.id)).await.unwrap().len(), 1);
 }
@@ -495,7 +496,7 @@ async fn an_end_that_is_to_be_told_is_found_until_it_was_told() {
     for head in &heads {
         let event = TaskEvent { task: head.clone(), at: at(300), what: ended(0, Outcome::Copied) };
         let has_listeners = |task: &TaskHead| *task != heads[0];
-        assert_eq!(log.record_for(&[event], &has_listeners).await.unwrap().len(), 1);
+        assert_eq!(log.record_for(&[event], &has_listeners).await.unwrap().closed.len(), 1);
     }
     let ids: Vec<_> = heads.iter().map(|head| head.id.clone()).collect();
     let listed = |of: &[TaskId]| -> Vec<_> {
@@ -691,7 +692,7 @@ async fn a_task_whose_scan_has_an_error_is_no_success() {
         log.record(&[event(1, waits.clone())]).await.unwrap();
         let task = log.task(&head.id).await.unwrap().unwrap();
         assert_eq!((task.error.as_deref(), task.status()), (Some("timed out"), TaskStatus::Running));
-        let end = Happening::ScanEnded { total: copies, repositories: copies, compared: 0, error: error.map(str::to_owned) };
+        let end = Happening::ScanEnded { total: copies, compared: 0, repositories: copies, error: error.map(str::to_owned) };
         let mut events = vec![event(5, end)];
         events.extend((0..copies).map(|_| event(9, ended(0, Outcome::Copied))));
         // The old error again, late: it is over.
@@ -796,7 +797,7 @@ async fn a_cancelled_tasks_log_is_the_same_for_every_order_of_its_events() {
     let cancelled = || Outcome::Skipped { reason: SkipReason::Cancelled };
     let wish = |by: &str| Happening::Cancelled { by: by.to_owned() };
     let stopped = || Happening::ScanStopped { total: 2, compared: 0, repositories: 2 };
-    let over = || Happening::ScanEnded { total: 2, repositories: 2, error: None };
+    let over = || Happening::ScanEnded { total: 2, compared: 0, repositories: 2, error: None };
     let none = |n| (303, ended(n, Outcome::Copied));
     for (n, (happenings, status, counts)) in [
         // In the middle of it.
@@ -907,10 +908,10 @@ async fn lists_have_what_was_asked_for_whole_and_once_while_tasks_are_added() {
         let head = TaskHead { id, instance, created: at(time), ..head(rule, Trigger::Manual, "x") };
         let event = |what| TaskEvent { task: head.clone(), at: at(time), what };
         let of = |n| ended(n, outcome(n));
-        let over = |total| Happening::ScanEnded { total, repositories: 1, error: None };
+        let over = |total| Happening::ScanEnded { total, compared: 0, repositories: 1, error: None };
         let events = match kind {
             0 => vec![event(Happening::Created)],
-            1 => vec![event(Happening::Scanned { repositories: 0, error: None })],
+            1 => vec![event(Happening::Scanned { repositories: 0, compared: 0, error: None })],
             2 => vec![event(of(0)), event(over(1))],
             3 => vec![event(of(4)), event(over(1))],
             4 => vec![event(of(0)), event(of(4)), event(over(2))],

@@ -2,6 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
+use reqwest::Method;
 use tokio::sync::Mutex;
 use transship_tests::*;
 
