@@ -1,5 +1,4 @@
 //! The API over a store whose answers get lost.
-#![expect(clippy::unwrap_used, reason = "what a test needs and does not get is its failure")]
 
 use std::{
     path::Path,
