@@ -1,11 +1,13 @@
 //! A client of the management API.
 
+use std::path::Path;
+
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use jiff::Timestamp;
 use reqwest::{
     Method, RequestBuilder, Response,
-    header::{CONTENT_TYPE, IF_NONE_MATCH},
+    header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
@@ -14,22 +16,41 @@ use transship_api::{
     explain::{ExplainInput, ExplainView},
     preview::{PendingView, PreviewView, RuleToPreview},
     view::{
-        AuditView, DeliveryView, ListView, MintedTokenView, ResourceView, SecretInput, SentView, StartedView,
-        SubscriptionInput, SubscriptionView, TaskView, TokenView,
+        AuditView, DeliveryView, InstanceInput, InstanceView, ListView, MintedTokenView, ResourceView, RuleView, SecretInput,
+        SentView, StartedView, SubscriptionInput, SubscriptionView, TaskView, TokenView,
     },
 };
 use transship_model::{
-    DeliveryId, Foreseen, InstanceName, PreviewId, Problem, Rule, RuleName, SecretRef, Subscription, SubscriptionName, TaskId,
-    TokenId,
+    DeliveryId, Foreseen, InstanceName, Mistake, PreviewId, Problem, Rule, RuleName, SecretRef, Subscription, SubscriptionName,
+    TaskId, TokenId,
 };
 use transship_state::{LocalSecrets, Secrets as _};
 use url::Url;
+
+use crate::config;
 
 /// A rule as it is named on the command line: `INSTANCE/RULE`.
 #[derive(Debug, Clone)]
 pub(crate) struct RulePath {
     pub(crate) instance: InstanceName,
     pub(crate) rule: RuleName,
+}
+
+impl RulePath {
+    /// The path of a rule.
+    pub(crate) fn new(instance: InstanceName, rule: RuleName) -> Self {
+        Self { instance, rule }
+    }
+
+    fn segments(&self) -> [&str; 5] {
+        ["v1", "instances", self.instance.as_str(), "rules", self.rule.as_str()]
+    }
+}
+
+impl std::fmt::Display for RulePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.instance, self.rule)
+    }
 }
 
 impl std::str::FromStr for RulePath {
@@ -44,10 +65,14 @@ impl std::str::FromStr for RulePath {
 /// Where the API is and how to be let in.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Connection {
-    /// The address of the API
-    #[arg(long, env = "TRANSSHIP_API", value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    api: Url,
+    /// The address of the API, which lets in who has the token that TRANSSHIP_TOKEN is set to. Without it, what
+    /// ~/.config/transship/config.yaml says, or else http://127.0.0.1:8080
+    #[arg(long, env = "TRANSSHIP_API", value_name = "URL")]
+    api: Option<Url>,
 }
+
+/// Where the API is if nobody says so.
+const DEFAULT: &str = "http://127.0.0.1:8080";
 
 /// What the API answered instead of what it was asked for.
 #[derive(Debug)]
@@ -55,7 +80,13 @@ pub(crate) struct Refusal(pub(crate) Problem);
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.detail)
+        // The detail tells the first of several.
+        match &self.0.errors[..] {
+            [] | [_] => f.write_str(&self.0.detail),
+            errors => errors.iter().enumerate().try_for_each(|(at, Mistake { pointer, detail })| {
+                write!(f, "{}{pointer}: {detail}", if at == 0 { "" } else { "; " })
+            }),
+        }
     }
 }
 
@@ -81,12 +112,20 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(connection: Connection) -> anyhow::Result<Self> {
-        let Connection { api: base } = connection;
+        let file = config::client::load()?;
+        let base = match connection.api.or(file.api) {
+            Some(base) => base,
+            None => DEFAULT.parse()?,
+        };
         if base.cannot_be_a_base() {
             bail!("the address of the API has to be an http or https URL, not {base}");
         }
         let http = reqwest::Client::builder().timeout(std::time::Duration::from_secs(30)).build()?;
-        Ok(Self { http, base, token: token() })
+        let token = match (token(), file.token_file) {
+            (None, Some(path)) => Some(token_in(&path)?),
+            (token, _) => token,
+        };
+        Ok(Self { http, base, token })
     }
 
     /// The API at an address of this process.
@@ -267,6 +306,69 @@ impl Client {
         read(self.request(Method::POST, &["v1", "explain"])?.json(what)).await
     }
 
+    // Instances and rules.
+
+    /// All instances.
+    pub(crate) async fn instances(&self) -> anyhow::Result<Vec<InstanceView>> {
+        self.list(&["v1", "instances"], usize::MAX).await
+    }
+
+    /// An instance.
+    pub(crate) async fn instance(&self, name: &InstanceName) -> anyhow::Result<InstanceView> {
+        read(self.request(Method::GET, &["v1", "instances", name.as_str()])?).await
+    }
+
+    /// Makes an instance, or replaces the revision that is known.
+    pub(crate) async fn put_instance(
+        &self,
+        name: &InstanceName,
+        instance: &InstanceInput,
+        known: Option<u64>,
+    ) -> anyhow::Result<InstanceView> {
+        let request = self.request(Method::PUT, &["v1", "instances", name.as_str()])?.json(instance);
+        read(if_known(request, known)).await
+    }
+
+    /// Deletes an instance; the revision that is known, if one is.
+    pub(crate) async fn delete_instance(&self, name: &InstanceName, known: Option<u64>) -> anyhow::Result<()> {
+        let request = self.request(Method::DELETE, &["v1", "instances", name.as_str()])?;
+        done(if known.is_some() { if_known(request, known) } else { request }).await
+    }
+
+    /// All rules of an instance.
+    pub(crate) async fn rules(&self, instance: &InstanceName) -> anyhow::Result<Vec<RuleView>> {
+        self.list(&["v1", "instances", instance.as_str(), "rules"], usize::MAX).await
+    }
+
+    /// A rule.
+    pub(crate) async fn rule(&self, rule: &RulePath) -> anyhow::Result<RuleView> {
+        read(self.request(Method::GET, &rule.segments())?).await
+    }
+
+    /// Makes a rule, or replaces the revision that is known. With `start` a new one begins with a full run.
+    pub(crate) async fn put_rule(
+        &self,
+        rule: &RulePath,
+        document: &impl Serialize,
+        known: Option<u64>,
+        start: bool,
+    ) -> anyhow::Result<RuleView> {
+        let request = self.request(Method::PUT, &rule.segments())?.query(&[("start", start)]).json(document);
+        read(if_known(request, known)).await
+    }
+
+    /// Changes a rule by a merge patch.
+    pub(crate) async fn patch_rule(&self, rule: &RulePath, patch: &serde_json::Value, start: bool) -> anyhow::Result<RuleView> {
+        let request = self.request(Method::PATCH, &rule.segments())?.query(&[("start", start)]);
+        read(request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch.to_string())).await
+    }
+
+    /// Deletes a rule; the revision that is known, if one is.
+    pub(crate) async fn delete_rule(&self, rule: &RulePath, known: Option<u64>) -> anyhow::Result<()> {
+        let request = self.request(Method::DELETE, &rule.segments())?;
+        done(if known.is_some() { if_known(request, known) } else { request }).await
+    }
+
     async fn list<T: DeserializeOwned>(&self, path: &[&str], limit: usize) -> anyhow::Result<Vec<T>> {
         self.list_with(path, &(), limit).await
     }
@@ -318,12 +420,30 @@ pub(crate) fn token() -> Option<SecretString> {
     std::env::var("TRANSSHIP_TOKEN").ok().filter(|token| !token.is_empty()).map(SecretString::from)
 }
 
+fn token_in(path: &Path) -> anyhow::Result<SecretString> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("the API's token in {} can't be read", path.display()))?;
+    Ok(SecretString::from(text.trim_end()))
+}
+
+/// What is to be written is what is known, or new.
+fn if_known(request: RequestBuilder, known: Option<u64>) -> RequestBuilder {
+    match known {
+        Some(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
+        None => request.header(IF_NONE_MATCH, "*"),
+    }
+}
+
+/// Sends a request whose answer is empty.
+async fn done(request: RequestBuilder) -> anyhow::Result<()> {
+    answer(request).await.map(drop)
+}
+
 async fn read<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {
     let (base, body) = answer(request).await?;
     serde_json::from_slice(&body).with_context(|| format!("{base} does not answer as the API does"))
 }
 
-/// Where a request was answered, and what.
+/// The API's address and the body of its answer, if that is a good one.
 async fn answer(request: RequestBuilder) -> anyhow::Result<(String, Bytes)> {
     let (client, request) = request.build_split();
     let request = request?;

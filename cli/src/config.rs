@@ -18,6 +18,7 @@ use transship_state::Catalog;
 
 use self::yaml::{Node, Notes};
 
+pub(crate) mod client;
 mod instance;
 mod rule;
 mod spelling;
@@ -108,6 +109,11 @@ impl std::error::Error for LoadError {}
 /// # Errors
 /// [`LoadError`] names the file and prints one mistake a line, as `path:line:column: message`.
 pub(crate) fn load(path: &Path) -> Result<Config, LoadError> {
+    load_as(path, read)
+}
+
+/// Reads a file of some kind.
+fn load_as<T>(path: &Path, read: impl FnOnce(&str) -> Result<T, Vec<Mistake>>) -> Result<T, LoadError> {
     // One byte more than is allowed shows that there are too many, also of what has no length, as /dev/stdin.
     let mut bytes = Vec::new();
     fs::File::open(path)

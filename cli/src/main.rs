@@ -16,7 +16,14 @@ use clap::{Parser, Subcommand};
 
 /// Keeps container registries in step: a push to one is carried to every other that a rule names.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 120, propagate_version = true)]
+#[command(
+    version,
+    max_term_width = 120,
+    propagate_version = true,
+    after_help = "Commands that talk to the API find it by TRANSSHIP_API, and it lets in who has the token that TRANSSHIP_TOKEN is set to. \
+                  Every option with [env: …] can be set so. The exit status is 0, or 1 if something did not succeed, with one line that \
+                  says why; 2 for a command line that is not understood."
+)]
 struct Arguments {
     /// How the process's own log is written, to standard error
     #[arg(
@@ -48,8 +55,14 @@ enum Command {
     Serve(commands::serve::Arguments),
     /// Check a configuration file and name every mistake in it
     Check(commands::check::Arguments),
-    /// Bring the catalogue of a deployment on AWS to what a configuration file says
+    /// Bring instances and rules to what a configuration file says, through the API
     Apply(commands::apply::Arguments),
+    /// List, show or delete instances
+    #[command(subcommand)]
+    Instances(commands::instances::Command),
+    /// List, show, make, enable, disable or delete rules
+    #[command(subcommand)]
+    Rules(commands::rules::Command),
     /// List, show, cancel and retry tasks
     Tasks(Box<commands::tasks::Arguments>),
     /// Show one task and its resources: the same as tasks show
@@ -97,6 +110,8 @@ fn main() -> ExitCode {
             Command::Serve(arguments) => commands::serve::run(arguments).await,
             Command::Check(arguments) => commands::check::run(arguments),
             Command::Apply(arguments) => commands::apply::run(arguments).await,
+            Command::Instances(command) => commands::instances::run(command).await,
+            Command::Rules(command) => commands::rules::run(command).await,
             Command::Tasks(arguments) => commands::tasks::run(*arguments).await,
             Command::Task(arguments) => commands::tasks::show(arguments).await,
             Command::Sync(arguments) => commands::tasks::sync(arguments).await,

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use indicatif::{BinaryBytes, HumanDuration};
 use serde::Serialize;
+use serde_json::Value;
 use transship_api::view::{
     AuditView, DeliveryView, ProgressView, ResourceView, SubscriptionView, TaskView, TokenStatus, TokenView,
 };
@@ -79,6 +80,36 @@ fn text(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// A table of some kind.
+pub(crate) fn rows(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = table(headers);
+    for row in rows {
+        table.add_row(row);
+    }
+    text(&table)
+}
+
+/// One thing, a field a line: what is in another is named `credentials.username`.
+pub(crate) fn fields(value: &impl Serialize) -> anyhow::Result<String> {
+    fn walk(name: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                    walk(&name, value, lines);
+                }
+            }
+            Value::String(text) => lines.push((name.to_owned(), text.clone())),
+            other => lines.push((name.to_owned(), other.to_string())),
+        }
+    }
+    let mut lines = Vec::new();
+    walk("", &serde_json::to_value(value)?, &mut lines);
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let line = |(name, value): &(String, String)| format!("{name:width$}  {value}");
+    Ok(lines.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
 /// A list of tasks.
 pub(crate) fn tasks(tasks: &[TaskView]) -> String {
     let headers = ["task", "rule", "status", "trigger", "created", "time", "success", "repositories", "resources", "moved"];
@@ -102,13 +133,19 @@ pub(crate) fn tasks(tasks: &[TaskView]) -> String {
 
 /// What became of a task's resources: what there is none of is not told.
 fn outcomes(counts: &Counts) -> String {
-    let Counts { found, copied, unchanged, skipped, cancelled, failed, .. } = *counts;
+    let Counts { found, copied, unchanged, deleted, skipped, cancelled, failed, .. } = *counts;
     let skipped = skipped.saturating_sub(cancelled);
     let waiting = found.saturating_sub(counts.done());
-    let done =
-        [(copied, "copied"), (unchanged, "unchanged"), (skipped, "skipped"), (cancelled, "cancelled"), (failed, "failed")];
-    let all = done.into_iter().chain([(waiting, "to go")]);
-    let some: Vec<String> = all.filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let all = [
+        (copied, "copied"),
+        (unchanged, "unchanged"),
+        (deleted, "deleted"),
+        (skipped, "skipped"),
+        (cancelled, "cancelled"),
+        (failed, "failed"),
+        (waiting, "to go"),
+    ];
+    let some: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if some.is_empty() { "-".into() } else { some.join(", ") }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod http;
+mod metrics;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,6 +25,7 @@ use transship_state::{
 use transship_webhook::Webhook;
 use transship_worker::{Disposition, HOLD, Stores, Worker};
 
+use self::metrics::Metrics;
 use crate::secrets::ProcessSecrets;
 
 /// What a process is started with.
@@ -131,19 +133,21 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let dead_letters = DeadLetters::new(table).keeping(settings.keep_tasks);
     let logger = Logger::new(log.clone(), dead_letters.clone(), outlets).feeding(feed.clone());
     let http = Http::with_patience(settings.patience)?;
+    let queues =
+        [("jobs", jobs_queue.clone()), ("events", events_queue.clone()), ("notifications", notifications_queue.clone())];
+    let metrics = Arc::new(Metrics::new(catalog.clone(), log.clone(), queues.clone(), http.clone()));
     let stores = Stores { catalog, origins, attempts, previews, log, dead_letters, uploads, jobs, events, secrets };
     let worker = Worker::new(stores, http);
 
     let (stop, stopped) = watch::channel(false);
     let mut loops = JoinSet::new();
     loops.spawn(work(Arc::new(worker), jobs_queue.clone(), settings.workers, stopped.clone()));
-    loops.spawn(record(logger.clone(), events_queue.clone(), stopped.clone()));
-    loops.spawn(bury(logger.clone(), jobs_queue.dead_letters(), stopped.clone()));
+    loops.spawn(record(logger.clone(), metrics.clone(), events_queue, stopped.clone()));
+    loops.spawn(bury(logger.clone(), metrics.clone(), jobs_queue.dead_letters(), stopped.clone()));
     loops.spawn(sweep(logger, stopped.clone()));
     loops.spawn(tick(scheduler, stopped.clone()));
-    loops.spawn(notify(Arc::new(notifier), notifications_queue.clone(), stopped.clone()));
-    let queues = [("jobs", jobs_queue), ("events", events_queue), ("notifications", notifications_queue)];
-    let router = http::router(webhook, api, settings.token, http::Health::new(store, queues));
+    loops.spawn(notify(Arc::new(notifier), notifications_queue, stopped.clone()));
+    let router = http::router(webhook, api, settings.token, http::Health::new(store, queues), metrics);
     loops.spawn(http::serve(listener, router, stopped));
     Ok(Running { address, stop, feed, loops })
 }
@@ -261,7 +265,12 @@ async fn settle(queue: &SqliteQueue, message: &Incoming, disposition: Dispositio
 }
 
 /// Writes the log.
-async fn record(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+async fn record(
+    logger: Logger,
+    metrics: Arc<Metrics>,
+    queue: SqliteQueue,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     loop {
         let messages = tokio::select! {
             biased;
@@ -270,7 +279,7 @@ async fn record(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver
         };
         let result = async {
             let messages = messages?;
-            logger.record(messages.iter().map(|message| message.body.as_str())).await?;
+            metrics.note(&logger.record(messages.iter().map(|message| message.body.as_str())).await?);
             queue.delete_all(messages.into_iter().map(|message| message.receipt).collect()).await?;
             anyhow::Ok(())
         };
@@ -282,7 +291,12 @@ async fn record(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver
 }
 
 /// Marks as failed what jobs that nobody could do were for.
-async fn bury(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+async fn bury(
+    logger: Logger,
+    metrics: Arc<Metrics>,
+    queue: SqliteQueue,
+    mut stopped: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     loop {
         let messages = tokio::select! {
             biased;
@@ -291,7 +305,7 @@ async fn bury(logger: Logger, queue: SqliteQueue, mut stopped: watch::Receiver<b
         };
         let result = async {
             for message in messages? {
-                logger.bury(&message.body).await?;
+                metrics.note(&logger.bury(&message.body).await?);
                 queue.delete(&message.receipt).await?;
             }
             anyhow::Ok(())

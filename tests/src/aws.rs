@@ -27,15 +27,16 @@ impl Aws {
 
     /// Starts one that lets everybody do everything.
     pub async fn start() -> Self {
-        Self::launch(false).await
+        Self::launch(false, None).await
     }
 
-    /// Starts one in which each function may do what its role allows, and no more.
-    pub async fn with_iam() -> Self {
-        Self::launch(true).await
+    /// Starts one in which each function may do what its role allows, and no more. Where a proxy is given, functions find hosts that are
+    /// not this machine by it, and speak plain http to it.
+    pub async fn with_iam(proxy: Option<&str>) -> Self {
+        Self::launch(true, proxy).await
     }
 
-    async fn launch(iam: bool) -> Self {
+    async fn launch(iam: bool, proxy: Option<&str>) -> Self {
         let program = tokio::task::spawn_blocking(|| tool("ministack")).await.expect("the emulator");
         let dir = tempfile::Builder::new().prefix("transship-aws-").tempdir().expect("a folder");
         let port = free_port();
@@ -45,6 +46,7 @@ impl Aws {
         // What it would start besides, on ports and sockets of its own choice.
         command.env("IOT_MTLS_ENABLED", "0").env("SFTP_ENABLED", "0").env("DOCKER_HOST", "unix:///nonexistent");
         command.env("AUTH", if iam { "true" } else { "false" }).env("TMPDIR", dir.path());
+        command.envs(proxy.map(|proxy| ("HTTP_PROXY", proxy)));
         command.envs(variables(port)).stdin(Stdio::null()).stdout(log.try_clone().expect("a handle")).stderr(log);
         // A group of its own, with the functions that it starts.
         let process = command.current_dir(dir.path()).process_group(0).spawn().expect("the emulator starts");

@@ -47,7 +47,7 @@ pub use compare::{Walked, assert_same};
 pub use content::{Artifact, Image, Index, artifact, chart, cosign_signature, media, referrer, referrers_index};
 pub use install::{program, tool};
 pub use proxy::{Action, Exchange, Gate, Proxy, Request};
-pub use registry::{ALICE, BOB, Builder, DockerRegistry, Login};
+pub use registry::{ALICE, BOB, Builder, DockerRegistry, ECR, Login};
 pub use rie::Rie;
 pub use sam::{architecture, built, root, sam};
 pub use sink::{Delivery, Sink};

@@ -31,6 +31,13 @@ pub const ALICE: Login =
 pub const BOB: Login =
     Login { user: "bob", password: "carpenter", bcrypt: "$2y$04$012345678901234567890uwK1vgPifhdzCAd3mwEC/.QUptKBM6e2" };
 
+/// The password that the emulator's ECR gives to everybody whose role lets them ask for one.
+pub const ECR: Login = Login {
+    user: "AWS",
+    password: "ministack-auth-token",
+    bcrypt: "$2y$04$abcdefghijklmnopqrstuuiFmBv/9Mcu1OansfXyDfsdGqryTgAAO",
+};
+
 /// A running `docker-registry`: filesystem storage, deletes enabled. It is killed, and its storage removed, on drop.
 pub struct DockerRegistry {
     client: Client,

@@ -6,6 +6,10 @@
 //! - A FIFO queue's messages go to one worker at a time, whatever `MaximumConcurrency` says: workers side by side are tested on
 //!   the embedded store.
 //! - Nothing is scheduled in the time of a test, and alarms are kept and not judged.
+//! - Its ECR gives passwords and holds no images: a docker-registry stands in for that, as the proxy by which the functions reach
+//!   ECR's hosts, whose names can't be resolved here.
+//! - Its EventBridge has no events of services of its own making: what it would put into the inbox is put there by the test. That the
+//!   rule's pattern meets them, and that it may put them there, is seen on AWS only.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +20,12 @@ use std::{
 };
 
 use aws_sdk_secretsmanager::Client as Secrets;
+use aws_sdk_ssm::{Client as Parameters, types::ParameterType};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::{
-    Aws, DockerRegistry, HOOK_SECRET, binary,
+    Aws, Builder, DockerRegistry, HOOK_SECRET, binary,
     sam::{architecture, built, said, sam},
     wait_until,
 };
@@ -40,7 +45,15 @@ impl Stack {
     /// Builds the functions, deploys them with these parameters (`"WorkerTimeout=15"`), and puts [`HOOK_SECRET`] where
     /// `secretsmanager:hook` finds it.
     pub async fn deploy(parameters: &[&str]) -> Self {
-        let aws = Aws::with_iam().await;
+        Self::deploy_in(Aws::with_iam(None).await, parameters).await
+    }
+
+    /// The same, with functions that reach all hosts that are not this machine by a proxy.
+    pub async fn deploy_behind(proxy: &str, parameters: &[&str]) -> Self {
+        Self::deploy_in(Aws::with_iam(Some(proxy)).await, parameters).await
+    }
+
+    async fn deploy_in(aws: Aws, parameters: &[&str]) -> Self {
         let parameters: Vec<String> = parameters.iter().map(|&parameter| parameter.to_owned()).collect();
         let environment = aws.env();
         let deploy = move || {
@@ -59,11 +72,27 @@ impl Stack {
         let outputs: BTreeMap<String, String> = tokio::task::spawn_blocking(deploy).await.expect("the deployment");
 
         let secrets = Secrets::new(&aws.sdk().await);
-        secrets.create_secret().name("transship/hook").secret_string(HOOK_SECRET).send().await.expect("the hook's secret");
         let token = secrets.get_secret_value().secret_id(&outputs["ApiTokenSecret"]).send().await.expect("the API's token");
         let token = token.secret_string().expect("a token in text").to_owned();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { aws, http, outputs, token }
+        let stack = Self { aws, http, outputs, token };
+        stack.secret("hook", HOOK_SECRET).await;
+        stack
+    }
+
+    /// Makes a secret that `secretsmanager:NAME` finds.
+    pub async fn secret(&self, name: &str, value: &str) {
+        let name = format!("transship/{name}");
+        let secrets = Secrets::new(&self.aws.sdk().await);
+        secrets.create_secret().name(name).secret_string(value).send().await.expect("a secret");
+    }
+
+    /// Makes a secret that `ssm:NAME` finds.
+    pub async fn parameter(&self, name: &str, value: &str) {
+        let name = format!("/transship/{name}");
+        let parameters = Parameters::new(&self.aws.sdk().await);
+        let put = parameters.put_parameter().name(name).value(value).r#type(ParameterType::SecureString);
+        put.send().await.expect("a parameter");
     }
 
     /// Loads these instances and rules, as an operator does.
@@ -77,9 +106,19 @@ impl Stack {
     }
 
     /// A registry whose notifications go to the webhook of `instance`, with the secret that `secretsmanager:hook` names.
-    pub async fn registry(&self, instance: &str) -> DockerRegistry {
-        let url = self.local(&self.output("WebhookUrl").replace("INSTANCE", instance));
-        DockerRegistry::builder().notify(url, &[("Authorization", &format!("Bearer {HOOK_SECRET}"))]).start().await
+    pub fn registry(&self, instance: &str) -> Builder {
+        DockerRegistry::builder().notify(self.hook(instance), &[("Authorization", &format!("Bearer {HOOK_SECRET}"))])
+    }
+
+    /// Sends a notification with any secret.
+    pub async fn notify(&self, instance: &str, secret: &str, body: &Value) -> StatusCode {
+        let request = self.http.post(self.hook(instance)).bearer_auth(secret).body(body.to_string());
+        request.send().await.expect("the webhook answers").status()
+    }
+
+    /// Where an instance's notifications go.
+    fn hook(&self, instance: &str) -> String {
+        self.local(&self.output("WebhookUrl").replace("INSTANCE", instance))
     }
 
     /// Calls the API with the stack's own token; the answer's status and body.

@@ -173,6 +173,8 @@ impl Transship {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).stdin(Stdio::null()).env("TRANSSHIP_API", self.url()).env_remove("TRANSSHIP_TOKEN");
+        // Not the configuration of whoever runs the tests.
+        command.env("XDG_CONFIG_HOME", self.dir.path());
         command.envs(self.environment.iter().cloned());
         command
     }

@@ -19,8 +19,15 @@ async fn with_a_token_the_api_answers_its_bearer_only() {
     transship.start(&all_of(&DockerRegistry::start().await, &DockerRegistry::start().await)).await;
     let http = reqwest::Client::new();
     let url = |path: &str| format!("{}{path}", transship.url());
-    let paths =
-        ["/v1/instances", "/v1/instances/build/rules", "/v1/instances/build/rules/all/tasks", "/v1/tasks/7", "/v1/none", "/"];
+    let paths = [
+        "/v1/instances",
+        "/v1/instances/build/rules",
+        "/v1/instances/build/rules/all/tasks",
+        "/v1/tasks/7",
+        "/v1/none",
+        "/",
+        "/metrics",
+    ];
     let mut requests: Vec<RequestBuilder> = paths.iter().map(|path| http.get(url(path))).collect();
     requests.push(http.post(url("/v1/instances/build/rules/all/sync")));
     for request in requests {

@@ -19,15 +19,18 @@ async fn instances_are_shown_without_their_secrets() {
     transship.start(&config(&[build.into(), instance("prod", "https://prod.example")], &[])).await;
 
     let answer = transship.get("/v1/instances").await;
+    let file = transship.config_file().display().to_string();
 
     let build = json!({
         "name": "build", "endpoint": "https://build.example:8443/", "kind": "harbor", "region": "eu-central-1", "zone": "global",
-        "webhook": "/hooks/build",
+        "credentials": { "username": "alice", "password": { "from": "env" } }, "webhook_secret": { "from": "env" },
+        "webhook": "/hooks/build", "revision": 1, "file": file,
     });
     let prod = json!({
-        "name": "prod", "endpoint": "https://prod.example/", "kind": "distribution", "webhook": "/hooks/prod",
+        "name": "prod", "endpoint": "https://prod.example/", "kind": "distribution", "webhook_secret": { "from": "env" },
+        "webhook": "/hooks/prod", "revision": 1, "file": file,
     });
-    assert_eq!(answer, json!({ "items": [build, prod] }), "by name, and nothing of credentials");
+    assert_eq!(answer, json!({ "items": [build, prod] }), "by name, and of secrets only where they are from");
 }
 
 /// Would break: a rule that is shown otherwise than it was written, or a page of rules that repeats or leaves out one.
@@ -45,7 +48,7 @@ async fn rules_are_shown_by_name_in_pages() {
     let release = walk(&transship, "/v1/instances/build/rules", 1000).await.pop().unwrap();
     let wanted = json!({
         "name": "release", "description": "to production", "overwrite": true, "enabled": false, "revision": 1,
-        "propagate_deletions": false, "referrers": true,
+        "propagate_deletions": false, "referrers": true, "file": transship.config_file().display().to_string(),
         "source": {
             "instance": "build", "namespace": "team", "repository": "app-.*", "tag": r"v\d+", "types": ["image", "chart"],
         },

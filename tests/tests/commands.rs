@@ -372,11 +372,19 @@ async fn sigterm_ends_serve_in_order_and_the_work_goes_on_at_the_next_start() {
 async fn help_names_what_each_command_takes() {
     let transship = Transship::reserve();
     for (command, parts) in [
-        ("", &["demo", "serve", "check", "tasks", "task", "sync", "copy", "--log-format"][..]),
+        ("", &["demo", "serve", "check", "apply", "instances", "rules", "tasks", "task", "sync", "copy", "--log-format"][..]),
+        ("apply", &["--config <FILE>", "--api <URL>", "--table <NAME>", "--prune", "--dry-run", "--rotate", "--no-first-run"]),
+        ("instances", &["list", "show", "delete"]),
+        ("rules", &["list", "show", "create", "enable", "disable", "delete"]),
         ("demo", &["two registries in this process"]),
-        ("serve", &["--data <DIR>", "--config <FILE>", "--listen <ADDR>", "127.0.0.1:8080", "--workers <N>"]),
+        ("serve", &["--data <DIR>", "--config <FILE>", "--listen <ADDR>", "127.0.0.1:8080", "--workers <N>", "--no-first-run"]),
+        ("serve", &["--keep-tasks <DAYS>", "TRANSSHIP_KEEP_TASKS"]),
         ("check", &["--config <FILE>", "every mistake"]),
-        ("tasks", &["<INSTANCE/RULE>", "--limit <N>", "--output <FORMAT>", "--api <URL>", "TRANSSHIP_API"]),
+        (
+            "tasks",
+            &["[INSTANCE/RULE]", "list", "show", "cancel", "retry", "--status <STATUS>", "--since <TIME>", "--limit <N>"],
+        ),
+        ("tasks", &["--output <FORMAT>", "--api <URL>", "TRANSSHIP_API"]),
         ("task", &["<ID>", "--follow", "--limit <N>", "exit status is 1", "--api <URL>"]),
         ("sync", &["<INSTANCE/RULE>", "--wait", "exit status is 1", "--api <URL>"]),
         (

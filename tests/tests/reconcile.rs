@@ -1,5 +1,7 @@
 //! Full runs where most is at the target already: what they ask for, what they find, and what they leave in the log.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use transship_tests::*;

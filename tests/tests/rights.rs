@@ -349,7 +349,8 @@ async fn tokens_by_command() {
     let more = transship.command(&["tokens", "create", "more"]).env("TRANSSHIP_TOKEN", &token).output().unwrap();
     assert_eq!(more.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&more.stderr).contains("this needs the role admin"), "{more:?}");
-    assert!(transship.run(&["tokens", "revoke", id]).await.status.success());
+    assert!(transship.run(&["tokens", "revoke", &token]).await.status.success(), "its ID is taken of it");
+    assert!(transship.run(&["tokens", "revoke", id]).await.status.success(), "once more is no mistake");
     let refused = transship.command(&["tasks", "build/all"]).env("TRANSSHIP_TOKEN", &token).output().unwrap();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

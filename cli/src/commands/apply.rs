@@ -1,5 +1,7 @@
 //! `transship apply`.
 
+mod through_api;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
@@ -8,7 +10,8 @@ use transship_model::Owner;
 use transship_state::{Applied, Catalog, Change, aws::DynamoDbTable};
 
 use crate::{
-    config::{self, LoadError},
+    client::{Client, Connection},
+    config::{self, Config, LoadError},
     output,
 };
 
@@ -17,26 +20,52 @@ pub(crate) struct Arguments {
     /// The configuration file: instances, rules and subscriptions
     #[arg(short = 'f', long, value_name = "FILE")]
     config: PathBuf,
-    /// The deployment's DynamoDB table, an output of its stack. Region and identity are those of the environment or the AWS profile
+    #[command(flatten)]
+    connection: Connection,
+    /// Write into a deployment's DynamoDB table, without its API: for whoever has an AWS identity and no token. Region and identity are
+    /// those of the environment or the AWS profile; secrets have to be AWS's, and new rules do not begin with a full run
     #[arg(long, env = "TRANSSHIP_TABLE", value_name = "NAME")]
-    table: String,
+    table: Option<String>,
     /// Delete what the file does not name. A rule that is deleted loses its log, even if it comes back under the same name
     #[arg(long)]
     prune: bool,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Send the values of all secrets again, not only those of instances that are new or changed
+    #[arg(long)]
+    rotate: bool,
+    /// Wait for pushes: rules that are new do not begin with a full run
+    #[arg(long)]
+    no_first_run: bool,
+}
+
+/// How it is to be done.
+struct Options {
+    prune: bool,
+    dry_run: bool,
+    rotate: bool,
+    no_first_run: bool,
 }
 
 /// How long one request may take; people wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { config: path, table, prune, dry_run } = arguments;
+    let Arguments { config: path, connection, table, prune, dry_run, rotate, no_first_run } = arguments;
     let config = config::load(&path)?;
     for config::Mistake { line, column, message } in &config.warnings {
         eprintln!("{}:{line}:{column}: warning: {message}", path.display());
     }
+    let options = Options { prune, dry_run, rotate, no_first_run };
+    match table {
+        Some(table) => into_table(path, config, &table, &options).await,
+        None => through_api::run(&path, &config, &Client::new(connection)?, &options).await,
+    }
+}
+
+async fn into_table(path: PathBuf, config: Config, table: &str, options: &Options) -> anyhow::Result<()> {
+    let Options { prune, dry_run, .. } = *options;
     if !config.local.is_empty() {
         return Err(LoadError::Mistakes { path, mistakes: config.local }.into());
     }
@@ -45,7 +74,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if sdk.region().is_none() {
         bail!("no region of AWS is chosen: set AWS_REGION, or AWS_PROFILE to a profile that has one");
     }
-    let catalog = Catalog::new(Arc::new(DynamoDbTable::new(aws_sdk_dynamodb::Client::new(&sdk), &table)));
+    let catalog = Catalog::new(Arc::new(DynamoDbTable::new(aws_sdk_dynamodb::Client::new(&sdk), table)));
     // A first run of new rules is started by the API, which has the queues.
     let plan = catalog.plan_all(&Owner::Api, &config.instances, &config.rules, &config.subscriptions, false).await;
     let plan = plan.with_context(|| format!("the catalogue in the table {table} can't be read"))?;
@@ -54,11 +83,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         bail!("{}: {}", path.display(), plan.refusals().join("; "));
     }
     for (change, entry) in plan.changes() {
-        let sign = match change {
-            Change::Created => '+',
-            Change::Changed | Change::Claimed => '~',
-            Change::Deleted => '-',
-        };
+        let sign = sign(change);
         output::print(&format!("{sign} {entry}"))?;
     }
     let left = match left {
@@ -78,4 +103,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn summary(applied: Applied, to_be: &str) -> String {
     let Applied { created, changed, deleted } = applied;
     format!("{created} {to_be}created, {changed} {to_be}changed, {deleted} {to_be}deleted")
+}
+
+/// How a change is shown in a plan.
+fn sign(change: Change) -> char {
+    match change {
+        Change::Created => '+',
+        Change::Changed | Change::Claimed => '~',
+        Change::Deleted => '-',
+    }
 }

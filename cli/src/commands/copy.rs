@@ -303,6 +303,7 @@ fn endpoint(http: &Http, ca: Option<&Authorities>, text: &str) -> anyhow::Result
         token_realm: None,
         api: None,
         ecr: EcrSettings::default(),
+        tcr: None,
         ca: ca.cloned(),
         plain_http,
     };

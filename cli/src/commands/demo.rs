@@ -134,6 +134,7 @@ fn instance(name: &str, url: &str, region: &str) -> anyhow::Result<Instance> {
         token_realm: None,
         api: None,
         ecr: EcrSettings::default(),
+        tcr: None,
         ca: None,
         plain_http: false,
     })

@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     /// Wait for pushes: rules of the file that are new do not begin with a full run
     #[arg(long, requires = "config")]
     no_first_run: bool,
-    /// The address to answer at. Registries send their notifications there
+    /// The address to answer at: for registries' notifications and the API, whose first token TRANSSHIP_TOKEN sets
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// How many resources are copied at once
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
         env = "TRANSSHIP_KEEP_TASKS",
         value_name = "DAYS",
         default_value_t = 90,
-        value_parser = clap::value_parser!(u32).range(3..=3650)
+        value_parser = clap::value_parser!(u32).range(15..=3650)
     )]
     keep_tasks: u32,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use transship_api::TokenInput;
 use transship_model::{InstanceName, Role, TokenId};
 
@@ -32,8 +33,8 @@ struct CreateArguments {
     /// What it is for, as lists show it
     #[arg(value_name = "NAME")]
     name: String,
-    /// What its bearer may do: viewer, operator or admin
-    #[arg(long, value_name = "ROLE", default_value = "viewer")]
+    /// What its bearer may do: look; make rules and start tasks, too; or everything
+    #[arg(long, value_name = "ROLE", default_value = "viewer", value_parser = role())]
     role: Role,
     /// An instance that it is for; may be given several times. Without it: all of them
     #[arg(long = "instance", value_name = "INSTANCE")]
@@ -62,11 +63,22 @@ struct ListArguments {
 
 #[derive(Debug, clap::Args)]
 struct RevokeArguments {
-    /// The token's ID: the 16 digits after `tsh_`
-    #[arg(value_name = "ID")]
+    /// The token's ID, the 16 digits after `tsh_`; or the token itself, of which only the ID is sent
+    #[arg(value_name = "ID", value_parser = id_of)]
     id: TokenId,
     #[command(flatten)]
     connection: Connection,
+}
+
+/// One that shells can complete.
+fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|text| text.parse::<Role>())
+}
+
+/// Of a token itself, only what is no secret.
+fn id_of(text: &str) -> Result<TokenId, String> {
+    let id = text.strip_prefix("tsh_").map_or(text, |rest| rest.split('_').next().unwrap_or_default());
+    id.parse().map_err(|error| format!("{error}: `transship tokens list` shows them"))
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {

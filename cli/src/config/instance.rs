@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use transship_model::{
-    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth, input,
+    Credentials, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, TcrSettings, WebhookAuth,
+    input,
 };
 use transship_registry::{Authorities, Ecr, InvalidAuthorities};
+use url::Url;
 
 use super::{
     spelling::nearest,
@@ -25,6 +27,7 @@ const KEYS: &[&str] = &[
     "token_realm",
     "api",
     "ecr",
+    "tcr",
     "ca",
     "plain_http",
 ];
@@ -69,6 +72,17 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         let message = "has no effect: repositories of ECR are made by the AWS identity that 'credentials: ecr' logs in with";
         notes.warning(node, message);
     }
+    let tcr = match keys.get("tcr") {
+        Some(node) => tcr(node, notes).map(Some),
+        None => Some(None),
+    };
+    let is_tcr = |endpoint: &Url| kind == Some(Kind::Tcr) || endpoint.host_str().and_then(Kind::of_host) == Some(Kind::Tcr);
+    if let (Some(node), Some(endpoint)) = (keys.get("tcr"), &endpoint)
+        && kind.is_some()
+        && !is_tcr(endpoint)
+    {
+        notes.warning(node, "has no effect, because the registry is not of the kind tcr");
+    }
     let ca = match keys.get("ca") {
         Some(node) => authorities(node, notes).map(Some),
         None => Some(None),
@@ -110,6 +124,7 @@ pub(super) fn read(node: &Node<'_>, notes: &mut Notes) -> Option<Instance> {
         token_realm: token_realm?,
         api: api?,
         ecr: ecr?,
+        tcr: tcr?,
         ca: ca?,
         plain_http: plain_http?,
     })
@@ -183,6 +198,28 @@ fn ecr(node: &Node<'_>, notes: &mut Notes) -> Option<EcrSettings> {
         None => Some(BTreeMap::new()),
     };
     Some(EcrSettings { immutable_tags: immutable_tags?, scan_on_push: scan_on_push?, kms_key: kms_key?, tags: tags? })
+}
+
+/// How namespaces of Tencent Container Registry are made.
+fn tcr(node: &Node<'_>, notes: &mut Notes) -> Option<TcrSettings> {
+    let keys = node.mapping(&["registry_id", "region", "secret_id", "secret_key"], notes)?;
+    let mut words = |key: &str, example: &str, is_fit: fn(&str) -> bool, form: &str| {
+        let node = keys.need(key, example, notes)?;
+        let text = node.checked(|text| input::words(text, input::MAX_WORDS), notes)?;
+        if !is_fit(&text) {
+            notes.mistake(node, form);
+            return None;
+        }
+        Some(text)
+    };
+    let is_id = |text: &str| text.starts_with("tcr-") && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let is_region = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let is_key = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric());
+    let registry_id = words("registry_id", "the registry's ID, like tcr-a1b2c3d4", is_id, "a registry's ID begins with tcr-");
+    let region = words("region", "the registry's region, like ap-guangzhou", is_region, "a region's name is like ap-guangzhou");
+    let secret_id = words("secret_id", "the name of the API key", is_key, "the name of an API key is letters and digits");
+    let secret_key = keys.need("secret_key", "env:NAME or file:PATH", notes).and_then(|node| secret(node, notes));
+    Some(TcrSettings { registry_id: registry_id?, region: region?, secret_id: secret_id?, secret_key: secret_key? })
 }
 
 fn resource_tags(node: &Node<'_>, notes: &mut Notes) -> Option<BTreeMap<String, String>> {

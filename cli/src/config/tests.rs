@@ -213,7 +213,7 @@ fn a_key_that_is_given_twice_is_a_mistake_and_hides_no_other() {
         "line 4: the key 'name' is given twice here",
         "line 5: the key 'endpoint' is given twice here",
         "line 6: the key 'name' is given twice here",
-        "line 6: instances[1].kind: 'x' is no kind: The kinds are distribution, harbor, ecr, ghcr, google, acr, quay, docker-hub, gitlab, oci",
+        "line 6: instances[1].kind: 'x' is no kind: The kinds are distribution, harbor, ecr, ghcr, google, acr, quay, docker-hub, gitlab, tcr, oci",
         "line 7: instances[2].name: line 6 has an instance 'c' already",
     ];
     assert_eq!(mistakes.len(), starts.len(), "{mistakes:#?}");
@@ -301,6 +301,29 @@ fn an_instance_says_how_repositories_of_ecr_are_made() {
     let config = read(&changed("plain_http: true }", "plain_http: true, ecr: { scan_on_push: true } }")).unwrap();
     let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
     assert!(warning.to_string().starts_with("line 12: instances[2].ecr: has no effect"), "{warning}");
+}
+
+#[test]
+fn an_instance_says_how_namespaces_of_tencent_are_made() {
+    let lab = "plain_http: true }";
+    let with = |tcr: &str| changed(lab, &format!("plain_http: true, kind: tcr, tcr: {tcr} }}"));
+    let good = "{ registry_id: tcr-a1b2, region: ap-guangzhou, secret_id: AKIDx, secret_key: env:TENCENT_KEY }";
+    let config = read(&with(good)).unwrap();
+    let tcr = config.instances[2].tcr.clone().unwrap();
+    assert_eq!((tcr.registry_id.as_str(), tcr.region.as_str(), tcr.secret_id.as_str()), ("tcr-a1b2", "ap-guangzhou", "AKIDx"));
+    assert_eq!(tcr.secret_key, SecretRef::Env("TENCENT_KEY".into()));
+    for (wrong, part) in [
+        (good.replace("env:TENCENT_KEY", "hunter2"), "tcr.secret_key: secrets are not written into this file"),
+        (good.replace(", region: ap-guangzhou", ""), "the key 'region' is missing"),
+        (good.replace("tcr-a1b2", "a1b2"), "tcr.registry_id: a registry's ID begins with tcr-"),
+        (good.replace("ap-guangzhou", "'Guang zhou'"), "tcr.region: a region's name is like ap-guangzhou"),
+    ] {
+        let mistake = mistake(&with(&wrong));
+        assert!(mistake.contains(part) && !mistake.contains("hunter2"), "{mistake:?} has no {part:?}");
+    }
+    let config = read(&with(good).replace("kind: tcr", "kind: oci")).unwrap();
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    assert!(warning.to_string().starts_with("line 12: instances[2].tcr: has no effect"), "{warning}");
 }
 
 #[test]

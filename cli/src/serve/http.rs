@@ -1,4 +1,4 @@
-//! The HTTP side of `serve`: `/hooks/`, `/v1/` and `/health` on one address.
+//! The HTTP side of `serve`: `/hooks/`, `/v1/`, `/health` and `/metrics` on one address.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::{Body, to_bytes},
     extract::{ConnectInfo, Request, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
@@ -16,13 +16,16 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use transship_api::{
     Api, Guarded,
-    access::{Deployment, Gate},
+    access::{Deployment, Gate, refuse},
 };
 use transship_model::Problem;
-use transship_state::sqlite::{SqliteQueue, SqliteStore};
+use transship_state::sqlite::SqliteStore;
 use transship_webhook::{MAX_BODY, Webhook};
 
-use super::access;
+use super::{
+    access,
+    metrics::{Metrics, Queues},
+};
 
 /// For so long a notification's body is waited for.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -30,19 +33,20 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// What `/health` looks at.
 pub(crate) struct Health {
     store: Arc<SqliteStore>,
-    queues: [(&'static str, SqliteQueue); 3],
+    queues: Queues,
 }
 
 impl Health {
-    pub(crate) fn new(store: Arc<SqliteStore>, queues: [(&'static str, SqliteQueue); 3]) -> Self {
+    pub(crate) fn new(store: Arc<SqliteStore>, queues: Queues) -> Self {
         Self { store, queues }
     }
 }
 
-pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, health: Health) -> Router {
+pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, health: Health, metrics: Arc<Metrics>) -> Router {
     let has_token = token.is_some();
     let gate = Gate::new(token.map_or(Deployment::None, Deployment::Token), api.tokens());
     let api = Arc::new(Guarded::new(api, gate));
+    let metrics = Arc::new(Scraped { api: api.clone(), has_token, metrics });
     let call = async move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
         let origin = access::origin(has_token, peer, request.headers());
         api.call(request, origin).await
@@ -54,6 +58,8 @@ pub(crate) fn router(webhook: Webhook, api: Api, token: Option<SecretString>, he
         .route("/hooks/{*path}", any(hook))
         .with_state(Arc::new(webhook))
         .route("/health", get(report).with_state(Arc::new(health)))
+        // It names rules and registries: for those who may call the API.
+        .route("/metrics", get(scrape).with_state(metrics))
         .fallback(call)
 }
 
@@ -63,6 +69,24 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stopped: wa
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     Ok(axum::serve(listener, service).with_graceful_shutdown(stop).await?)
+}
+
+/// The metrics, and who lets in those who ask for them.
+struct Scraped {
+    api: Arc<Guarded>,
+    has_token: bool,
+    metrics: Arc<Metrics>,
+}
+
+async fn scrape(
+    State(scraped): State<Arc<Scraped>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    match scraped.api.admit(&headers, &access::origin(scraped.has_token, peer, &headers)).await {
+        Ok(caller) => scraped.metrics.scrape(&caller).await,
+        Err(problem) => refuse(&problem),
+    }
 }
 
 /// Hands a notification to the webhook. Its body is read up to the webhook's limit, and for no longer than senders wait.

@@ -1,8 +1,11 @@
 //! The audit: who changed what.
 
+use std::collections::BTreeSet;
+
 use axum::{Json, extract::State};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use transship_model::{Problem, Role};
 use transship_state::{AuditCursor, AuditQuery};
 use utoipa::IntoParams;
@@ -76,4 +79,14 @@ pub(crate) async fn list(
     let Filter { limit, cursor: after, since, until, who } = filter;
     let listing = api.audit.list(&AuditQuery { since, until, who, after, limit }, Timestamp::now()).await?;
     Ok(Json(ListView { items: listing.items.into_iter().map(AuditView::new).collect(), next: listing.next }))
+}
+
+/// For the audit: the keys that differ between what something was and what it is. Values are not told, which may be secret.
+pub(crate) fn differences<T: Serialize>(before: Option<&T>, after: &T) -> String {
+    let Some(before) = before else { return String::new() };
+    let [before, after] = [before, after].map(|view| serde_json::to_value(view).unwrap_or_default());
+    let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<BTreeSet<_>>()).unwrap_or_default();
+    let all: BTreeSet<String> = keys(&before).union(&keys(&after)).cloned().collect();
+    let changed: Vec<String> = all.into_iter().filter(|key| before.get(key) != after.get(key)).collect();
+    if changed.is_empty() { String::new() } else { format!("changed: {}", changed.join(", ")) }
 }

@@ -111,6 +111,11 @@ impl<'a> Reader<'a> {
         self.note_at(&format!("{}/{key}", self.pointer), detail);
     }
 
+    /// Whether it is an object; if not, that is noted.
+    pub(crate) fn is_object(&self) -> bool {
+        self.map.is_some()
+    }
+
     /// Whether a key is there and not null.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.value(key).is_some()

@@ -9,7 +9,7 @@ use axum::{
 };
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
-use transship_model::Problem;
+use transship_model::{Caller, Problem};
 
 use crate::{
     Api,
@@ -41,11 +41,20 @@ impl Guarded {
         Self { router: api.router(), gate }
     }
 
+    /// Who sends a request with these headers.
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn admit(&self, headers: &HeaderMap, origin: &Origin) -> Result<Caller, Problem> {
+        self.gate.authenticate(headers, origin).await
+    }
+
     /// Answers a request.
     pub async fn call(&self, request: Request<Body>, origin: Origin) -> Response<Body> {
         let id = given_id(request.headers()).or(origin.request.clone()).unwrap_or_else(new_id);
         let is_head = request.method() == Method::HEAD;
-        let span = tracing::info_span!("request", request = id, method = %request.method(), path = request.uri().path());
+        let path = tellable(request.uri().path());
+        let span = tracing::info_span!("request", request = id, method = %request.method(), path);
         let origin = Origin { request: Some(id.clone()), ..origin };
         let answer = self.answer(request, origin).instrument(span).await;
         let mut response = answer.unwrap_or_else(|problem| refuse(&problem));
@@ -113,7 +122,26 @@ fn given_id(headers: &HeaderMap) -> Option<String> {
     ((1..=MAX_ID).contains(&id.len()) && id.bytes().all(is_sane)).then(|| id.to_owned())
 }
 
+/// A path as the log may have it: what came here by mistake may hold the secret of a webhook, or a whole token.
+fn tellable(path: &str) -> &str {
+    if path.starts_with("/v1/") && !path.contains("tsh_") { path } else { "elsewhere" }
+}
+
 /// It names one request among many, and guards nothing.
 fn new_id() -> String {
     format!("{:032x}", fastrand::u128(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would break: a secret in the log, of a notification that was sent to the API's address, or of somebody who revokes a token by
+    /// the whole of it.
+    #[test]
+    fn no_path_with_a_secret_is_told() {
+        assert_eq!(tellable("/v1/tasks/1-01"), "/v1/tasks/1-01");
+        assert_eq!(tellable("/hooks/build/s3cret"), "elsewhere");
+        assert_eq!(tellable("/v1/tokens/tsh_0123456789abcdef_00"), "elsewhere");
+    }
 }

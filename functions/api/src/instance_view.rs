@@ -30,7 +30,7 @@ pub struct InstanceView {
 }
 
 /// What an instance is to be.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceInput {
     /// Its name; the path's, if it is written out.
@@ -119,7 +119,6 @@ pub struct SecretInput {
     pub value: Option<String>,
     /// Where AWS keeps it: `secretsmanager:NAME` or `ssm:NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(write_only)]
     pub reference: Option<String>,
     /// Where the one that is there is from; sent back, it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,7 +148,8 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    pub(crate) fn of(reference: &SecretRef) -> Self {
+    /// Where a reference leads.
+    pub fn of(reference: &SecretRef) -> Self {
         match reference {
             SecretRef::Env(_) => Self::Env,
             SecretRef::File(_) => Self::File,
@@ -261,7 +261,9 @@ pub(crate) fn is_pem(ca: &str) -> bool {
 
 /// A secret as it is shown.
 pub(crate) fn kept(secret: &SecretRef) -> SecretInput {
-    SecretInput { from: Some(SecretKind::of(secret)), ..SecretInput::default() }
+    let is_shown = matches!(secret, SecretRef::SecretsManager(_) | SecretRef::Parameter(_));
+    let reference = is_shown.then(|| secret.to_string());
+    SecretInput { value: None, reference, from: Some(SecretKind::of(secret)) }
 }
 
 fn credentials(credentials: &Credentials) -> Option<CredentialsInput> {

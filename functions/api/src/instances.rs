@@ -11,10 +11,11 @@ use axum::{
 };
 use serde_json::Value;
 use transship_model::{Caller, Instance, InstanceName, Owner, Problem, Role, Rule, SecretName, SecretRef};
-use transship_state::{Catalog, Entry, Op, Snapshot, Stamp, StateError};
+use transship_state::{AuditEntry, Catalog, Entry, Op, Snapshot, Stamp, StateError};
 
 use crate::{
     Api,
+    audit::differences,
     body::{Document, merge},
     conditions::{Conditions, shown, tagged},
     failure::{Failure, changeable, no_instance, permit, permit_all},
@@ -50,6 +51,7 @@ pub(crate) async fn list(
 /// Shows an instance.
 #[utoipa::path(
     get, path = "/v1/instances/{instance}", tag = "instances", operation_id = "readInstance",
+    security(("token" = ["viewer"])),
     params(("instance" = InstanceName, Path, description = "The instance")),
     responses(
         (status = 200, description = "The instance", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
@@ -72,6 +74,7 @@ pub(crate) async fn read(
 /// Makes an instance, or replaces it.
 #[utoipa::path(
     put, path = "/v1/instances/{instance}", tag = "instances", operation_id = "putInstance",
+    security(("token" = ["admin"])),
     params(("instance" = InstanceName, Path, description = "The instance")),
     request_body = InstanceInput,
     responses(
@@ -93,6 +96,7 @@ pub(crate) async fn put(
 /// Changes an instance: a JSON merge patch (RFC 7396) of what it is.
 #[utoipa::path(
     patch, path = "/v1/instances/{instance}", tag = "instances", operation_id = "patchInstance",
+    security(("token" = ["admin"])),
     params(("instance" = InstanceName, Path, description = "The instance")),
     request_body(content = Object, content_type = "application/merge-patch+json"),
     responses(
@@ -118,6 +122,7 @@ pub(crate) async fn patch(
 /// Deletes an instance that no rule names, and the secrets that were given for it.
 #[utoipa::path(
     delete, path = "/v1/instances/{instance}", tag = "instances", operation_id = "deleteInstance",
+    security(("token" = ["admin"])),
     params(("instance" = InstanceName, Path, description = "The instance")),
     responses(
         (status = 204, description = "It is gone"),
@@ -141,6 +146,7 @@ pub(crate) async fn delete(
             return Err(Failure::new(409, format!("{entry} is named by {}: delete that first", named(&caller, &rules))));
         }
         draft.delete(&entry);
+        draft.also(api.audit.op(&AuditEntry::new(&caller, "instance.delete", &name, String::new()))?);
         Ok(instance)
     };
     let (_, gone) = api.catalog.edit(decide).await?;
@@ -205,7 +211,7 @@ pub(crate) async fn change(
         let bindings = bind(api, caller, &catalog, &wanted).await?;
         let names: Vec<SecretName> = wanted.values.iter().map(|(name, _)| name.clone()).collect();
         let made = match keep(api, &wanted).await {
-            Ok(()) => make(api, &entry, &wanted, before, stamp, bindings).await,
+            Ok(()) => make(api, caller, &entry, &wanted, before, stamp, bindings).await,
             Err(failure) => Err(NotMade::Failure(failure)),
         };
         match made {
@@ -275,6 +281,7 @@ fn used_otherwise<'a>(
 
 async fn make(
     api: &Api,
+    caller: &Caller,
     entry: &Entry,
     wanted: &Wanted,
     before: Option<&Arc<Instance>>,
@@ -291,7 +298,18 @@ async fn make(
             return Err(NotMade::Failure(Failure::new(409, detail)));
         }
         bindings.iter().cloned().for_each(|op| draft.also(op));
-        Ok(draft.put_instance(instance, &Owner::Api))
+        let saved = draft.put_instance(instance, &Owner::Api);
+        if saved.change.is_some() {
+            let action = if before.is_some() { "instance.change" } else { "instance.create" };
+            let documents = before.map(|before| InstanceInput::of(before));
+            let mut details = differences(documents.as_ref(), &InstanceInput::of(instance));
+            if !wanted.values.is_empty() {
+                details += "; secrets were given";
+            }
+            let entry = AuditEntry::new(caller, action, &instance.name, details);
+            draft.also(api.audit.op(&entry).map_err(NotMade::from)?);
+        }
+        Ok(saved)
     };
     let (after, _) = api.catalog.edit(decide).await?;
     let mut view = InstanceView::new(instance, after.stamp(entry));

@@ -14,24 +14,44 @@ use serde_json::Value;
 use transship_model::{
     ArtifactType, Caller, InstanceName, Owner, Pattern, Problem, Role, Rule, RuleId, RuleName, Source, Target, input,
 };
-use transship_state::{Catalog, Change, Draft, Entry, Saved, Snapshot, first_runs};
+use transship_state::{AuditEntry, Catalog, Change, Draft, Entry, Saved, Snapshot, first_runs};
 use utoipa::IntoParams;
 
 use crate::{
     Api,
+    audit::differences,
     body::{Document, Reader, merge},
     conditions::{Conditions, shown, tagged},
     failure::{Failure, changeable, permit},
     instances,
-    requests::{By, Page, Path, Query},
+    requests::{By, Page, Path, Query, cursor, fifty, limit},
     view::{ListView, RuleInput, RuleView},
 };
+
+/// Which rules are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Selection {
+    /// Only those that write this instance.
+    target: Option<InstanceName>,
+    /// Only those that are enabled, or that are not.
+    enabled: Option<bool>,
+    /// At most so many items, 1 to 1000; 50 by default.
+    #[serde(default = "fifty", deserialize_with = "limit")]
+    #[param(minimum = 1, maximum = 1000, default = 50)]
+    limit: usize,
+    /// Where it begins: `next` of the page before.
+    #[serde(default, deserialize_with = "cursor")]
+    #[param(min_length = 1, max_length = 1024)]
+    cursor: Option<String>,
+}
 
 /// Lists the rules of a source instance, by name.
 #[utoipa::path(
     get, path = "/v1/instances/{instance}/rules", tag = "rules", operation_id = "listRules",
     security(("token" = ["viewer"])),
-    params(("instance" = InstanceName, Path, description = "The source instance"), Page),
+    params(("instance" = InstanceName, Path, description = "The source instance"), Selection),
     responses(
         (status = 200, description = "A page of rules", body = ListView<RuleView>),
         (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
@@ -41,11 +61,17 @@ pub(crate) async fn list(
     State(api): State<Api>,
     By(caller): By,
     Path(instance): Path<InstanceName>,
-    Query(page): Query<Page>,
+    Query(selection): Query<Selection>,
 ) -> Result<Json<ListView<RuleView>>, Failure> {
     let catalog = api.catalog.snapshot().await?;
     instances::known(&catalog, &caller, Role::Viewer, &instance)?;
-    let (items, next) = page.cut(catalog.rules_of(&instance), |rule| rule.name.to_string());
+    let Selection { target, enabled, limit, cursor } = selection;
+    let is_meant = |rule: &&Arc<Rule>| {
+        target.as_ref().is_none_or(|target| rule.target.instance == *target)
+            && enabled.is_none_or(|enabled| rule.enabled == enabled)
+    };
+    let rules = catalog.rules_of(&instance).filter(is_meant);
+    let (items, next) = Page { limit, cursor }.cut(rules, |rule| rule.name.to_string());
     let view = |rule: &&Arc<Rule>| RuleView::new(rule, catalog.stamp(&Entry::of_rule(rule)));
     Ok(Json(ListView { items: items.iter().map(view).collect(), next }))
 }
@@ -53,6 +79,7 @@ pub(crate) async fn list(
 /// Shows a rule.
 #[utoipa::path(
     get, path = "/v1/instances/{instance}/rules/{rule}", tag = "rules", operation_id = "readRule",
+    security(("token" = ["viewer"])),
     params(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
@@ -92,6 +119,7 @@ fn yes() -> bool {
 /// Makes a rule, or replaces it. A new one that is enabled begins with a full run.
 #[utoipa::path(
     put, path = "/v1/instances/{instance}/rules/{rule}", tag = "rules", operation_id = "putRule",
+    security(("token" = ["operator"])),
     params(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
@@ -118,6 +146,7 @@ pub(crate) async fn put(
 /// Changes a rule: a JSON merge patch (RFC 7396) of what it is.
 #[utoipa::path(
     patch, path = "/v1/instances/{instance}/rules/{rule}", tag = "rules", operation_id = "patchRule",
+    security(("token" = ["operator"])),
     params(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
@@ -149,6 +178,7 @@ pub(crate) async fn patch(
 /// Deletes a rule, and with it its log. What is on its way by it is skipped.
 #[utoipa::path(
     delete, path = "/v1/instances/{instance}/rules/{rule}", tag = "rules", operation_id = "deleteRule",
+    security(("token" = ["operator"])),
     params(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
@@ -171,6 +201,7 @@ pub(crate) async fn delete(
         conditions.check(Some(rule.revision))?;
         changeable(now.stamp(&entry), &entry)?;
         draft.delete(&entry);
+        draft.also(api.audit.op(&AuditEntry::new(&caller, "rule.delete", rule.path(), String::new()))?);
         Ok(())
     };
     api.catalog.edit(decide).await?;
@@ -200,7 +231,13 @@ async fn change(
             let detail = format!("there are {} rules already, and no more are possible", Catalog::MAX_RULES);
             return Err(Failure::new(409, detail));
         }
-        Ok(draft.put_rule(&rule, &Owner::Api, start))
+        let saved = draft.put_rule(&rule, &Owner::Api, start);
+        if saved.change.is_some() {
+            let action = if before.is_some() { "rule.change" } else { "rule.create" };
+            let details = differences(before.map(|before| RuleInput::of(before)).as_ref(), &RuleInput::of(&rule));
+            draft.also(api.audit.op(&AuditEntry::new(caller, action, rule.path(), details))?);
+        }
+        Ok(saved)
     };
     let (after, saved) = api.catalog.edit(decide).await?;
     let rule = after.rule_named(instance, name).ok_or_else(|| no_rule(instance, name))?;

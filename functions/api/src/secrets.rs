@@ -40,6 +40,7 @@ fn place(document: &mut Value, purpose: Purpose) -> Result<&mut Value, Failure> 
 /// for `webhook` and `notify` `{"value": "…"}`.
 #[utoipa::path(
     put, path = "/v1/instances/{instance}/secrets/{secret}", tag = "instances", operation_id = "putSecret",
+    security(("token" = ["admin"])),
     params(
         ("instance" = InstanceName, Path, description = "The instance"),
         ("secret" = Purpose, Path, description = "What it is for"),
@@ -68,6 +69,7 @@ pub(crate) async fn put(
 /// Takes a secret away from an instance: it is anonymous then, takes no notifications, or its own are not signed.
 #[utoipa::path(
     delete, path = "/v1/instances/{instance}/secrets/{secret}", tag = "instances", operation_id = "deleteSecret",
+    security(("token" = ["admin"])),
     params(
         ("instance" = InstanceName, Path, description = "The instance"),
         ("secret" = Purpose, Path, description = "What it is for"),

@@ -141,6 +141,8 @@ impl Reading<'_> {
             token_realm: token_realm?,
             api: api?,
             ecr: ecr?,
+            // It names a secret for a service of its own: a configuration file says so.
+            tcr: self.before.and_then(|before| before.tcr.clone()),
             ca: ca?,
             plain_http: plain_http?,
         };
@@ -300,7 +302,13 @@ impl Reading<'_> {
     /// A secret: its value, which is set apart, a reference, or what is there.
     fn secret(&mut self, reader: &Reader<'_>, key: &str, purpose: Purpose, kept: Option<SecretRef>) -> Option<Given> {
         let keys = reader.below(key, SECRET_KEYS)?;
-        match (keys.has("value"), keys.has("reference"), keys.has("from")) {
+        if !keys.is_object() {
+            return None;
+        }
+        // As it was shown: a patch leaves it beside a new value.
+        let is_known = |text: &Value| kept.as_ref().is_some_and(|kept| *text == kept.to_string());
+        let reference_to_kept = keys.value("reference").is_some_and(is_known);
+        match (keys.has("value"), keys.has("reference") && !reference_to_kept, keys.has("from") || reference_to_kept) {
             (true, false, _) => {
                 let value = keys.checked("value", |text| match text.len() {
                     0 => Err("is empty".to_owned()),
@@ -320,8 +328,8 @@ impl Reading<'_> {
                 Some(Given::New(reference))
             }
             (false, false, true) => {
-                let from = keys.maybe::<SecretKind>("from")??;
-                match kept.filter(|kept| SecretKind::of(kept) == from) {
+                let from = keys.maybe::<SecretKind>("from")?;
+                match kept.filter(|kept| from.is_none_or(|from| SecretKind::of(kept) == from)) {
                     Some(kept) => Some(Given::Kept(kept)),
                     None => {
                         keys.note("from", "there is no such secret here to be kept: give its value");

@@ -18,7 +18,7 @@ use std::{
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use transship_model::{Happening, Job, Outcome, Place, Route, Task, TaskEvent, TaskId};
-use transship_state::{Changed, DeadLetters, Feed, Report, Snapshot, StateError, TaskLog, Unannounced, messages};
+use transship_state::{Changed, DeadLetters, Feed, Recorded, Report, Snapshot, StateError, TaskLog, Unannounced, messages};
 
 pub use outlets::Outlets;
 
@@ -50,14 +50,14 @@ impl Logger {
         Self { feed: Some(feed), ..self }
     }
 
-    /// Takes in a batch of messages from the events queue, and returns the tasks that are complete by it. A message that is no
+    /// Takes in a batch of messages from the events queue, and returns what it has changed. A message that is no
     /// event can only come from another version of transship; it is reported and left out, so that it does not block the others.
     ///
     /// That the end of a task can't be told is no reason to have the batch again: the log is right, and the sweep will tell it.
     ///
     /// # Errors
     /// See [`StateError`]: the batch is to be delivered again.
-    pub async fn record<'a>(&self, bodies: impl IntoIterator<Item = &'a str>) -> Result<Vec<Task>, StateError> {
+    pub async fn record<'a>(&self, bodies: impl IntoIterator<Item = &'a str>) -> Result<Recorded, StateError> {
         let (mut events, mut has_sweep) = (Vec::new(), false);
         for body in bodies {
             match messages::read_report(body) {
@@ -66,11 +66,11 @@ impl Logger {
                 Err(error) => tracing::error!(%error, body, "a message of the events queue"),
             }
         }
-        let closed = self.take_in(&events).await?;
+        let recorded = self.take_in(&events).await?;
         if has_sweep {
             self.sweep().await?;
         }
-        Ok(closed)
+        Ok(recorded)
     }
 
     /// Tells the ends of tasks that a crash, or an outlet that did not answer, has kept from being told. Winds up tasks that would stay
@@ -111,16 +111,17 @@ impl Logger {
     }
 
     /// Writes the log, and tells the ends of tasks that these events have closed, or had closed before and were not told.
-    async fn take_in(&self, events: &[TaskEvent]) -> Result<Vec<Task>, StateError> {
+    async fn take_in(&self, events: &[TaskEvent]) -> Result<Recorded, StateError> {
         if events.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Recorded::default());
         }
         let catalog = self.outlets.catalog.snapshot().await?;
-        let closed = self.log.record_for(events, &|task| self.outlets.wants(&catalog, task)).await?;
+        let recorded = self.log.record_for(events, &|task| self.outlets.wants(&catalog, task)).await?;
         if let Some(feed) = &self.feed {
             changes(events).for_each(|change| feed.tell(change));
         }
-        for task in &closed {
+        let closed = &recorded.closed;
+        for task in closed {
             tracing::info!(
                 task = %task.head.id, rule = %task.head.rule, instance = %task.head.instance, status = %task.status(),
                 copied = task.counts.copied, unchanged = task.counts.unchanged, skipped = task.counts.skipped,
@@ -140,10 +141,10 @@ impl Logger {
             .collect();
         let candidates: Vec<TaskId> = candidates.into_iter().cloned().collect();
         let unannounced = self.log.unannounced(&candidates).await?;
-        self.announce(&catalog, &unannounced, &closed).await;
+        self.announce(&catalog, &unannounced, closed).await;
         // Nothing else would tell them: the events come again.
         told?;
-        Ok(closed)
+        Ok(recorded)
     }
 
     /// Tells the ends of tasks, some of which are known, and notes that they have been told.
@@ -171,16 +172,18 @@ impl Logger {
         }
     }
 
-    /// Takes in a job from the dead-letter queue: what it was for has failed. The job is kept, so that it can be made again.
+    /// Takes in a job from the dead-letter queue: what it was for has failed. The job is kept, so that it can be made again. Returns what
+    /// that has changed in the log.
     ///
     /// # Errors
     /// See [`StateError`]: the message is to be delivered again.
-    pub async fn bury(&self, body: &str) -> Result<(), StateError> {
+    pub async fn bury(&self, body: &str) -> Result<Recorded, StateError> {
         let job = match messages::read_job(body) {
             Ok(job) => job,
             Err(error) => {
                 tracing::error!(%error, body, "a message of the jobs' dead-letter queue can't be read; it is kept as it is");
-                return self.dead_letters.keep_unread(body).await;
+                self.dead_letters.keep_unread(body).await?;
+                return Ok(Recorded::default());
             }
         };
         self.dead_letters.keep(&job).await?;
@@ -216,11 +219,10 @@ impl Logger {
             // They have no task of their own.
             Job::Look(_) | Job::FanOut(_) | Job::Restore(_) | Job::Preview(_) => {
                 tracing::error!(body, "a job was given up");
-                return Ok(());
+                return Ok(Recorded::default());
             }
         };
-        self.take_in(&[event]).await?;
-        Ok(())
+        self.take_in(&[event]).await
     }
 }
 

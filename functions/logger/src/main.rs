@@ -7,7 +7,8 @@ use transship_lambda::{
     settings::{Arn, DEAD_LETTERS, KEEP_TASKS, NOTIFICATIONS, TABLE, TOPIC},
 };
 use transship_logger::{Logger, Outlets};
-use transship_state::{Catalog, DeadLetters, Notifications, Table, TaskLog, messages};
+use transship_model::TaskStatus;
+use transship_state::{Catalog, DeadLetters, Notifications, Recorded, Table, TaskLog, messages};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -52,17 +53,9 @@ impl Log {
             read.inspect_err(|error| tracing::error!(%error, body = message.body(), "a message of the events queue")).is_ok()
         });
         let bodies = known.iter().map(|message| message.body());
-        let closed = self.logger.record(bodies).await.map_err(Unhandled::because)?;
+        let recorded = self.logger.record(bodies).await.map_err(Unhandled::because)?;
         call.count(Metric::Events, known.len() as u64);
-        for task in &closed {
-            call.count(Metric::Tasks, 1);
-            let counts = &task.counts;
-            call.count(Metric::Copied, counts.copied);
-            call.count(Metric::Unchanged, counts.unchanged);
-            call.count(Metric::Skipped, counts.skipped);
-            call.count(Metric::Failed, counts.failed);
-            call.count(Metric::BytesMoved, counts.bytes_moved);
-        }
+        count(call, &recorded);
         Ok(Answer::done_but(unknown))
     }
 
@@ -70,11 +63,34 @@ impl Log {
     async fn bury(&self, messages: Vec<Message>, call: &Call) -> Answer {
         each(messages, async |message| {
             let buried = self.logger.bury(message.body()).await;
-            if buried.is_ok() {
+            if let Ok(recorded) = &buried {
                 call.count(Metric::DeadLetters, 1);
+                count(call, recorded);
             }
             buried.inspect_err(|error| tracing::error!(%error, "a dead letter comes again")).is_ok()
         })
         .await
     }
+}
+
+/// What has changed in the log.
+fn count(call: &Call, recorded: &Recorded) {
+    for task in &recorded.closed {
+        match task.status() {
+            TaskStatus::Succeeded => call.count(Metric::TasksSucceeded, 1),
+            TaskStatus::PartlyFailed => call.count(Metric::TasksPartlyFailed, 1),
+            TaskStatus::Failed => call.count(Metric::TasksFailed, 1),
+            TaskStatus::Cancelled => call.count(Metric::TasksCancelled, 1),
+            // No state of a task that has ended.
+            TaskStatus::Queued | TaskStatus::Running => {}
+        }
+    }
+    let counts = &recorded.counts;
+    call.count(Metric::Copied, counts.copied);
+    call.count(Metric::Unchanged, counts.unchanged);
+    call.count(Metric::Deleted, counts.deleted);
+    call.count(Metric::Skipped, counts.skipped);
+    call.count(Metric::Failed, counts.failed);
+    call.count(Metric::BytesMoved, counts.bytes_moved);
+    call.count(Metric::BytesSaved, counts.bytes_saved());
 }

@@ -20,7 +20,8 @@ use transship_model::{
 };
 use transship_state::{
     Announcement, Catalog, DeadLetter, DeadLetters, Draft, Item, Key, Notifications, Op, Outgoing, Page, Query, Queue,
-    QueueError, Snapshot, StateError, Table, TableError, TaskLog, Topic, TopicError, dispatch, messages, sqlite::SqliteStore,
+    QueueError, Recorded, Snapshot, StateError, Table, TableError, TaskLog, Topic, TopicError, dispatch, messages,
+    sqlite::SqliteStore,
 };
 
 /// A logger over a store in a folder that goes away with it, with a topic and with instances `a` and `b` that have webhooks.
@@ -119,7 +120,7 @@ impl World {
 
     async fn tell(&self, events: &[TaskEvent]) -> Vec<Task> {
         let bodies = bodies(events).await;
-        self.logger.record(bodies.iter().map(String::as_str)).await.unwrap()
+        self.logger.record(bodies.iter().map(String::as_str)).await.unwrap().closed
     }
 
     async fn bury(&self, job: Job) {
@@ -419,10 +420,14 @@ async fn a_message_that_is_no_event_is_left_out_of_its_batch() {
     let newer = good[0].replace(r#""event":"found""#, r#""event":"of-a-newer-version""#);
     assert_ne!(newer, good[0]);
     let batch = ["", &good[0], "no event", &newer, "{}", &good[1], "null"];
-    let closed = world.logger.record(batch).await.unwrap();
+    let Recorded { closed, counts } = world.logger.record(batch).await.unwrap();
+    assert_eq!((counts.found, counts.copied), (1, 1), "what the batch has added");
     assert_eq!((closed.len(), closed[0].status(), closed[0].counts.copied), (1, TaskStatus::Succeeded, 1));
-    assert!(world.logger.record(["no event"]).await.unwrap().is_empty());
-    assert!(world.logger.record([]).await.unwrap().is_empty());
+    // For the second time, and nothing at all.
+    for nothing in [vec![good[1].as_str()], vec!["no event"], vec![]] {
+        let Recorded { closed, counts } = world.logger.record(nothing).await.unwrap();
+        assert_eq!((closed.len(), counts), (0, Counts::default()));
+    }
 }
 
 /// Would break: a scan's page of very many resources, which is sent as several messages.

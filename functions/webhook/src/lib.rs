@@ -122,6 +122,13 @@ impl Webhook {
         let received = Timestamp::now();
         let (origin, pushes) = match Message::read(body) {
             Ok(Message::Pushes(origin, pushes)) => (origin, pushes),
+            Ok(Message::Deletions(origin, deleted)) => {
+                let catalog = self.catalog.snapshot().await?;
+                for instance in catalog.instances().filter(|instance| origin.is_of(instance)) {
+                    self.delete(&catalog, &instance.name, deleted.clone(), received).await?;
+                }
+                return Ok(());
+            }
             Ok(Message::Sweep) => return self.dispatcher.sweep().await,
             Ok(Message::Tick) => return self.scheduler.tick(received).await.map(drop),
             Ok(Message::Nothing) => return Ok(()),
@@ -143,6 +150,24 @@ impl Webhook {
         let dispatched = self.dispatcher.dispatch_all(&catalog, &deliveries, recalled).await?;
         tell(&deliveries, &dispatched);
         Ok(())
+    }
+
+    /// Has what was deleted deleted at the targets of rules that say so.
+    async fn delete(
+        &self,
+        catalog: &Snapshot,
+        instance: &InstanceName,
+        deleted: Vec<Push>,
+        received: Timestamp,
+    ) -> Result<Vec<TaskId>, StateError> {
+        let mut tasks = Vec::new();
+        for Delivery { event, nonce } in deliveries(instance, deleted, received) {
+            let dispatched = self.dispatcher.dispatch_deletion(catalog, &event, &nonce).await?;
+            let (repository, tag) = (&event.repository, event.tag.as_ref().map(tracing::field::display));
+            tracing::info!(%instance, %repository, tag, tasks = dispatched.tasks.len(), "deletion");
+            tasks.extend(dispatched.tasks);
+        }
+        Ok(tasks)
     }
 
     /// The catalogue and what it has proven. It is judged by the catalogue that is at hand, so that it costs no call; who is refused by
@@ -181,11 +206,26 @@ impl Webhook {
 
         let pushes = match senders::read(&head.headers, &body, &instance.endpoint) {
             Ok(Notification::Pushes(pushes)) => pushes,
-            Ok(Notification::Nothing) => return Ok(Answer::Nothing),
+            Ok(Notification::Nothing) => Vec::new(),
             Ok(Notification::Validation(code)) => return Ok(Answer::Validation(code)),
             Err(unreadable) => return Err(Problem::new(400, unreadable.to_string())),
         };
+        let deleted = senders::read_deletions(&head.headers, &body, &instance.endpoint);
+        if pushes.is_empty() && deleted.is_empty() {
+            return Ok(Answer::Nothing);
+        }
         let mut accepted = Accepted::default();
+        if !deleted.is_empty() {
+            let now = self.catalog.snapshot().await.map_err(unavailable)?;
+            if !Arc::ptr_eq(&now, &catalog) {
+                instance = given(self.gate.prove(&head, Some(&body), &now).await?)?;
+                catalog = now;
+            }
+            accepted.tasks = self.delete(&catalog, &instance.name, deleted, received).await.map_err(unavailable)?;
+            if pushes.is_empty() && accepted.tasks.is_empty() {
+                return Ok(Answer::Nothing);
+            }
+        }
         for deliveries in deliveries(&instance.name, pushes, received).chunks(AT_ONCE) {
             let remembered = |catalog: &Snapshot| remembered(catalog, deliveries);
             let (now, recalled) = self.catalog.recall(remembered).await.map_err(unavailable)?;

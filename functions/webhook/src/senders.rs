@@ -3,7 +3,7 @@
 //! Formats are told apart by what the body says, and by headers where it can't, never by the kind of instance: a Harbor has a
 //! distribution registry inside that can notify as well, and other vendors speak the same formats. A notification that tells of a push is read completely
 //! or refused: a refused one is sent again and is seen in the sender's log, while a push left out would be missed by nobody.
-//! What tells of no push (pulls, deletions, blobs, scans, tests) is not looked into.
+//! What tells of neither a push nor a deletion (pulls, blobs, scans, tests) is not looked into.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -17,6 +17,7 @@ use url::Url;
 mod acr;
 mod alibaba;
 mod cloud_events;
+mod deletions;
 mod distribution;
 mod docker_hub;
 mod ecr;
@@ -106,8 +107,20 @@ pub enum Unreadable {
 /// # Errors
 /// [`Unreadable`] says what is wrong and where.
 pub fn read(headers: &HeaderMap, body: &[u8], endpoint: &Url) -> Result<Notification, Unreadable> {
-    let json = json(headers, body)?;
-    let root = Field { path: String::new(), value: &json };
+    read_json(headers, &json(headers, body)?, endpoint)
+}
+
+/// Reads which tags a notification says were deleted. What can't be read tells of none: nothing is deleted by a doubt.
+pub fn read_deletions(headers: &HeaderMap, body: &[u8], endpoint: &Url) -> Vec<Push> {
+    let told = json(headers, body).ok().and_then(|json| deletions::as_pushes(headers, json));
+    match told.map(|(headers, json)| read_json(&headers, &json, endpoint)) {
+        Some(Ok(Notification::Pushes(deletions))) => deletions,
+        _ => Vec::new(),
+    }
+}
+
+fn read_json(headers: &HeaderMap, json: &Value, endpoint: &Url) -> Result<Notification, Unreadable> {
+    let root = Field { path: String::new(), value: json };
     let is = |key: &str| !json[key].is_null();
     let event_of = |sender: &str| headers.get(sender).and_then(|value| value.to_str().ok());
 

@@ -99,6 +99,11 @@ impl<'a> Comparison<'a> {
         self.listed.as_ref().map(|listed| listed.contains_key(tag))
     }
 
+    /// The tags that the target's list has; none if it could not be listed.
+    pub(crate) fn target_tags(&self) -> impl Iterator<Item = &Tag> {
+        self.listed.iter().flat_map(HashMap::keys)
+    }
+
     /// The digest that the target's list has for a tag.
     pub(crate) fn listed_digest(&self, tag: &Tag) -> Option<&Digest> {
         self.listed.as_ref()?.get(tag)?.as_ref()

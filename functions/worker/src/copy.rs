@@ -24,7 +24,7 @@ fn is_early(job: &CopyJob, shown: Option<&Digest>) -> bool {
 }
 
 /// How a copy ended.
-enum Finish {
+pub(crate) enum Finish {
     /// With an outcome for the log.
     Outcome(Outcome),
     /// Not yet: the source moves faster than it is copied, or the time is over.
@@ -32,7 +32,7 @@ enum Finish {
 }
 
 impl Finish {
-    fn skipped(reason: SkipReason) -> Result<Self, Trouble> {
+    pub(crate) fn skipped(reason: SkipReason) -> Result<Self, Trouble> {
         Ok(Self::Outcome(Outcome::Skipped { reason }))
     }
 }
@@ -46,25 +46,30 @@ enum Judgement {
 }
 
 /// A copy at work: what is known when it begins and holds until it ends.
-struct Copy<'a> {
-    job: &'a CopyJob,
-    rule: &'a Rule,
-    source: Endpoint,
-    target: Endpoint,
+pub(crate) struct Copy<'a> {
+    pub(crate) job: &'a CopyJob,
+    pub(crate) rule: &'a Rule,
+    pub(crate) source: Endpoint,
+    pub(crate) target: Endpoint,
     /// Several sources lead to the target, or rules lead back: versions decide.
-    contested: bool,
+    pub(crate) contested: bool,
     /// Versions decide about what the source holds, too: its newest content is what is meant.
     source_has_versions: bool,
-    /// Rules lead on from the target: where its content came from is to be remembered.
-    remembered: bool,
+    /// Rules lead on from the target.
+    pub(crate) leads_on: bool,
     bounds: Bounds<'a>,
-    report: &'a Report,
+    pub(crate) report: &'a Report,
 }
 
 impl Copy<'_> {
     /// Whether the tag's digest is all that counts: no versions, and no types that only the manifest tells.
     fn is_plain(&self) -> bool {
         !self.contested && !self.source_has_versions && self.rule.source.types.is_empty()
+    }
+
+    /// Whether it is to be remembered where the target's content came from: for what leads on from there, or to know what may be deleted.
+    fn is_remembered(&self) -> bool {
+        self.contested || self.leads_on || self.rule.propagate_deletions
     }
 
     fn way(&self) -> Way<'_> {
@@ -149,19 +154,20 @@ impl Worker {
             target: self.registries.endpoint(&catalog, &job.target).await?,
             contested,
             source_has_versions: catalog.has_versions(&job.source),
-            remembered: contested || !catalog.rules_from(&job.target).is_empty(),
+            leads_on: !catalog.rules_from(&job.target).is_empty(),
             bounds,
             report,
         };
         match &job.subject {
             Some(subject) => self.bring_attachments(&copy, subject).await,
+            None if job.deletion => self.delete(&copy).await,
             None => self.bring_tag(&copy).await,
         }
     }
 
     /// Brings what the source tag points to, and looks again: before it sets the target's tag, at the target, because registries
     /// have no compare-and-set; after it has set it, at the source, because a push in between is a push to be brought as well.
-    async fn bring_tag(&self, copy: &Copy<'_>) -> Result<Finish, Trouble> {
+    pub(crate) async fn bring_tag(&self, copy: &Copy<'_>) -> Result<Finish, Trouble> {
         let Copy { job, rule, source, target, report, .. } = copy;
         // First of all: Harbor answers a look into a project that is not there like one that is forbidden.
         target.registry.ensure_namespace(&target.repository).await?;
@@ -195,7 +201,7 @@ impl Worker {
                 return Self::finish(report.has_set(), Outcome::Skipped { reason: SkipReason::Gone });
             };
             let pointed_to = resolved.descriptor.digest.clone();
-            let is_of_interest = copy.remembered || copy.source_has_versions;
+            let is_of_interest = copy.contested || copy.leads_on || copy.source_has_versions;
             let source_origin = if is_of_interest { self.origins.get(&job.source).await? } else { Origin::default() };
             if copy.source_has_versions
                 && let Some(newer) = self.put_back(copy, &source_origin, &pointed_to).await?
@@ -265,6 +271,13 @@ impl Worker {
     ) -> Result<Judgement, Trouble> {
         let digest = &resolved.descriptor.digest;
         Ok(match current {
+            None if copy.contested => {
+                let target_origin = self.origins.get(&copy.job.target).await?;
+                match target_origin.has_deleted(source_origin.version_of(digest)) {
+                    true => Judgement::Skip(SkipReason::Deleted),
+                    false => Judgement::Set,
+                }
+            }
             None => Judgement::Set,
             Some(current) if current == digest => Judgement::Unchanged,
             Some(_) if !copy.rule.overwrite => Judgement::Skip(SkipReason::Exists),
@@ -301,7 +314,7 @@ impl Worker {
 
     /// Notes what is about to be set, so that the target's own notification of it is known as an echo.
     async fn remember(&self, copy: &Copy<'_>, source_origin: &Origin, digest: &Digest) -> Result<(), Trouble> {
-        if !copy.remembered {
+        if !copy.is_remembered() {
             return Ok(());
         }
         let repository = |place: &Place| (place.instance.clone(), place.repository.clone());

@@ -7,6 +7,7 @@
 
 mod compare;
 mod copy;
+mod delete;
 mod look;
 mod preview;
 mod registries;

@@ -7,7 +7,7 @@ use transship_lambda::{
     Answer, Aws, Call, Event, Function, Message, Metric, Settings as _, StartError, Unhandled, in_order,
     settings::{EVENTS, JOBS, SECRETS, TABLE},
 };
-use transship_registry::{Bounds, Http};
+use transship_registry::{Bounds, Http, Throttling};
 use transship_state::{
     AttemptLog, Catalog, DeadLetters, Events, Jobs, Origins, Previews, Queue, QueueError, Table, TaskLog, Uploads,
     aws::SqsQueue, messages,
@@ -44,22 +44,35 @@ async fn start() -> Result<Jobber, StartError> {
         secrets: Arc::new(aws.secrets(secrets)),
     };
     let http = Http::new().map_err(|error| StartError::Other(error.to_string()))?;
-    Ok(Jobber { worker: Worker::new(stores, http), queue })
+    Ok(Jobber { worker: Worker::new(stores, http.clone()), queue, http })
 }
 
 struct Jobber {
     worker: Worker,
     queue: SqsQueue,
+    /// What registries have asked for is known there.
+    http: Http,
 }
 
 impl Function for Jobber {
     async fn handle(&self, event: Event, call: &Call) -> Result<Answer, Unhandled> {
         let messages = event.messages("the worker")?;
-        Ok(in_order(messages, async |message| self.job(message, call).await).await)
+        let before = self.throttling();
+        let answer = in_order(messages, async |message| self.job(message, call).await).await;
+        let after = self.throttling();
+        call.count(Metric::Throttled, after.answers - before.answers);
+        let waited = after.waited.saturating_sub(before.waited);
+        call.count(Metric::ThrottleWait, u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        Ok(answer)
     }
 }
 
 impl Jobber {
+    /// What all registries together have asked for since the environment began.
+    fn throttling(&self) -> Throttling {
+        self.http.throttling().into_iter().map(|(_, of_one)| of_one).sum()
+    }
+
     /// Works on a job. Whether its message is done with.
     async fn job(&self, message: &Message, call: &Call) -> bool {
         call.count(Metric::Jobs, 1);

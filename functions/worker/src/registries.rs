@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use transship_model::{Credentials, Instance, InstanceName, Place};
-use transship_registry::{Authorities, Ecr, Endpoint, Http, InvalidAuthorities, Login, Registry, RegistryConfig};
+use transship_model::{Credentials, Instance, InstanceName, Place, TcrSettings};
+use transship_registry::{Authorities, Ecr, Endpoint, Http, InvalidAuthorities, Login, Registry, RegistryConfig, Tcr};
 use transship_state::{Secrets, Snapshot};
 
 use crate::trouble::Trouble;
@@ -69,6 +69,15 @@ impl Registries {
             Credentials::RefreshToken(token) => Login::RefreshToken(self.secrets.read(token).await?),
             Credentials::Ecr { role } => self.ecr.login(&instance.endpoint, role.as_ref()),
         };
+        let tcr = match &instance.tcr {
+            None => None,
+            Some(TcrSettings { registry_id, region, secret_id, secret_key }) => Some(Tcr {
+                registry_id: registry_id.clone(),
+                region: region.clone(),
+                secret_id: secret_id.clone(),
+                secret_key: self.secrets.read(secret_key).await?,
+            }),
+        };
         let authorities = |text: &String| match text.trim_start().starts_with("-----BEGIN") {
             true => Authorities::from_pem(text.as_bytes()),
             false => Authorities::read(Path::new(text)),
@@ -89,6 +98,7 @@ impl Registries {
             token_realm: instance.token_realm.clone(),
             api: instance.api.clone(),
             ecr: instance.ecr.clone(),
+            tcr,
             ca,
             plain_http: instance.plain_http,
         };
@@ -122,7 +132,8 @@ impl Registries {
             if name.as_str() != registry {
                 return true;
             }
-            if let Some(secret) = instance.credentials.secret() {
+            let of_api = instance.tcr.as_ref().map(|tcr| &tcr.secret_key);
+            for secret in instance.credentials.secret().into_iter().chain(of_api) {
                 self.secrets.forget(secret);
             }
             false

@@ -230,8 +230,14 @@ impl Worker {
         };
         let source = Endpoint::new(&scan.source, repository.clone());
         let mut comparison = None;
+        // All of the source's tags, where this step reads them from the first to the last: what is not among them is not there.
+        let is_whole = cursor.tags.is_none() && cursor.tag.last.is_none();
+        let mut seen = (is_whole && scan.deletes()).then(HashSet::new);
         loop {
             let page = scan.source.list_digests(repository, cursor.tags.clone().map(Cursor::from).as_ref()).await?;
+            if let Some(seen) = &mut seen {
+                seen.extend(page.items.iter().map(|(tag, _)| tag.clone()));
+            }
             let is_whole = cursor.tags.is_none() && page.next.is_none();
             let unattached = is_whole && page.items.iter().all(|(tag, _)| tag.subject().is_none());
             for slice in cursor.tag.rest(page.items, |(tag, _)| tag.as_str()).chunks(scan.slice()) {
@@ -257,9 +263,49 @@ impl Worker {
             cursor.tag.turn();
             cursor.tags = page.next.map(|next| next.as_str().to_owned());
             if cursor.tags.is_none() {
-                return Ok(Progress::Ended);
+                break;
             }
         }
+        // A repository that has no tags any more may as well be one that could not be read.
+        if let (Purpose::Send(task), Some(seen)) = (&scan.purpose, seen.filter(|seen| !seen.is_empty())) {
+            let known = match comparison {
+                Some(known) => known,
+                None => self.comparison(scan, source, &to).await?,
+            };
+            self.send_deletions(scan, task, &known, &seen, cursor).await?;
+        }
+        Ok(Progress::Ended)
+    }
+
+    /// Sends the deletions of those of the target's tags that this rule has put there and the source does not have any more.
+    async fn send_deletions(
+        &self,
+        scan: &Scan<'_>,
+        task: &TaskHead,
+        comparison: &Comparison<'_>,
+        seen: &HashSet<Tag>,
+        cursor: &mut ScanCursor,
+    ) -> Result<(), Trouble> {
+        let mut candidates: Vec<&Tag> =
+            comparison.target_tags().filter(|tag| scan.selects(tag) && !seen.contains(*tag)).collect();
+        candidates.sort_unstable();
+        for some in candidates.chunks(SLICE) {
+            let (mut jobs, mut routes) = (Vec::new(), Vec::new());
+            for tag in some {
+                let (source, target) = comparison.places(tag);
+                let origin = self.origins.get(&target).await?;
+                if origin.newest_write().is_some_and(|written| written.trail.rules.last() == Some(&scan.rule.id)) {
+                    routes.push(Route { source: source.clone(), target: target.clone() });
+                    jobs.push(dispatch::deletion(task.clone(), source, target).0);
+                }
+            }
+            if !jobs.is_empty() {
+                self.jobs.send(&jobs).await?;
+                self.tell(task, Happening::Found { resources: routes }).await?;
+                cursor.resources += jobs.len() as u64;
+            }
+        }
+        Ok(())
     }
 
     async fn comparison<'a>(&'a self, scan: &Scan<'a>, source: Endpoint, to: &Repository) -> Result<Comparison<'a>, Trouble> {
@@ -326,6 +372,10 @@ impl Scan<'_> {
     fn is_over(&self) -> bool {
         let is_full = matches!(self.purpose, Purpose::Foresee(foresight) if foresight.is_full());
         is_full || Instant::now() >= self.until
+    }
+
+    fn deletes(&self) -> bool {
+        self.rule.propagate_deletions && matches!(self.purpose, Purpose::Send(_))
     }
 
     fn slice(&self) -> usize {

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 use transship_model::{
-    CopyJob, Happening, Instance, Job, Outcome, Place, PushEvent, Pushed, Rule, ScanCursor, ScanJob, TaskHead, TaskId, Trigger,
+    CopyJob, Happening, Instance, Job, Outcome, Place, Progress, PushEvent, Pushed, Reference, RetryJob, Route, Rule, RuleId,
+    ScanCursor, ScanJob, SkipReason, TaskEvent, TaskHead, TaskId, TaskStatus, Told, Trigger,
 };
 use transship_registry::Http;
 use transship_state::{
@@ -97,7 +98,7 @@ impl World {
     }
 
     /// A full run of the rule is asked for.
-    async fn scan(&self, round: usize) {
+    async fn scan(&self, round: usize) -> TaskHead {
         let catalog = self.catalog.snapshot().await.unwrap();
         let rule = catalog.rules_from(&Place {
             instance: "a".parse().unwrap(),
@@ -114,7 +115,26 @@ impl World {
             created: Timestamp::now(),
         };
         let (jobs, _) = self.queues();
-        jobs.send(&[Job::Scan(ScanJob { task, cursor: ScanCursor::default(), continuation: 0 })]).await.unwrap();
+        let job = ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0 };
+        jobs.send(&[Job::Scan(job)]).await.unwrap();
+        task
+    }
+
+    /// The log has heard what has been told until now. Returns it.
+    async fn log(&self) -> Vec<TaskEvent> {
+        let mut events = Vec::new();
+        while self.events.depth().await.unwrap().visible > 0 {
+            for message in self.events.receive(100, HOLD).await.unwrap() {
+                events.push(messages::read_event(&message.body).unwrap());
+                self.events.delete(&message.receipt).await.unwrap();
+            }
+        }
+        self.task_log().record(&events).await.unwrap();
+        events
+    }
+
+    fn task_log(&self) -> TaskLog {
+        TaskLog::new(Arc::new(self.store.table()))
     }
 
     /// A worker of a process of its own.
@@ -564,4 +584,128 @@ async fn a_password_that_a_token_service_refuses_is_read_again_and_no_other() {
     world.told("team/app", "v3").await;
     assert!(matches!(world.step(&worker, None).await, Step::Done(_)));
     assert_eq!(world.outcomes().await, [Outcome::Copied]);
+}
+
+/// Would break: a job of a cancelled task that comes up later, and brings what nobody wants; a scan that goes on finding; a task that is
+/// never over; a read of the table more for each job than there was.
+#[tokio::test]
+async fn jobs_of_a_cancelled_task_ask_no_registry_and_end_it() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let (source, target) = (Proxy::passing(a.url()).await, Proxy::passing(b.url()).await);
+    Image::random(1).layers(1, 1000).build().push(&a.at("team/app", "v1")).await;
+    let world = World::new(source.url(), target.url()).await;
+    let worker = world.worker("one");
+    world.told("team/app", "v1").await;
+    let push = world.log().await.remove(0).task;
+    let scan = world.scan(1).await;
+    for task in [&push, &scan] {
+        let what = Happening::Cancelled { by: "token:1".into() };
+        world.task_log().record(&[TaskEvent { task: task.clone(), at: Timestamp::now(), what }]).await.unwrap();
+    }
+
+    world.work(&worker, 1).await;
+
+    assert_eq!((source.exchanges().len(), target.exchanges().len()), (0, 0));
+    let told = world.log().await;
+    assert!(told.iter().any(|event| matches!(event.what, Happening::ScanStopped { total: 0, .. })), "{told:?}");
+    for (task, cancelled) in [(&push, 1), (&scan, 0)] {
+        let task = world.task_log().task(&task.id).await.unwrap().unwrap();
+        assert_eq!((task.status(), task.counts.cancelled), (TaskStatus::Cancelled, cancelled), "{task:?}");
+        assert!(task.ended.is_some());
+    }
+}
+
+/// Would break: a given-up job that nobody can make again, or whose push is forgotten; an attachment that is retried as if it were an image
+/// of its own; a resource that the rule does not select any more, which is brought all the same.
+#[tokio::test]
+async fn a_retry_makes_jobs_again_as_they_were_meant() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let image = Image::random(1).layers(1, 1000).build();
+    let sbom = referrer(1, &image, "application/vnd.example.sbom");
+    image.push(&a.at("team/app", "v1")).await;
+    image.push(&b.at("mirror/app", "v1")).await;
+    referrers_index(std::slice::from_ref(&sbom)).push(&a.at("team/app", image.digest().as_tag(""))).await;
+    image.push(&a.at("team/new", "v2")).await;
+    image.push(&a.at("team/old", "v3")).await;
+    let world = World::new(a.url(), b.url()).await;
+    let mut narrow = rule("all", ("a", "team"), ("b", "mirror"), false);
+    narrow.source.repository = "app|new".parse().unwrap();
+    world.rules(&[narrow]).await;
+
+    let head = |trigger: Trigger, name: &str| TaskHead {
+        id: TaskId::derive(RuleId(1), Timestamp::now(), name),
+        instance: "a".parse().unwrap(),
+        rule: "all".parse().unwrap(),
+        trigger,
+        created: Timestamp::now(),
+    };
+    let route = |repository: &str, reference: &str| {
+        let place = |instance: &str, namespace: &str| Place {
+            instance: instance.parse().unwrap(),
+            repository: format!("{namespace}/{repository}").parse().unwrap(),
+            reference: reference.parse().unwrap(),
+        };
+        Route { source: place("a", "team"), target: place("b", "mirror") }
+    };
+    let old = head(Trigger::Manual, "old");
+    let failed = Outcome::Failed { reason: "x".into() };
+    let routes =
+        [(route("app", sbom.digest().as_str()), &failed), (route("new", "v2"), &failed), (route("old", "v3"), &failed)];
+    let fine = (route("app", "v1"), &Outcome::Copied);
+    let mut events: Vec<TaskEvent> = routes
+        .iter()
+        .chain([&fine])
+        .map(|(route, outcome)| {
+            let what = Happening::Ended { route: route.clone(), progress: Progress::default(), outcome: (*outcome).clone() };
+            TaskEvent { task: old.clone(), at: Timestamp::now(), what }
+        })
+        .collect();
+    let over = Happening::ScanEnded { total: 4, repositories: 3, error: None };
+    events.push(TaskEvent { task: old.clone(), at: Timestamp::now(), what: over });
+    assert_eq!(world.task_log().record(&events).await.unwrap().len(), 1);
+    // One of them was given up before its push was noted.
+    let now = Timestamp::now();
+    let version = transship_model::Version { time: now, instance: "a".parse().unwrap() };
+    let told = Told { pushed: Pushed { digest: image.digest().clone(), version }, time: now };
+    let route = routes[1].0.clone();
+    let (job, _) = transship_state::dispatch::copy(old.clone(), route.source.clone(), route.target, None);
+    let Job::Copy(job) = job else { unreachable!() };
+    let letters = DeadLetters::new(Arc::new(world.store.table()));
+    letters.keep(&Job::Copy(CopyJob { told: Some(told.clone()), ..job })).await.unwrap();
+
+    let retry = head(Trigger::Retry { of: old.id.clone() }, "retry");
+    let job = RetryJob {
+        task: retry.clone(),
+        of: old.id.clone(),
+        after: None,
+        resources: 0,
+        repositories: 0,
+        repository: None,
+        continuation: 0,
+    };
+    world.queues().0.send(&[Job::Retry(job)]).await.unwrap();
+    let worker = world.worker("one");
+    let mut made = Vec::new();
+    wait_until("all jobs to be done", Duration::from_secs(60), async || {
+        if let Step::Done(Job::Copy(copy)) = world.step(&worker, None).await {
+            made.push(copy);
+        }
+        made.len() == 3
+    })
+    .await;
+
+    world.log().await;
+    let log = world.task_log();
+    let task = log.task(&retry.id).await.unwrap().unwrap();
+    assert_eq!((task.total, task.repositories, task.counts.copied), (Some(3), 3, 2), "{task:?}");
+    let left = log.resource(&retry.id, &routes[2].0.source).await.unwrap().unwrap();
+    assert_eq!(left.result, Some(Outcome::Skipped { reason: SkipReason::RuleChanged }));
+    made.sort_by(|one, other| one.source.to_string().cmp(&other.source.to_string()));
+    assert_eq!(made[0].subject.as_ref(), Some(image.digest()), "{made:?}");
+    assert!(matches!(made[0].source.reference, Reference::Digest(_)));
+    assert_eq!(made[1].told.as_ref(), Some(&told), "{made:?}");
+    assert_same(&a.at("team/app", sbom.digest()), &b.at("mirror/app", sbom.digest())).await;
+    assert_same(&a.at("team/new", "v2"), &b.at("mirror/new", "v2")).await;
+    assert!(b.at("mirror/old", "v3").find_manifest().await.is_none());
+    assert!(letters.of(Some(&old.id), None, 10).await.unwrap().items.is_empty(), "it has been made again");
 }

@@ -23,22 +23,36 @@ pub enum Metric {
     Unanswered,
     /// Jobs that a worker has had in hand.
     Jobs,
+    /// Answers of registries that asked for less: 429, or 503 with the time to wait.
+    Throttled,
+    /// How long requests were held back because of that, all of them added up.
+    ThrottleWait,
     /// Messages that are to come again.
     Retries,
     /// Events that the logger has taken in.
     Events,
-    /// Tasks that have ended.
-    Tasks,
-    /// Resources of tasks that have ended.
+    /// Tasks that have ended and in which nothing failed.
+    TasksSucceeded,
+    /// Tasks that have ended and of which a part failed.
+    TasksPartlyFailed,
+    /// Tasks that have ended and in which everything failed.
+    TasksFailed,
+    /// Tasks that were ended before their time.
+    TasksCancelled,
+    /// Resources that the log has noted as copied.
     Copied,
-    /// Likewise.
+    /// Likewise as unchanged.
     Unchanged,
-    /// Likewise.
+    /// Likewise as deleted.
+    Deleted,
+    /// Likewise as skipped.
     Skipped,
-    /// Likewise.
+    /// Likewise as failed.
     Failed,
-    /// Bytes sent to targets for tasks that have ended.
+    /// Bytes sent to targets for these resources.
     BytesMoved,
+    /// Bytes that targets had already, or mounted.
+    BytesSaved,
     /// Jobs that nobody could do.
     DeadLetters,
     /// Notifications that a notifier has had in hand.
@@ -48,7 +62,8 @@ pub enum Metric {
 impl Metric {
     fn unit(self) -> &'static str {
         match self {
-            Self::BytesMoved => "Bytes",
+            Self::BytesMoved | Self::BytesSaved => "Bytes",
+            Self::ThrottleWait => "Milliseconds",
             _ => "Count",
         }
     }

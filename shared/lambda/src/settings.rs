@@ -104,7 +104,7 @@ pub const IAM_ROLE: Setting<Option<Role>> = Setting {
 /// How long tasks are kept after their beginning.
 pub const KEEP_TASKS: Setting<Duration> = Setting {
     name: "TRANSSHIP_KEEP_TASKS",
-    what: "the number of days that tasks are kept, 3 to 3650",
+    what: "the number of days that tasks are kept, 15 to 3650",
     default: Some("90"),
     parse: days,
 };
@@ -206,9 +206,9 @@ fn arn(value: &str, service: &str) -> Option<Arn> {
     is_of_service.then(|| Arn(value.to_owned()))
 }
 
-/// What is still tried again after a day must not be forgotten meanwhile.
+/// What a queue still has, which is for up to two weeks, must not be forgotten meanwhile.
 fn days(value: &str) -> Option<Duration> {
-    let days: u64 = value.parse().ok().filter(|days| (3..=3650).contains(days))?;
+    let days: u64 = value.parse().ok().filter(|days| (15..=3650).contains(days))?;
     Some(Duration::from_secs(days * 24 * 3600))
 }
 
@@ -265,7 +265,10 @@ mod tests {
     #[test]
     fn tasks_are_kept_for_a_number_of_days() {
         let read = |value: &str| read(KEEP_TASKS, &[("TRANSSHIP_KEEP_TASKS", value)]).ok().map(|keep| keep.as_secs() / 86_400);
-        assert_eq!(["", "3", "400", "2", "0", "9999", "90d"].map(read), [Some(90), Some(3), Some(400), None, None, None, None]);
+        assert_eq!(
+            ["", "15", "400", "14", "0", "9999", "90d"].map(read),
+            [Some(90), Some(15), Some(400), None, None, None, None]
+        );
     }
 
     #[test]

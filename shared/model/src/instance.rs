@@ -42,6 +42,9 @@ pub struct Instance {
     /// What repositories of Amazon ECR are like that are made here because an image needs them.
     #[serde(default, skip_serializing_if = "EcrSettings::is_default")]
     pub ecr: EcrSettings,
+    /// How namespaces of Tencent Container Registry are made that are missing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcr: Option<TcrSettings>,
     /// The certificates (PEM) of authorities that its certificate may be signed by, besides the system's, or the path of a file with
     /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +97,19 @@ impl Instance {
     }
 }
 
+/// What the API of Tencent Container Registry is asked with to make a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcrSettings {
+    /// The registry's ID: `tcr-…`.
+    pub registry_id: String,
+    /// The region that it is in: `ap-guangzhou`.
+    pub region: String,
+    /// The name of the API key.
+    pub secret_id: String,
+    /// Where the API key itself is.
+    pub secret_key: SecretRef,
+}
+
 /// The kinds of registry that are treated specially; `oci` is every other one that follows the distribution specification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -116,6 +132,8 @@ pub enum Kind {
     DockerHub,
     /// GitLab's container registry.
     Gitlab,
+    /// Tencent Container Registry: a repository's first segment is a namespace, which must exist before the first push.
+    Tcr,
     /// Any other registry.
     #[default]
     Oci,
@@ -123,7 +141,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Distribution,
         Self::Harbor,
         Self::Ecr,
@@ -133,6 +151,7 @@ impl Kind {
         Self::Quay,
         Self::DockerHub,
         Self::Gitlab,
+        Self::Tcr,
         Self::Oci,
     ];
 
@@ -148,6 +167,7 @@ impl Kind {
             Self::Quay => "quay",
             Self::DockerHub => "docker-hub",
             Self::Gitlab => "gitlab",
+            Self::Tcr => "tcr",
             Self::Oci => "oci",
         }
     }
@@ -164,6 +184,7 @@ impl Kind {
             "public.ecr.aws" => Self::Ecr,
             _ if below("gcr.io") || below("pkg.dev") => Self::Google,
             _ if below("azurecr.io") || below("azurecr.cn") => Self::Acr,
+            _ if below("tencentcloudcr.com") => Self::Tcr,
             _ if host.contains(".dkr.ecr.") && (below("amazonaws.com") || below("amazonaws.com.cn")) => Self::Ecr,
             _ => return None,
         })
@@ -355,6 +376,7 @@ mod tests {
             ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", Some(Kind::Ecr)),
             ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", Some(Kind::Ecr)),
             ("registry-1.docker.io", Some(Kind::DockerHub)),
+            ("team.tencentcloudcr.com", Some(Kind::Tcr)),
             ("registry.example.com", None),
             ("evilazurecr.io", None),
             ("x.dkr.ecr.evil.net", None),

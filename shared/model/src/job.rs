@@ -49,6 +49,9 @@ pub struct CopyJob {
     /// but what the source's referrers API lists.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unattached: bool,
+    /// The source's tag was deleted: if it is not there again, the target's is deleted, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deletion: bool,
     /// How often the worker has sent the job on to itself.
     #[serde(default)]
     pub continuation: u32,

@@ -27,7 +27,8 @@ pub use event::PushEvent;
 pub use explain::{Reason, explain};
 pub use input::InvalidInput;
 pub use instance::{
-    Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, WebhookAuth,
+    Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, TcrSettings,
+    WebhookAuth,
 };
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, RetryJob, ScanCursor, ScanJob};
 pub use matching::RuleIndex;
@@ -38,7 +39,7 @@ pub use names::{
 pub use notification::{
     CloudEvent, CountsReport, Envelope, Notification, Ping, ResourceEnded, ResourceReport, TaskEnded, TaskReport, TaskResource,
 };
-pub use origin::{Origin, Precedence, Pushed, Told, Trail, Verdict, Version, Written};
+pub use origin::{Origin, Precedence, Pushed, Told, Tombstone, Trail, Verdict, Version, Written};
 pub use overlap::Overlap;
 pub use owner::Owner;
 pub use preview::{Foreseen, Preview, PreviewId, PreviewJob, Would};

@@ -246,7 +246,9 @@ impl TaskEnded {
         let Task { head, counts, total, repositories, started, ended, error, .. } = task.clone();
         let (status, time) = (task.status(), ended.unwrap_or(head.created));
         let subject = match &head.trigger {
-            Trigger::Push { resource } | Trigger::Attachment { resource } => Some(resource.clone()),
+            Trigger::Push { resource } | Trigger::Attachment { resource } | Trigger::Deletion { resource } => {
+                Some(resource.clone())
+            }
             Trigger::Manual | Trigger::Created | Trigger::Schedule | Trigger::Retry { .. } => None,
         };
         let (id, source) = (format!("{}-ended", head.id), format!("/v1/instances/{}/rules/{}", head.instance, head.rule));

@@ -81,6 +81,16 @@ pub struct Pushed {
     pub version: Version,
 }
 
+/// A tag that was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// When and where it was deleted first. What was pushed before that is not to come back.
+    pub version: Version,
+    /// The way that the deletion has come, if transship has deleted it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trail: Option<Trail>,
+}
+
 /// A push as its registry told of it. Jobs carry it, because they are sent while the webhook still notes it: who does one notes it first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
@@ -100,6 +110,9 @@ pub struct Origin {
     /// The newest push by somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Pushed>,
+    /// It was deleted, and nobody has pushed it since, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Tombstone>,
 }
 
 /// What an event for a tag is.
@@ -163,8 +176,24 @@ impl Origin {
         if self.pushed.as_ref().is_some_and(|known| known.version >= pushed.version) {
             return false;
         }
+        self.deleted.take_if(|deleted| deleted.version < pushed.version);
         self.pushed = Some(pushed);
         true
+    }
+
+    /// Takes note of a deletion. `trail` is its way, if it is one of ours. True if that changes anything.
+    pub fn note_deletion(&mut self, version: Version, trail: Option<Trail>) -> bool {
+        // Our own deletion is told by the registry as well, later.
+        if self.deleted.as_ref().is_some_and(|known| known.version >= version || (known.trail.is_some() && trail.is_none())) {
+            return false;
+        }
+        self.deleted = Some(Tombstone { version, trail });
+        true
+    }
+
+    /// Whether something of this version was deleted here since.
+    pub fn has_deleted(&self, version: Option<&Version>) -> bool {
+        self.deleted.as_ref().is_some_and(|deleted| version.is_none_or(|version| *version < deleted.version))
     }
 
     /// Takes note of a push that the webhook has told of, if it is one by what is known now. True if that changes anything.
@@ -177,6 +206,7 @@ impl Origin {
 
     /// Takes note of what transship is about to set. Another try to set the same takes the place of the one before.
     pub fn note_write(&mut self, written: Written) {
+        self.deleted = None;
         self.written.pop_if(|last| last.digest == written.digest && last.echoed.is_none());
         self.written.push(written);
         let excess = self.written.len().saturating_sub(Self::MEMORY);

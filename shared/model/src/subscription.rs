@@ -51,6 +51,8 @@ pub enum EventType {
     ResourceCopied,
     /// A resource was at the target already.
     ResourceUnchanged,
+    /// A resource was deleted at the source, and is deleted at the target.
+    ResourceDeleted,
     /// A resource was not meant to be copied.
     ResourceSkipped,
     /// A resource could not be copied.
@@ -59,13 +61,14 @@ pub enum EventType {
 
 impl EventType {
     /// All types, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TaskSucceeded,
         Self::TaskPartlyFailed,
         Self::TaskFailed,
         Self::TaskCancelled,
         Self::ResourceCopied,
         Self::ResourceUnchanged,
+        Self::ResourceDeleted,
         Self::ResourceSkipped,
         Self::ResourceFailed,
     ];
@@ -79,6 +82,7 @@ impl EventType {
             Self::TaskCancelled => "task.cancelled",
             Self::ResourceCopied => "resource.copied",
             Self::ResourceUnchanged => "resource.unchanged",
+            Self::ResourceDeleted => "resource.deleted",
             Self::ResourceSkipped => "resource.skipped",
             Self::ResourceFailed => "resource.failed",
         }
@@ -100,6 +104,7 @@ impl EventType {
         match outcome {
             Outcome::Copied => Self::ResourceCopied,
             Outcome::Unchanged => Self::ResourceUnchanged,
+            Outcome::Deleted => Self::ResourceDeleted,
             Outcome::Skipped { .. } => Self::ResourceSkipped,
             Outcome::Failed { .. } => Self::ResourceFailed,
         }

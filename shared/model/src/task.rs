@@ -4,7 +4,7 @@
 //! order; [`Resource::merge`] makes the same log of them whatever the order. Every event carries the [`TaskHead`], so that any
 //! of them can begin the log.
 
-use std::fmt;
+use std::{fmt, ops::AddAssign};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,11 @@ pub enum Trigger {
         /// What was pushed: `repository@digest` or `repository:sha256-….sig`.
         resource: String,
     },
+    /// A tag was deleted at the source.
+    Deletion {
+        /// What was deleted: `repository:tag`.
+        resource: String,
+    },
     /// Somebody asked for the rule's whole source.
     Manual,
     /// The rule is new: its whole source.
@@ -66,6 +71,7 @@ impl fmt::Display for Trigger {
         match self {
             Self::Push { resource } => write!(f, "push {resource}"),
             Self::Attachment { resource } => write!(f, "attachment {resource}"),
+            Self::Deletion { resource } => write!(f, "deletion of {resource}"),
             Self::Manual => f.write_str("by hand"),
             Self::Created => f.write_str("new rule"),
             Self::Schedule => f.write_str("schedule"),
@@ -219,8 +225,10 @@ impl Progress {
 pub enum Outcome {
     /// The target has it now.
     Copied,
-    /// The target had it already.
+    /// The target had it already; or neither side has it any more.
     Unchanged,
+    /// It was deleted at the source, and now at the target.
+    Deleted,
     /// It was not meant to be copied.
     Skipped {
         /// Why.
@@ -255,6 +263,14 @@ pub enum SkipReason {
     Schema1,
     /// The task was cancelled before it was done.
     Cancelled,
+    /// It was deleted at the target, later than it was pushed to the source, where rules lead both ways.
+    Deleted,
+    /// It was deleted at the source, and what the target has was not put there by transship, or is something else by now.
+    NotOurs,
+    /// It was deleted at the source; the target's registry can delete only what the tag points to, and another tag needs that.
+    Shared,
+    /// It was deleted at the source, and the target's registry does not delete tags.
+    NoDeletion,
 }
 
 impl SkipReason {
@@ -269,6 +285,12 @@ impl SkipReason {
             Self::Gone => "the source does not have it",
             Self::Subject => "the target does not have what it belongs to",
             Self::Cancelled => "the task was cancelled",
+            Self::Deleted => "the target's was deleted later than this was pushed",
+            Self::NotOurs => {
+                "deleted at the source, but what the target has was not put there by transship, or has changed since"
+            }
+            Self::Shared => "deleted at the source, but the target can delete only the image itself, which another tag needs",
+            Self::NoDeletion => "deleted at the source, but the target's registry does not delete tags: see the worker's log",
             Self::Schema1 => "Docker schema 1 can't be copied: push the image again with a current client",
         }
     }
@@ -279,6 +301,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Copied => f.write_str("copied"),
             Self::Unchanged => f.write_str("unchanged"),
+            Self::Deleted => f.write_str("deleted"),
             Self::Skipped { reason } => write!(f, "skipped: {}", reason.as_str()),
             Self::Failed { reason } => write!(f, "failed: {reason}"),
         }
@@ -430,6 +453,9 @@ pub struct Counts {
     pub copied: u64,
     /// With outcome unchanged.
     pub unchanged: u64,
+    /// With outcome deleted.
+    #[serde(default)]
+    pub deleted: u64,
     /// With outcome skipped, those among them that were cancelled.
     pub skipped: u64,
     /// Skipped because the task was cancelled.
@@ -447,10 +473,27 @@ pub struct Counts {
     pub bytes_present: u64,
 }
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self { found, copied, unchanged, deleted, skipped, cancelled, failed, .. } = other;
+        let Self { bytes_moved, bytes_mounted, bytes_present, .. } = other;
+        self.found += found;
+        self.copied += copied;
+        self.unchanged += unchanged;
+        self.deleted += deleted;
+        self.skipped += skipped;
+        self.cancelled += cancelled;
+        self.failed += failed;
+        self.bytes_moved += bytes_moved;
+        self.bytes_mounted += bytes_mounted;
+        self.bytes_present += bytes_present;
+    }
+}
+
 impl Counts {
     /// How many resources have an outcome.
     pub fn done(&self) -> u64 {
-        self.copied + self.unchanged + self.skipped + self.failed
+        self.copied + self.unchanged + self.deleted + self.skipped + self.failed
     }
 
     /// Bytes that did not have to be sent.
@@ -472,6 +515,7 @@ impl Counts {
         match &after.result {
             Some(Outcome::Copied) => self.copied += 1,
             Some(Outcome::Unchanged) => self.unchanged += 1,
+            Some(Outcome::Deleted) => self.deleted += 1,
             Some(Outcome::Skipped { reason }) => {
                 self.skipped += 1;
                 self.cancelled += u64::from(*reason == SkipReason::Cancelled);
@@ -526,21 +570,21 @@ impl fmt::Display for TaskStatus {
 impl Task {
     /// Where the task is.
     pub fn status(&self) -> TaskStatus {
-        let Counts { copied, unchanged, failed, .. } = self.counts;
+        let Counts { copied, unchanged, deleted, failed, .. } = self.counts;
         match (self.ended, self.started) {
             (None, None) => TaskStatus::Queued,
             (None, Some(_)) => TaskStatus::Running,
             // What it has left undone tells it and not the wish: that may have come too late.
             (Some(_), _) if self.counts.cancelled > 0 || self.stopped => TaskStatus::Cancelled,
             (Some(_), _) if failed == 0 && self.error.is_none() => TaskStatus::Succeeded,
-            (Some(_), _) if copied + unchanged > 0 => TaskStatus::PartlyFailed,
+            (Some(_), _) if copied + unchanged + deleted > 0 => TaskStatus::PartlyFailed,
             (Some(_), _) => TaskStatus::Failed,
         }
     }
 
-    /// (copied + unchanged) / (all − skipped), between 0 and 1; 1 where nothing is left, 0 where nothing could be listed. `None` as long as nothing has ended.
+    /// (copied + unchanged + deleted) / (all − skipped), between 0 and 1; 1 where nothing is left, 0 where nothing could be listed. `None` as long as nothing has ended.
     pub fn success_rate(&self) -> Option<f64> {
-        let Counts { copied, unchanged, skipped, .. } = self.counts;
+        let Counts { copied, unchanged, deleted, skipped, .. } = self.counts;
         let all = self.total.unwrap_or(self.counts.found).max(self.counts.found);
         if self.counts.done() == 0 && self.ended.is_none() {
             return None;
@@ -550,7 +594,7 @@ impl Task {
         Some(match meant {
             0 if self.error.is_some() => 0.0,
             0 => 1.0,
-            _ => (copied + unchanged) as f64 / meant as f64,
+            _ => (copied + unchanged + deleted) as f64 / meant as f64,
         })
     }
 

@@ -15,6 +15,7 @@ use crate::{
     authorities::Authorities,
     error::{Error, Failure, network},
     host::Host,
+    limit::Throttling,
 };
 
 /// How often a connection that waits for an answer is asked whether it is still there.
@@ -107,6 +108,15 @@ impl Http {
             others: Mutex::default(),
             hosts: Mutex::default(),
         })))
+    }
+
+    /// What each registry's host (its origin: `https://registry.example.com`) has asked for so far, in the order of their names; those
+    /// that have asked for nothing as well.
+    pub fn throttling(&self) -> Vec<(Arc<str>, Throttling)> {
+        let hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = hosts.iter().map(|(origin, host)| (origin.clone(), host.limit().throttling())).collect();
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        all
     }
 
     pub(crate) fn patience(&self) -> Patience {

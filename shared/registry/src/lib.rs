@@ -21,6 +21,7 @@ mod manifest;
 mod outward;
 mod reference;
 mod registry;
+mod tc3;
 
 pub use self::{
     auth::Login,
@@ -32,8 +33,10 @@ pub use self::{
     ecr::{Ecr, EcrIdentity},
     error::{Error, Failure},
     http::{Http, Patience},
+    limit::Throttling,
     manifest::{Descriptor, Manifest},
     outward::{Answer, Outward, Unanswered},
     reference::{InvalidReference, parse_reference},
     registry::{Blob, Cursor, Deletion, Page, PutOutcome, Registry, RegistryConfig, Upload, UploadStart},
+    tc3::Tcr,
 };

@@ -6,6 +6,7 @@
 //! halve it again. Where the host says how long it wants to be left alone (`Retry-After`), it is, by everybody.
 
 use std::{
+    iter::Sum,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,6 +26,22 @@ const MOST_A_SECOND: f64 = 500.0;
 const GROWTH: f64 = 0.1;
 /// What is waited for here; a longer wait is the caller's, who knows what else there is to do.
 pub(crate) const SHORT_WAIT: Duration = Duration::from_secs(2);
+
+/// How often hosts have asked for less, and what that has cost, since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// Answers that asked for less: 429, or 503 with the time to wait.
+    pub answers: u64,
+    /// How long requests have been held back because of such answers, all of them added up. Work that was put off altogether instead
+    /// is not in it.
+    pub waited: Duration,
+}
+
+impl Sum for Throttling {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self { answers: sum.answers + one.answers, waited: sum.waited + one.waited })
+    }
+}
 
 /// The limit of one host.
 #[derive(Debug)]
@@ -60,6 +77,7 @@ struct State {
     quiet_until: Instant,
     halved: Instant,
     pace: Pace,
+    throttling: Throttling,
 }
 
 /// How many requests a second have been sent lately.
@@ -105,7 +123,10 @@ impl Limit {
             };
             match turn {
                 Turn::Away(wait) => return Err(wait),
-                Turn::At(time) => sleep_until(time).await,
+                Turn::At(time) => {
+                    sleep_until(time).await;
+                    self.state().throttling.waited += now.elapsed();
+                }
                 Turn::Later | Turn::Now => changed.await,
             }
         }
@@ -115,6 +136,11 @@ impl Limit {
     pub(crate) fn answered(&self, ticket: Ticket, status: u16, retry_after: Option<Duration>) {
         self.state().answered(Instant::now(), ticket, status, retry_after);
         self.changed.notify_waiters();
+    }
+
+    /// What the host has asked for so far.
+    pub(crate) fn throttling(&self) -> Throttling {
+        self.state().throttling
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,6 +171,7 @@ impl State {
             quiet_until: now,
             halved: now,
             pace: Pace { second: now, now: 0.0, before: 0.0 },
+            throttling: Throttling::default(),
         }
     }
 
@@ -176,6 +203,7 @@ impl State {
         if let (429 | 503, Some(wait)) = (status, retry_after) {
             self.quiet_until = self.quiet_until.max(now + wait);
         }
+        self.throttling.answers += u64::from(status == 429 || (status == 503 && retry_after.is_some()));
         match status {
             429 if ticket.began >= self.halved => {
                 let pace = self.pace.a_second(now);
@@ -278,5 +306,20 @@ mod tests {
         assert!(matches!(state.turn(start + 2 * MS), Turn::Away(_)));
         assert!(matches!(state.turn(start + 9000 * MS), Turn::At(_)));
         assert_eq!(state.turn(start + 10_002 * MS), Turn::Now);
+        assert_eq!(state.throttling.answers, 1);
+    }
+
+    /// Would break: waits that nobody can see.
+    #[tokio::test]
+    async fn what_is_waited_for_a_host_is_added_up() {
+        let limit = Limit::default();
+        let ticket = limit.enter().await.unwrap().ticket();
+        assert_eq!(limit.throttling(), Throttling::default());
+        limit.answered(ticket, 429, Some(50 * MS));
+        assert_eq!(limit.throttling(), Throttling { answers: 1, waited: Duration::ZERO });
+        drop(limit.enter().await.unwrap());
+        let Throttling { answers, waited } = limit.throttling();
+        assert_eq!(answers, 1);
+        assert!(waited >= 50 * MS, "{waited:?}");
     }
 }

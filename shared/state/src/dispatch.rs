@@ -7,7 +7,7 @@
 //! date. What makes this safe: a job that a push asks for carries it, and notes it before it looks at anything; the note holds only if
 //! nobody has changed the origin in between, and else all is judged again; and nothing is answered before both are durable.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use futures_util::future::join;
 use jiff::Timestamp;
@@ -132,6 +132,56 @@ impl Dispatcher {
         event.tag.as_ref().filter(|tag| tag.subject().is_none())?;
         let leads_on = !catalog.rules_from(&place).is_empty();
         is_remembered(catalog, &place, leads_on).then_some(place)
+    }
+
+    /// Sends what the deletion of a tag asks for: rules that say so delete it at their targets. When it returns, that is durable. Without
+    /// a tag it can't be told what was deleted; a full run finds it.
+    ///
+    /// # Errors
+    /// See [`StateError`]; the same again makes the same tasks.
+    pub async fn dispatch_deletion(
+        &self,
+        catalog: &Snapshot,
+        event: &PushEvent,
+        nonce: &str,
+    ) -> Result<Dispatched, StateError> {
+        let Some(place) = event.place().filter(|place| place.reference.tag().is_some_and(|tag| tag.subject().is_none())) else {
+            return Ok(Dispatched::default());
+        };
+        let rules: Vec<(&Arc<Rule>, Repository)> = catalog.rules_from(&place);
+        let mut routes: Vec<(&Rule, Repository)> =
+            rules.into_iter().filter(|(rule, _)| rule.propagate_deletions).map(|(rule, to)| (rule.as_ref(), to)).collect();
+        if routes.is_empty() {
+            return Ok(Dispatched::default());
+        }
+        routes.sort_unstable_by_key(|(rule, _)| rule.id);
+        if is_remembered(catalog, &place, true) {
+            let origin = self.origins.change(&place, |origin| origin.note_deletion(event.version(), None)).await?;
+            // Our own: it goes on only to where it has not been.
+            if let Some(trail) = origin.deleted.and_then(|deleted| deleted.trail) {
+                routes.retain(|(rule, to)| trail.allows(rule, to));
+            }
+        }
+        let (mut jobs, mut events) = (Vec::new(), Vec::new());
+        for (rule, to) in &routes {
+            let identity = event.identity().unwrap_or_else(|| nonce.to_owned());
+            let task = TaskHead {
+                id: TaskId::derive(rule.id, event.time(), &format!("deletion\n{identity}")),
+                instance: rule.source.instance.clone(),
+                rule: rule.name.clone(),
+                trigger: Trigger::Deletion { resource: place.name() },
+                created: event.received,
+            };
+            let (job, found) = deletion(task, place.clone(), target_place(rule, &place, to));
+            jobs.push(job);
+            events.push(found);
+        }
+        let tasks = events.iter().map(|event| event.task.id.clone()).collect();
+        self.send_jobs(&jobs).await?;
+        if !events.is_empty() {
+            self.events.send(&events).await?;
+        }
+        Ok(Dispatched { tasks, pending: false })
     }
 
     /// Has the logger look for ends of tasks that were not told.
@@ -292,7 +342,29 @@ fn copies(event: &PushEvent, place: &Place, course: &Course<'_>, nonce: &str) ->
 pub fn copy(task: TaskHead, source: Place, target: Place, subject: Option<transship_model::Digest>) -> (Job, TaskEvent) {
     let route = Route { source: source.clone(), target: target.clone() };
     let found = TaskEvent { task: task.clone(), at: Timestamp::now(), what: Happening::Found { resources: vec![route] } };
-    (Job::Copy(CopyJob { task, source, target, pushed: None, told: None, subject, unattached: false, continuation: 0 }), found)
+    (
+        Job::Copy(CopyJob {
+            task,
+            source,
+            target,
+            pushed: None,
+            told: None,
+            subject,
+            unattached: false,
+            deletion: false,
+            continuation: 0,
+        }),
+        found,
+    )
+}
+
+/// The job to delete at the target what was deleted at the source, and the event that tells of it.
+pub fn deletion(task: TaskHead, source: Place, target: Place) -> (Job, TaskEvent) {
+    let (mut job, found) = copy(task, source, target, None);
+    if let Job::Copy(job) = &mut job {
+        job.deletion = true;
+    }
+    (job, found)
 }
 
 /// The job to find all that a rule selects, and the event that tells of it.

@@ -17,7 +17,7 @@ pub async fn start_all(catalog: &Catalog, jobs: &Jobs, events: &Events) -> Resul
     for some in waiting.chunks(Draft::MAX_STEPS) {
         let tasks: Vec<TaskHead> = some.iter().map(|(_, task)| task.clone()).collect();
         start(jobs, events, &tasks).await?;
-        catalog.edit(|_, draft| Ok::<_, StateError>(some.iter().for_each(|(rule, _)| draft.has_begun(rule)))).await?;
+        strike_out(catalog, some.iter().map(|(rule, _)| &***rule)).await?;
     }
     Ok(waiting.len())
 }
@@ -36,7 +36,7 @@ pub async fn start_one(
     let Some(task) = head(snapshot, rule) else { return Ok(None) };
     let id = task.id.clone();
     start(jobs, events, &[task]).await?;
-    catalog.edit(|_, draft| Ok::<_, StateError>(draft.has_begun(rule))).await?;
+    strike_out(catalog, std::iter::once(rule)).await?;
     Ok(Some(id))
 }
 
@@ -52,4 +52,13 @@ async fn start(jobs: &Jobs, events: &Events, tasks: &[TaskHead]) -> Result<(), S
     // The jobs first, as everywhere: a job without its event makes a log, an event without its job would wait for ever.
     jobs.send(&scans).await?;
     events.send(&created).await
+}
+
+/// Notes that the first runs of rules have been started.
+async fn strike_out<'a>(catalog: &Catalog, rules: impl Iterator<Item = &'a Rule> + Clone) -> Result<(), StateError> {
+    let has_begun = |_: &Snapshot, draft: &mut Draft<'_>| {
+        rules.clone().for_each(|rule| draft.has_begun(rule));
+        Ok::<_, StateError>(())
+    };
+    catalog.edit(has_begun).await.map(drop)
 }

@@ -46,7 +46,7 @@ pub use queue::{Incoming, Outgoing, Queue, QueueError};
 pub use schedules::Scheduler;
 pub use secrets::{FolderSecrets, LocalSecrets, SecretError, SecretStore, Secrets, StoreError};
 pub use table::{Condition, Item, Key, Op, Page, Query, Table, TableError};
-pub use task_log::{Listing, OpenTask, Selection, TaskLog, Unannounced};
+pub use task_log::{Listing, OpenTask, Recorded, Selection, TaskLog, Unannounced};
 pub use tokens::{MintedToken, NewToken, Token, TokenRefusal, Tokens};
 pub use topic::{Announcement, Topic, TopicError};
 pub use uploads::{LeaseAnswer, Uploads};

@@ -34,6 +34,15 @@ pub struct Listing<T> {
     pub next: Option<String>,
 }
 
+/// What a batch of events has changed. Events that arrive again change nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Recorded {
+    /// The tasks that it has closed.
+    pub closed: Vec<Task>,
+    /// What it has added to the counters of all tasks.
+    pub counts: Counts,
+}
+
 /// A task whose end is still to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unannounced {
@@ -235,7 +244,7 @@ impl TaskLog {
     /// # Errors
     /// See [`StateError`]; giving it the same events again is safe.
     pub async fn record(&self, events: &[TaskEvent]) -> Result<Vec<Task>, StateError> {
-        self.record_for(events, &|_| false).await
+        Ok(self.record_for(events, &|_| false).await?.closed)
     }
 
     /// As [`TaskLog::record`]; a task whose end somebody is to be told is noted as [`TaskLog::unannounced`] in the transaction that
@@ -243,18 +252,18 @@ impl TaskLog {
     ///
     /// # Errors
     /// As there.
-    pub async fn record_for(&self, events: &[TaskEvent], has_listeners: HasListeners<'_>) -> Result<Vec<Task>, StateError> {
+    pub async fn record_for(&self, events: &[TaskEvent], has_listeners: HasListeners<'_>) -> Result<Recorded, StateError> {
         let mut by_task: BTreeMap<&TaskId, Vec<&TaskEvent>> = BTreeMap::new();
         for event in events {
             by_task.entry(&event.task.id).or_default().push(event);
         }
-        let mut closed = Vec::new();
+        let mut recorded = Recorded::default();
         for (id, events) in by_task {
             let is_announced = has_listeners(&events[0].task);
             let mut tries = 0;
             loop {
-                match self.record_task(id, &events, is_announced).await {
-                    Ok(task) => break closed.extend(task),
+                match self.record_task(id, &events, is_announced, &mut recorded.counts).await {
+                    Ok(task) => break recorded.closed.extend(task),
                     Err(TableError::Condition(_)) if tries < TRIES => tries += 1,
                     Err(TableError::Condition(_)) => return Err(StateError::Contended(format!("task {id}"))),
                     Err(error @ TableError::Invalid(_)) => break tracing::error!(task = %id, %error, "events are lost"),
@@ -262,7 +271,7 @@ impl TaskLog {
                 }
             }
         }
-        Ok(closed)
+        Ok(recorded)
     }
 
     /// Those of these tasks whose end is still to be told.
@@ -319,8 +328,15 @@ impl TaskLog {
         Ok(self.table.write(vec![Op::Delete { key: unannounced_key(task), condition: None }]).await?)
     }
 
-    /// One task's events: reads what is known, merges, and writes what has changed of it.
-    async fn record_task(&self, id: &TaskId, events: &[&TaskEvent], is_announced: bool) -> Result<Option<Task>, TableError> {
+    /// One task's events: reads what is known, merges, and writes what has changed of it. What has been added to its counters is added to
+    /// `counted`.
+    async fn record_task(
+        &self,
+        id: &TaskId,
+        events: &[&TaskEvent],
+        is_announced: bool,
+        counted: &mut Counts,
+    ) -> Result<Option<Task>, TableError> {
         let head = &events[0].task;
         let task = self.table.get(&task_key(id)).await?;
         let mut resources = self.read_resources(id, events, task.as_ref()).await?;
@@ -372,6 +388,7 @@ impl TaskLog {
             ops.extend((closes && is_announced).then(|| to_announce(id, expires)));
             ops.append(&mut besides);
             self.table.write(ops).await?;
+            *counted += counts;
         }
         if closes && task.is_some() {
             self.leave_open(id).await;
@@ -660,10 +677,11 @@ impl<'a> Note<'a> {
     }
 }
 
-const COUNTERS: [&str; 9] = [
+const COUNTERS: [&str; 10] = [
     "found",
     "copied",
     "unchanged",
+    "deleted",
     "skipped",
     "cancelled_resources",
     "failed",
@@ -673,19 +691,20 @@ const COUNTERS: [&str; 9] = [
 ];
 
 fn counters(counts: &Counts) -> BTreeMap<String, i64> {
-    let Counts { found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present } = *counts;
-    let values = [found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present];
+    let Counts { found, copied, unchanged, deleted, skipped, cancelled, failed, .. } = *counts;
+    let Counts { bytes_moved, bytes_mounted, bytes_present, .. } = *counts;
+    let values = [found, copied, unchanged, deleted, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present];
     let amounts = COUNTERS.into_iter().zip(values).filter(|(_, value)| *value > 0);
     amounts.map(|(name, value)| (name.to_owned(), i64::try_from(value).unwrap_or(i64::MAX))).collect()
 }
 
 fn read_counts(attributes: &Map<String, Value>) -> Counts {
     let number = |name: &str| attributes.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let [found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present] =
+    let [found, copied, unchanged, deleted, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present] =
         COUNTERS.map(number);
     // An older version did not tell what was mounted from what was there.
     let bytes_present = bytes_present + number("bytes_saved");
-    Counts { found, copied, unchanged, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present }
+    Counts { found, copied, unchanged, deleted, skipped, cancelled, failed, bytes_moved, bytes_mounted, bytes_present }
 }
 
 pub(crate) fn task_key(id: &TaskId) -> Key {

@@ -125,6 +125,7 @@ fn instance(name: &str) -> Instance {
         token_realm: None,
         api: None,
         ecr: EcrSettings::default(),
+        tcr: None,
         ca: None,
         plain_http: false,
     }

@@ -39,7 +39,10 @@ async fn a_push_becomes_a_copy_and_a_log() {
     metrics_are_told(&webhook, &json!({ "Accepted": 1, "FunctionName": "stack-webhook" }));
     metrics_are_told(&worker, &json!({ "Jobs": 1, "Outcome": "done", "FunctionName": "stack-worker" }));
     let moved = &log["counts"]["bytes_moved"];
-    metrics_are_told(&logger, &json!({ "Tasks": 1, "Copied": 1, "BytesMoved": moved, "FunctionName": "stack-logger" }));
+    metrics_are_told(
+        &logger,
+        &json!({ "TasksSucceeded": 1, "Copied": 1, "BytesMoved": moved, "FunctionName": "stack-logger" }),
+    );
 }
 
 /// One line at `info` tells of the copy.

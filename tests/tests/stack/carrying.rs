@@ -1,8 +1,7 @@
-//! Pushes that the deployed functions carry.
+//! Large layers that the deployed functions carry.
 
 use std::{process::Command, time::Duration};
 
-use reqwest::Method;
 use tokio::sync::Mutex;
 use transship_tests::*;
 
@@ -20,30 +19,6 @@ fn sync(build: &str, prod: &str) -> String {
     let instance = |name: &str, url: &str| instance(name, url).replace("env:HOOK_SECRET", "secretsmanager:hook");
     let rule = rule("release", "instance: build, namespace: team", "instance: prod, namespace: mirror", "");
     config(&[instance("build", build), instance("prod", prod)], &[rule])
-}
-
-/// Would break: a setting or a right that a function lacks; a mapping, a URL or a secret that leads nowhere; a message that one
-/// function sends and the next can't read; an API that answers without the token.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_push_is_carried_and_logged() {
-    let stack = Stack::deploy(&[]).await;
-    let (build, prod) = (stack.registry("build").await, DockerRegistry::start().await);
-    stack.apply(&sync(build.url(), prod.url())).await;
-
-    let image = Index::random(1).build();
-    image.push_with_skopeo(&build.at("team/app", "v1")).await;
-
-    let task = stack.ended("build/release", PATIENCE).await;
-    assert_same(&build.at("team/app", "v1"), &prod.at("mirror/app", "v1")).await;
-    assert_eq!((task["status"].as_str(), task["counts"]["copied"].as_u64()), (Some("succeeded"), Some(1)), "{task}");
-    let (status, resources) = stack.call(Method::GET, &format!("/v1/tasks/{}/resources", task["id"].as_str().unwrap())).await;
-    assert_eq!(status, 200, "{resources}");
-    assert_eq!(resources["items"][0]["target"]["repository"], "mirror/app", "{resources}");
-
-    for token in ["", "wrong"] {
-        let (status, body) = stack.call_as(token, Method::GET, "/v1/instances").await;
-        assert_eq!(status, 401, "{body}");
-    }
 }
 
 /// Would break: a right that the API's function lacks to make tokens, to revoke them, to write the audit or to keep an answer; a second
@@ -79,7 +54,7 @@ async fn tokens_are_made_used_and_revoked_by_the_deployed_api() {
 async fn the_job_of_a_killed_worker_is_taken_up_within_90_seconds() {
     let _alone = LARGE.lock().await;
     let stack = Stack::deploy(&[]).await;
-    let (build, prod) = (stack.registry("build").await, DockerRegistry::start().await);
+    let (build, prod) = (stack.registry("build").start().await, DockerRegistry::start().await);
     let link = Wan::start(build.url(), Link { rate: Some(RATE), ..Link::default() }).await;
     stack.apply(&sync(link.url(), prod.url())).await;
     Image::random(2).layers(1, LAYER).build().push(&build.at("team/app", "v1")).await;
@@ -107,7 +82,7 @@ async fn the_job_of_a_killed_worker_is_taken_up_within_90_seconds() {
 async fn a_layer_longer_than_an_invocation_arrives_over_several_and_no_byte_is_sent_twice() {
     let _alone = LARGE.lock().await;
     let stack = Stack::deploy(&["WorkerTimeout=15"]).await;
-    let (build, prod) = (stack.registry("build").await, DockerRegistry::start().await);
+    let (build, prod) = (stack.registry("build").start().await, DockerRegistry::start().await);
     let link = Wan::start(build.url(), Link { rate: Some(RATE), ..Link::default() }).await;
     let (source, target) = (Proxy::passing(link.url()).await, Proxy::passing(prod.url()).await);
     stack.apply(&sync(source.url(), target.url())).await;

@@ -3,4 +3,5 @@
 
 mod carrying;
 mod local;
+mod rights;
 mod template;

@@ -63,3 +63,23 @@ fn who_may_push_to_ecr_may_make_list_and_delete() {
         }
     }
 }
+
+/// Would break: an API that is taken over gives away the passwords of all registries.
+#[test]
+fn the_api_can_put_registries_secrets_there_and_read_none() {
+    let text = std::fs::read_to_string(root().join("template.yaml")).unwrap();
+    let role = text.split("\n  ApiRole:").nth(1).unwrap().split("\n  ApiLogs:").next().unwrap();
+    let statements: Vec<&str> =
+        role.split("- Effect: Allow").filter(|statement| statement.contains("secretsmanager:")).collect();
+    assert_eq!(statements.len(), 2, "{statements:#?}");
+    for statement in statements {
+        if statement.contains("GetSecretValue") {
+            assert!(statement.contains("${AWS::StackName}-api/"), "it reads its own secrets only: {statement}");
+            assert!(!statement.contains("SecretPrefix"), "{statement}");
+        } else {
+            assert!(statement.contains("[secretsmanager:CreateSecret, secretsmanager:DeleteSecret]"), "{statement}");
+            assert!(statement.contains("secret:${SecretPrefix}instances/*"), "{statement}");
+        }
+    }
+    assert!(!role.contains("ssm:"), "{role}");
+}

@@ -388,6 +388,7 @@ mod tests {
             token_realm: None,
             api: None,
             ecr: transship_model::EcrSettings::default(),
+            tcr: None,
             ca: None,
             plain_http: false,
             notify: None,

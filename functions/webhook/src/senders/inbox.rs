@@ -1,9 +1,10 @@
 //! The inbox queue, into which EventBridge puts what it tells of Amazon ECR, and schedules their messages.
 
+use http::HeaderMap;
 use serde_json::Value;
 
 use super::{
-    Field, Push, Unreadable,
+    Field, Push, Unreadable, deletions,
     ecr::{self, Origin},
 };
 
@@ -12,6 +13,8 @@ use super::{
 pub(crate) enum Message {
     /// These manifests were pushed to this registry.
     Pushes(Origin, Vec<Push>),
+    /// These were deleted from this registry.
+    Deletions(Origin, Vec<Push>),
     /// It is time for the logger's sweep.
     Sweep,
     /// It is time for rules with a schedule.
@@ -31,9 +34,11 @@ impl Message {
         }
         let event = Field { path: String::new(), value: &json };
         let pushes = ecr::pushes(&event)?;
-        if pushes.is_empty() {
-            return Ok(Self::Nothing);
+        if !pushes.is_empty() {
+            return Ok(Self::Pushes(Origin::read(&event)?, pushes));
         }
-        Ok(Self::Pushes(Origin::read(&event)?, pushes))
+        let Some((_, told)) = deletions::as_pushes(&HeaderMap::new(), json.clone()) else { return Ok(Self::Nothing) };
+        let deleted = ecr::pushes(&Field { path: String::new(), value: &told })?;
+        Ok(if deleted.is_empty() { Self::Nothing } else { Self::Deletions(Origin::read(&event)?, deleted) })
     }
 }

@@ -157,6 +157,7 @@ pub(crate) fn instance(name: &str, endpoint: &str, secret: Option<&str>) -> Inst
         token_realm: None,
         api: None,
         ecr: EcrSettings::default(),
+        tcr: None,
         ca: None,
         plain_http: false,
         notify: None,

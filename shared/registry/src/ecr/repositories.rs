@@ -129,5 +129,5 @@ fn with(mut request: CreateRepositoryFluentBuilder, settings: &EcrSettings) -> C
     }
     tags.iter()
         .filter_map(|(key, value)| ResourceTag::builder().key(key).value(value).build().ok())
-        .fold(request, |request, tag| request.tags(tag))
+        .fold(request, CreateRepositoryFluentBuilder::tags)
 }

@@ -45,7 +45,7 @@ impl Registry {
     /// Deletes a tag while it points to `expected`. Where a registry can delete only manifests (distribution 2), what it points to is
     /// deleted with it, unless another tag of the repository needs that.
     ///
-    /// Registries have no compare-and-set: a push in the moment between the last look and the deletion is lost, but on Harbor.
+    /// Registries have no compare-and-set: a push in the moment between the last look and the deletion is lost; Harbor alone compares.
     ///
     /// # Errors
     /// [`Error::Refused`] if the credentials may not; otherwise see [`Error`].

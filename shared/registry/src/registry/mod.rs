@@ -48,6 +48,7 @@ use crate::{
     error::{Error, Failure},
     host::Host,
     http::Patience,
+    tc3::Tcr,
 };
 
 /// How to reach a registry.
@@ -67,6 +68,8 @@ pub struct RegistryConfig {
     pub api: Option<Url>,
     /// What repositories of ECR are like that have to be made.
     pub ecr: EcrSettings,
+    /// What Tencent's API is asked with, to make namespaces of TCR.
+    pub tcr: Option<Tcr>,
     /// Authorities that may have signed its certificate, that of its token service and of hosts that it redirects to, besides
     /// the system's.
     pub ca: Option<Authorities>,
@@ -125,6 +128,8 @@ struct Inner {
     created: AsyncMutex<HashSet<Repository>>,
     /// What repositories of ECR are made like.
     ecr: EcrSettings,
+    /// What Tencent's API is asked with.
+    tcr: Option<Tcr>,
     /// Where the service's own API is, if it has one that is used.
     api_endpoint: Option<Url>,
     /// The client of that, where it is another host.
@@ -151,7 +156,7 @@ impl Registry {
     /// [`Error::Refused`] if the endpoint is no http or https URL, holds credentials, or wants plain http without
     /// [`RegistryConfig::plain_http`] to a host that is not the loopback; and if there can be no client with its authorities.
     pub fn new(http: &Http, config: RegistryConfig) -> Result<Self, Error> {
-        let RegistryConfig { name, endpoint, kind, credentials, token_realm, api, ecr, ca, plain_http } = config;
+        let RegistryConfig { name, endpoint, kind, credentials, token_realm, api, ecr, tcr, ca, plain_http } = config;
         check(&name, "the endpoint", &endpoint, plain_http)?;
         if let Some(api) = &api {
             check(&name, "the api", api, plain_http)?;
@@ -164,21 +169,26 @@ impl Registry {
         let host = http.host(&origin_of(&endpoint));
         let api_or_own = api.clone().unwrap_or_else(|| endpoint.clone());
         let auth = Auth::new(name.clone(), endpoint.clone(), (service, api_or_own), credentials, token_realm.clone(), host);
-        Self::with(http.clone(), (name, endpoint, kind, service), (Arc::new(auth), token_realm, ca, plain_http), (api, ecr))
+        Self::with(
+            http.clone(),
+            (name, endpoint, kind, service),
+            (Arc::new(auth), token_realm, ca, plain_http),
+            (api, ecr, tcr),
+        )
     }
 
     /// A client of another host of the same service, with the same login and rules.
     fn beside(&self, endpoint: Url) -> Result<Self, Error> {
         let Inner { name, kind, service, http, auth, token_realm, ca, plain_http, .. } = &*self.0;
         let login = (auth.clone(), token_realm.clone(), ca.clone(), *plain_http);
-        Self::with(http.clone(), (name.clone(), endpoint, *kind, *service), login, (None, EcrSettings::default()))
+        Self::with(http.clone(), (name.clone(), endpoint, *kind, *service), login, (None, EcrSettings::default(), None))
     }
 
     fn with(
         http: Http,
         (name, endpoint, kind, service): (String, Url, Kind, Kind),
         (auth, token_realm, ca, plain_http): (Arc<Auth>, Option<Url>, Option<Authorities>, bool),
-        (api_endpoint, ecr): (Option<Url>, EcrSettings),
+        (api_endpoint, ecr, tcr): (Option<Url>, EcrSettings, Option<Tcr>),
     ) -> Result<Self, Error> {
         let origin = origin_of(&endpoint);
         Ok(Self(Arc::new(Inner {
@@ -202,6 +212,7 @@ impl Registry {
             namespaces: Mutex::default(),
             created: AsyncMutex::default(),
             ecr,
+            tcr,
             api_endpoint,
             api: OnceLock::new(),
             plain_http,

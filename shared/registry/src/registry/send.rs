@@ -488,6 +488,7 @@ mod tests {
             token_realm: None,
             api: None,
             ecr: transship_model::EcrSettings::default(),
+            tcr: None,
             plain_http: true,
             ca: None,
         };

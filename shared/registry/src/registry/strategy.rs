@@ -56,7 +56,9 @@ impl Strategy {
             Kind::Ghcr => Self::Chunks(SMALL_CHUNK),
             Kind::Google => Self::Whole,
             // Distribution and what is built on it or takes what Docker's own client sends: a long PATCH.
-            Kind::Distribution | Kind::Harbor | Kind::Quay | Kind::DockerHub | Kind::Gitlab | Kind::Oci => Self::Stream,
+            Kind::Distribution | Kind::Harbor | Kind::Quay | Kind::DockerHub | Kind::Gitlab | Kind::Tcr | Kind::Oci => {
+                Self::Stream
+            }
         }
     }
 

@@ -202,6 +202,7 @@ pub(crate) fn config(name: &str, url: &str) -> RegistryConfig {
         token_realm: None,
         api: None,
         ecr: EcrSettings::default(),
+        tcr: None,
         ca: None,
         plain_http: false,
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use transship_model::{Digest, Kind, Namespace, Repository, Tag};
-use transship_registry::{Deletion, Error, Login, Registry};
+use transship_registry::{Deletion, Error, Login, Registry, Tcr};
 
 use crate::fixture::*;
 
@@ -246,7 +246,7 @@ async fn docker_hub_s_api_gets_a_token_of_its_own() {
     assert_eq!(deleted, Deletion::Deleted);
     assert_eq!(api.count("POST", "/v2/auth/token"), 1);
     let bearer = Some("Bearer hub-token".to_owned());
-    assert_eq!(authorizations(&api, "/v2/namespaces"), [bearer.clone()]);
+    assert_eq!(authorizations(&api, "/v2/namespaces"), std::slice::from_ref(&bearer));
     assert_eq!(authorizations(&api, "/tags/v1/"), [bearer]);
     // And the token does not go to the registry.
     assert!(authorizations(&registry, "").iter().all(Option::is_none), "{:?}", registry.asked());
@@ -456,5 +456,70 @@ async fn other_registries_list_tags_alone() {
     .await;
     for kind in [Kind::Distribution, Kind::Ghcr, Kind::Gitlab, Kind::Ecr, Kind::Oci] {
         assert_eq!(digests(&service(kind, &fake.url, Login::Anonymous), "team/app").await, [("v1".to_owned(), None)], "{kind}");
+    }
+}
+
+/// `DescribeNamespaces` and `CreateNamespace`: <https://cloud.tencent.com/document/api/1141/41587>; errors come with status 200. The
+/// signature has Tencent's own example as its test. Would break: a push to a namespace that is not there; two workers that are in each
+/// other's way; a key sent to the registry, or the registry's password to Tencent's API.
+#[tokio::test(flavor = "multi_thread")]
+async fn tencent_s_namespaces_are_made_once() {
+    for (raced, denied) in [(false, false), (true, false), (false, true)] {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::<(String, Value)>::new()));
+        let asked = seen.clone();
+        let app = axum::Router::new().fallback(move |request: axum::extract::Request| {
+            let seen = seen.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let header = |name: &str| head.headers[name].to_str().unwrap().to_owned();
+                assert!(header("authorization").starts_with("TC3-HMAC-SHA256 Credential=AKIDexample/"));
+                assert!(header("authorization").contains("/tcr/tc3_request, SignedHeaders=content-type;host;x-tc-action, Signature="));
+                let settings = (header("x-tc-region"), header("x-tc-version"), header("content-type"));
+                assert_eq!(settings, ("ap-guangzhou".into(), "2019-09-24".into(), "application/json; charset=utf-8".into()));
+                let body: Value = serde_json::from_slice(&axum::body::to_bytes(body, 1 << 16).await.unwrap()).unwrap();
+                assert_eq!(body["RegistryId"], "tcr-a1b2");
+                let mut seen = seen.lock().unwrap();
+                let is_there = seen.iter().any(|(action, _)| action == "CreateNamespace") && !denied;
+                let action = header("x-tc-action");
+                seen.push((action.clone(), body));
+                let others = json!([{"Name": "team-other", "Public": false}, {"Name": "team", "Public": false}]);
+                let found = &others.as_array().unwrap()[..if is_there { 2 } else { 1 }];
+                ok(&json!({"Response": match action.as_str() {
+                    "DescribeNamespaces" => json!({"NamespaceList": found, "TotalCount": found.len(), "RequestId": "1"}),
+                    _ if denied => json!({"Error": {"Code": "UnauthorizedOperation", "Message": "you are not authorized"}, "RequestId": "1"}),
+                    _ if raced => json!({"Error": {"Code": "FailedOperation", "Message": "it is there"}, "RequestId": "1"}),
+                    _ => json!({"RequestId": "1"}),
+                }}))
+            }
+        });
+        let api = Fake::serve(app).await;
+        let registry = Fake::start(|asked, _| panic!("{}", asked.target)).await;
+        let tcr = registry_with(&registry.url, |config| {
+            (config.kind, config.credentials, config.api) = (Kind::Tcr, password(), Some(api.url.parse().unwrap()));
+            config.tcr = Some(Tcr {
+                registry_id: "tcr-a1b2".into(),
+                region: "ap-guangzhou".into(),
+                secret_id: "AKIDexample".into(),
+                secret_key: "hunter2".to_owned().into(),
+            });
+        });
+        let ensured = tcr.ensure_namespace(&repo("team/app")).await;
+        if denied {
+            let error = ensured.unwrap_err();
+            assert!(matches!(error, Error::Refused(_)) && error.is_denied(), "{error}");
+            let text = error.to_string();
+            assert!(text.ends_with("(allow the key tcr:CreateNamespace, or create the namespace beforehand)"), "{text}");
+            assert!(!format!("{error:?} {tcr:?}").contains("hunter2"));
+            continue;
+        }
+        ensured.unwrap();
+        tcr.ensure_namespace(&repo("team/other")).await.unwrap();
+        let asked = asked.lock().unwrap().clone();
+        let actions: Vec<_> = asked.iter().map(|(action, _)| action.as_str()).collect();
+        assert_eq!(actions[..2], ["DescribeNamespaces", "CreateNamespace"]);
+        assert_eq!(actions.len(), if raced { 3 } else { 2 }, "{actions:?}");
+        assert_eq!((&asked[1].1["NamespaceName"], &asked[1].1["IsPublic"]), (&json!("team"), &json!(false)));
+        let error = tcr.ensure_namespace(&repo("app")).await.unwrap_err();
+        assert!(error.to_string().contains("two segments"), "{error}");
     }
 }

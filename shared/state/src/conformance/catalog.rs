@@ -139,7 +139,11 @@ impl Fixture {
             known.extend(ids);
             let delete = async |n: usize| {
                 let entry = Entry::of_rule(&rule(&format!("r{n}"), "b"));
-                self.turn(n).edit(|_, draft| Ok::<_, StateError>(draft.delete(&entry))).await.unwrap();
+                let gone = |_: &crate::Snapshot, draft: &mut crate::Draft<'_>| {
+                    draft.delete(&entry);
+                    Ok::<_, StateError>(())
+                };
+                self.turn(n).edit(gone).await.unwrap();
             };
             futures_util::future::join_all((0..12).map(delete)).await;
             assert_eq!(self.other.snapshot().await.unwrap().rules().count(), 0, "a rule that was deleted is still there");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Notify;
 
@@ -127,6 +128,19 @@ impl SqliteQueue {
                 let (all, held, dead): (u32, u32, u32) = row.try_into()?;
                 Ok(Depth { visible: all - held, held, dead })
             })?)
+        };
+        self.store.readers.run(read).await
+    }
+
+    /// When the oldest message of those that are not done with was sent, whether it waits, is held, or was given back for later. What
+    /// lay in the file before that was noted does not count.
+    pub async fn oldest(&self) -> Result<Option<Timestamp>, QueueError> {
+        let name = Arc::clone(&self.name);
+        let read = move |db: &Connection| {
+            // Messages are numbered in the order of sending, and an index has the numbers.
+            let sql = "SELECT sent FROM messages WHERE id = (SELECT min(id) FROM messages WHERE queue = ?1)";
+            let sent: Option<Option<i64>> = db.prepare_cached(sql)?.query_row([&name], |row| row.get(0)).optional()?;
+            Ok(sent.flatten().and_then(|sent| Timestamp::from_millisecond(sent).ok()))
         };
         self.store.readers.run(read).await
     }
@@ -279,10 +293,10 @@ fn accept(work: &mut Work<'_>, queue: &str, message: &Outgoing) -> rusqlite::Res
 
 /// Puts a message at the end of a queue.
 fn insert(work: &mut Work<'_>, queue: &str, group: Option<&str>, body: &str) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO messages (queue, message_group, state, body)
-               VALUES (?1, ?2, iif(EXISTS (SELECT 1 FROM messages WHERE queue = ?1 AND message_group = ?2), 'waiting', 'ready'), ?3)
+    let sql = "INSERT INTO messages (queue, message_group, state, body, sent)
+               VALUES (?1, ?2, iif(EXISTS (SELECT 1 FROM messages WHERE queue = ?1 AND message_group = ?2), 'waiting', 'ready'), ?3, ?4)
                RETURNING state = 'ready'";
-    let ready: bool = work.db.prepare_cached(sql)?.query_one(params![queue, group, body], |row| row.get(0))?;
+    let ready: bool = work.db.prepare_cached(sql)?.query_one(params![queue, group, body, work.now.0], |row| row.get(0))?;
     work.ready(queue, usize::from(ready));
     Ok(())
 }

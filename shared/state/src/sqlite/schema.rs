@@ -46,6 +46,8 @@ const STEPS: &[&str] = &[
     -- Where the health check writes.
     CREATE TABLE health (id INTEGER PRIMARY KEY CHECK (id = 1), checked INTEGER NOT NULL) STRICT;
     ",
+    // When a message was sent, in milliseconds since 1970: NULL for what lay here before that was noted.
+    "ALTER TABLE messages ADD COLUMN sent INTEGER;",
 ];
 
 /// Brings the file up to this program's version.

@@ -1,8 +1,8 @@
 //! Secrets of Secrets Manager and of the Parameter Store.
 
 use secrecy::{ExposeSecret, SecretString};
-use transship_model::SecretRef;
-use transship_state::{SecretError, Secrets, aws::AwsSecrets};
+use transship_model::{SecretName, SecretRef};
+use transship_state::{SecretError, SecretStore as _, Secrets, aws::AwsSecrets};
 
 use crate::{cloud::Cloud, replay::Replay};
 
@@ -41,6 +41,32 @@ async fn secrets_are_read_below_the_prefix_and_errors_say_how_to_mend_them() {
         let error = read(&secrets, reference).await.unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
+}
+
+/// Would break: what is given to the API on AWS can't be used, or is still there when its instance is gone.
+#[tokio::test]
+async fn a_secret_that_is_given_is_kept_below_the_prefix_until_it_is_taken_away() {
+    let cloud = Cloud::start().await;
+    let (manager, ssm) = (aws_sdk_secretsmanager::Client::new(&cloud.sdk), aws_sdk_ssm::Client::new(&cloud.sdk));
+    // Who puts it there, and a worker, which has its own memory of what it has read.
+    let secrets = || AwsSecrets::new(manager.clone(), ssm.clone(), "transship/");
+    let (api, worker) = (secrets(), secrets());
+    let name = |text: &str| text.parse::<SecretName>().unwrap();
+    let (first, second) = (name("instances/build/credentials-1"), name("instances/build/credentials-2"));
+    for (name, value) in [(&first, "old"), (&second, "new-ü")] {
+        api.create(name, &SecretString::from(value)).await.unwrap();
+    }
+    let read = async |secrets: &AwsSecrets, name: &SecretName| {
+        secrets.read(&SecretRef::Stored(name.clone())).await.map(|secret| secret.expose_secret().to_owned())
+    };
+    assert_eq!(read(&worker, &first).await.unwrap(), "old");
+    assert_eq!(read(&worker, &second).await.unwrap(), "new-ü");
+    manager.get_secret_value().secret_id("transship/instances/build/credentials-2").send().await.unwrap();
+    assert!(api.create(&first, &SecretString::from("other")).await.is_err(), "a name stands for one value for ever");
+    api.delete(&first).await.unwrap();
+    api.delete(&first).await.unwrap();
+    assert!(read(&secrets(), &first).await.is_err(), "a secret that was taken away is still there");
+    assert_eq!(read(&secrets(), &second).await.unwrap(), "new-ü");
 }
 
 fn answer(secret: &str) -> (u16, serde_json::Value) {

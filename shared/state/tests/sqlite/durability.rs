@@ -192,6 +192,21 @@ fn the_directory_is_private() {
     assert_eq!(scratch.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }
 
+/// Would break: an update that can't open what is there, or loses what waits in it.
+#[tokio::test]
+async fn a_file_of_an_earlier_version_keeps_its_messages() {
+    let scratch = Scratch::new();
+    let queue = scratch.open().queue("events", QueueKind::Standard);
+    queue.send(vec![plain("a")]).await.unwrap();
+    drop(queue);
+    let connection = rusqlite::Connection::open(scratch.path().join("transship.db")).unwrap();
+    connection.execute_batch("ALTER TABLE messages DROP COLUMN sent; PRAGMA user_version = 1;").unwrap();
+    drop(connection);
+    let queue = scratch.open().queue("events", QueueKind::Standard);
+    assert_eq!(queue.oldest().await.unwrap(), None, "nobody knows");
+    assert_eq!(bodies(&queue.receive(1, LONG).await.unwrap()), ["a"]);
+}
+
 #[test]
 fn a_newer_schema_is_left_alone() {
     let scratch = Scratch::new();

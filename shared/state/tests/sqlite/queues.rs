@@ -152,6 +152,28 @@ async fn depth_counts_what_waits_and_what_is_held() {
     assert_eq!(queue.depth().await.unwrap(), Depth { visible: 2, held: 2, dead: 0 });
 }
 
+/// Would break: an age that begins anew with each delivery, or is that of another queue.
+#[tokio::test]
+async fn the_oldest_message_is_the_one_sent_first_until_it_is_done_with() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let queue = store.queue("events", QueueKind::Standard);
+    store.queue("others", QueueKind::Standard).send(vec![plain("other")]).await.unwrap();
+    assert_eq!(queue.oldest().await.unwrap(), None);
+    queue.send(vec![plain("a")]).await.unwrap();
+    let first = queue.oldest().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    queue.send(vec![plain("b")]).await.unwrap();
+    let taken = queue.receive(1, LONG).await.unwrap().remove(0);
+    assert_eq!(queue.oldest().await.unwrap(), Some(first), "it is held");
+    queue.release(&taken.receipt, LONG).await.unwrap();
+    assert_eq!(queue.oldest().await.unwrap(), Some(first), "it was given back for later");
+    let second = queue.receive(1, LONG).await.unwrap().remove(0);
+    assert_eq!(second.body, "b");
+    queue.delete(&second.receipt).await.unwrap();
+    assert_eq!(queue.oldest().await.unwrap(), Some(first));
+}
+
 #[tokio::test]
 async fn queues_do_not_mix() {
     let scratch = Scratch::new();

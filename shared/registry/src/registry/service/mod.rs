@@ -7,6 +7,7 @@ mod gitlab;
 mod google;
 mod harbor;
 mod quay;
+mod tencent;
 
 use reqwest::Response;
 use serde::Deserialize;
@@ -36,6 +37,7 @@ pub(super) fn api_of(kind: Kind, endpoint: &Url, named: Option<Url>) -> Option<U
         Kind::Harbor | Kind::Quay => Some(endpoint.clone()),
         // Its accounts are accounts of both hosts, as they are of the token service's, auth.docker.io.
         Kind::DockerHub => known(endpoint.scheme() == "https" && is_docker_hub(host), "https://hub.docker.com"),
+        Kind::Tcr => known(Kind::of_host(host) == Some(Kind::Tcr), "https://tcr.tencentcloudapi.com"),
         Kind::Gitlab => known(endpoint.scheme() == "https" && host == "registry.gitlab.com", "https://gitlab.com"),
         _ => None,
     }
@@ -89,13 +91,18 @@ impl Registry {
     }
 
     /// Makes sure that a repository can be pushed to. On Harbor its first segment is a project, which is created, private, if
-    /// it is not there; a repository of ECR is created when a push finds it missing; elsewhere there is nothing to do.
+    /// it is not there, and so is Tencent's namespace, where the instance has a key for that; a repository of ECR is created when a
+    /// push finds it missing; elsewhere there is nothing to do.
     ///
     /// # Errors
     /// [`Error::Refused`] if the name has one segment only on Harbor, or the credentials may not create the project.
     pub async fn ensure_namespace(&self, repository: &Repository) -> Result<(), Error> {
         match (self.service(), self.api()) {
             (Kind::Harbor, Some(api)) => api.ensure_harbor_project(repository).await,
+            (Kind::Tcr, Some(api)) => match &self.0.tcr {
+                Some(tcr) => Box::pin(self.ensure_tcr_namespace(api, tcr, repository)).await,
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }

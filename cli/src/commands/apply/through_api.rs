@@ -1,0 +1,273 @@
+//! `apply` through the API: what is there is read and compared, the plan is printed, and each change is sent by itself, on condition that
+//! what it replaces is still what was read.
+//!
+//! A secret that the file names as `env:` or `file:` is read here and sent. The API never tells what it has, nor anything that a weak
+//! password could be guessed from, so whether a value is another than last time can't be found out: values are sent with an instance
+//! that is new or changed, and for all with `--rotate`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+use secrecy::ExposeSecret as _;
+use transship_api::view::{InstanceInput, InstanceView, RuleInput, RuleView, SecretInput, SecretKind};
+use transship_model::{Credentials, Instance, InstanceName, Rule, RuleName, SecretRef, WebhookAuth};
+use transship_state::{Change, LocalSecrets, Secrets as _};
+
+use super::{Options, sign};
+use crate::{
+    client::{Client, RulePath},
+    config::{self, Config},
+    output,
+};
+
+/// What is to become of one entry.
+enum Step {
+    Instance { change: Change, name: InstanceName, wanted: Option<Box<Instance>>, known: Option<u64> },
+    Rule { change: Change, path: RulePath, wanted: Option<Box<RuleInput>>, known: Option<u64> },
+}
+
+impl Step {
+    fn change(&self) -> Change {
+        match self {
+            Self::Instance { change, .. } | Self::Rule { change, .. } => *change,
+        }
+    }
+
+    fn line(&self) -> String {
+        let sign = sign(self.change());
+        match self {
+            Self::Instance { name, .. } => format!("{sign} instance {name}"),
+            Self::Rule { path, .. } => format!("{sign} rule {path}"),
+        }
+    }
+}
+
+/// What is to be done.
+struct Plan {
+    steps: Vec<Step>,
+    unchanged: usize,
+    /// Instances that stay as they are and have secrets whose values are here.
+    not_sent: usize,
+    /// What is in the API's catalogue and not in the file.
+    left: usize,
+}
+
+/// What the API has.
+struct There {
+    instances: BTreeMap<InstanceName, InstanceView>,
+    rules: BTreeMap<(InstanceName, RuleName), RuleView>,
+}
+
+pub(super) async fn run(file: &Path, config: &Config, client: &Client, options: &Options) -> anyhow::Result<()> {
+    let missing = config::missing(config);
+    if !missing.is_empty() {
+        bail!("{}: {}", file.display(), missing.join("; "));
+    }
+    let there = read(client).await?;
+    let plan = plan(file, config, &there, options)?;
+    for step in &plan.steps {
+        output::print(&step.line())?;
+    }
+    let count = |wanted: Change| plan.steps.iter().filter(|step| step.change() == wanted).count();
+    let (created, changed, deleted) = (count(Change::Created), count(Change::Changed), count(Change::Deleted));
+    let to_be = if options.dry_run { "to be " } else { "" };
+    let mut summary =
+        format!("{created} {to_be}created, {changed} {to_be}changed, {deleted} {to_be}deleted, {} unchanged", plan.unchanged);
+    if options.dry_run {
+        summary += "; nothing was changed";
+    }
+    if plan.left > 0 {
+        summary += &format!("; {} that the file does not name stay: --prune deletes them", plan.left);
+    }
+    if plan.not_sent > 0 {
+        let instances = output::count(plan.not_sent as u64, "unchanged instance");
+        summary += &format!("; the secrets of {instances} were not sent again: --rotate sends them");
+    }
+    if !options.dry_run {
+        for step in plan.steps {
+            let line = step.line();
+            carry_out(client, step, options).await.with_context(|| {
+                format!("{line}: this and what comes after it was not done; the same command goes on from there")
+            })?;
+        }
+    }
+    output::print(&summary)
+}
+
+async fn read(client: &Client) -> anyhow::Result<There> {
+    let mut there = There { instances: BTreeMap::new(), rules: BTreeMap::new() };
+    for view in client.instances().await? {
+        let Some(name) = view.written.name.clone() else { continue };
+        for rule in client.rules(&name).await? {
+            if let Some(rule_name) = rule.written.name.clone() {
+                there.rules.insert((name.clone(), rule_name), rule);
+            }
+        }
+        there.instances.insert(name, view);
+    }
+    Ok(there)
+}
+
+fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyhow::Result<Plan> {
+    let mut plan = Plan { steps: Vec::new(), unchanged: 0, not_sent: 0, left: 0 };
+    let mut taken = Vec::new();
+    let mut is_theirs = |what: String, theirs: Option<&String>| {
+        if let Some(theirs) = theirs {
+            taken.push(format!(
+                "{what} is in {} and in {theirs}, which the API's own machine reads: delete one",
+                file.display()
+            ));
+        }
+        theirs.is_some()
+    };
+    for instance in &config.instances {
+        let name = instance.name.clone();
+        let known = there.instances.get(&name);
+        if is_theirs(format!("instance {name}"), known.and_then(|view| view.file.as_ref())) {
+            continue;
+        }
+        let is_same = known.is_some_and(|view| view.written == shape(instance));
+        let has_values = secrets(instance).any(is_here);
+        if is_same && !(options.rotate && has_values) {
+            plan.unchanged += 1;
+            plan.not_sent += usize::from(has_values);
+            continue;
+        }
+        let change = if known.is_some() { Change::Changed } else { Change::Created };
+        let known = known.map(|view| view.revision);
+        plan.steps.push(Step::Instance { change, name, wanted: Some(Box::new(instance.clone())), known });
+    }
+    for rule in &config.rules {
+        let key = key(rule);
+        let known = there.rules.get(&key);
+        let path = RulePath::new(key.0, key.1);
+        if is_theirs(format!("rule {path}"), known.and_then(|view| view.file.as_ref())) {
+            continue;
+        }
+        let wanted = RuleInput::of(rule);
+        if known.is_some_and(|view| view.written == wanted) {
+            plan.unchanged += 1;
+            continue;
+        }
+        let change = if known.is_some() { Change::Changed } else { Change::Created };
+        let known = known.map(|view| view.revision);
+        plan.steps.push(Step::Rule { change, path, wanted: Some(Box::new(wanted)), known });
+    }
+    if !taken.is_empty() {
+        bail!("{}", taken.join("; "));
+    }
+    deletions(&mut plan, config, there, options);
+    Ok(plan)
+}
+
+/// What the file does not name, rules before the instances that they name.
+fn deletions(plan: &mut Plan, config: &Config, there: &There, options: &Options) {
+    let rules: BTreeSet<_> = config.rules.iter().map(key).collect();
+    let instances: BTreeSet<_> = config.instances.iter().map(|instance| &instance.name).collect();
+    let gone_rules = there.rules.iter().filter(|(key, view)| !rules.contains(*key) && view.file.is_none());
+    let gone_instances = there.instances.iter().filter(|(name, view)| !instances.contains(name) && view.file.is_none());
+    let mut steps = Vec::new();
+    for ((instance, rule), view) in gone_rules {
+        let path = RulePath::new(instance.clone(), rule.clone());
+        steps.push(Step::Rule { change: Change::Deleted, path, wanted: None, known: Some(view.revision) });
+    }
+    for (name, view) in gone_instances {
+        steps.push(Step::Instance { change: Change::Deleted, name: name.clone(), wanted: None, known: Some(view.revision) });
+    }
+    if options.prune {
+        plan.steps.extend(steps);
+    } else {
+        plan.left = steps.len();
+    }
+}
+
+fn key(rule: &Rule) -> (InstanceName, RuleName) {
+    (rule.source.instance.clone(), rule.name.clone())
+}
+
+async fn carry_out(client: &Client, step: Step, options: &Options) -> anyhow::Result<()> {
+    match step {
+        Step::Instance { wanted: Some(instance), name, known, .. } => {
+            let document = with_values(&instance).await?;
+            client.put_instance(&name, &document, known).await?;
+        }
+        Step::Instance { name, known, .. } => client.delete_instance(&name, known).await?,
+        Step::Rule { wanted: Some(rule), path, known, .. } => {
+            let made = client.put_rule(&path, &rule, known, !options.no_first_run).await?;
+            if let Some(task) = made.first_run {
+                eprintln!("rule {path} begins with task {task}");
+            }
+        }
+        Step::Rule { path, known, .. } => client.delete_rule(&path, known).await?,
+    }
+    Ok(())
+}
+
+/// Whether a secret's value is on this machine.
+fn is_here(secret: &SecretRef) -> bool {
+    matches!(secret, SecretRef::Env(_) | SecretRef::File(_))
+}
+
+fn secrets(instance: &Instance) -> impl Iterator<Item = &SecretRef> {
+    let webhook = match &instance.webhook {
+        WebhookAuth::Secret(secret) => Some(secret),
+        WebhookAuth::Closed | WebhookAuth::Open | WebhookAuth::Google(_) => None,
+    };
+    let notify = instance.notify.as_ref().and_then(|notify| notify.secret.as_ref());
+    instance.credentials.secret().into_iter().chain(webhook).chain(notify)
+}
+
+/// What the API shows of an instance once it is as the file says.
+fn shape(instance: &Instance) -> InstanceInput {
+    let mut shape = InstanceInput::of(instance);
+    for secret in places(&mut shape).into_iter().flatten() {
+        if matches!(secret.from, Some(SecretKind::Env | SecretKind::File)) {
+            secret.from = Some(SecretKind::Stored);
+        }
+    }
+    shape.ca = certificates(instance).unwrap_or_default();
+    shape
+}
+
+/// The certificates that an instance names by the path of their file.
+fn certificates(instance: &Instance) -> anyhow::Result<Option<String>> {
+    let read = |path: &String| std::fs::read_to_string(path).with_context(|| format!("the file {path} can't be read"));
+    instance.ca.as_ref().map(read).transpose()
+}
+
+/// Where there are secrets.
+fn places(input: &mut InstanceInput) -> [Option<&mut SecretInput>; 4] {
+    let InstanceInput { credentials, webhook_secret, notify, .. } = input;
+    let (password, token) =
+        credentials.as_mut().map(|given| (given.password.as_mut(), given.refresh_token.as_mut())).unwrap_or_default();
+    [password, token, webhook_secret.as_mut(), notify.as_mut().and_then(|notify| notify.secret.as_mut())]
+}
+
+/// The document that makes an instance what the file says, with the values of secrets that are on this machine.
+async fn with_values(instance: &Instance) -> anyhow::Result<InstanceInput> {
+    if instance.credentials == Credentials::DockerConfig {
+        bail!(
+            "credentials: 'docker-config' is for `serve --config`: through the API give username and password, or refresh_token"
+        );
+    }
+    let mut input = InstanceInput::of(instance);
+    input.ca = certificates(instance)?;
+    if let (Some(written), Some(notify)) = (&mut input.notify, &instance.notify) {
+        written.url = Some(notify.url.clone());
+    }
+    // In the order of `places`, of which an instance has at most one of the first two.
+    let mut given = secrets(instance);
+    for place in places(&mut input).into_iter().flatten() {
+        let Some(reference) = given.next() else { break };
+        if is_here(reference) {
+            let secret = LocalSecrets.read(reference).await?;
+            *place = SecretInput { value: Some(secret.expose_secret().to_owned()), ..SecretInput::default() };
+        } else {
+            *place = SecretInput { reference: Some(reference.to_string()), ..SecretInput::default() };
+        }
+    }
+    Ok(input)
+}
