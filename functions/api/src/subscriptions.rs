@@ -218,6 +218,10 @@ async fn save(
     conditions: &Conditions,
     make: impl Fn(Option<&Subscription>) -> Result<SubscriptionInput, Failure>,
 ) -> Result<Response<Body>, Failure> {
+    if name.instance().is_some() {
+        known(&*api.catalog.snapshot().await?, caller, Role::Operator, name)?;
+        may_be_changed(name, None)?;
+    }
     let entry = Entry::Subscription(name.clone());
     let owner = owner(name);
     let fresh = WrittenSecrets::name(&owner, "webhook").ok_or_else(|| Failure::new(500, "a secret can't be named"))?;
