@@ -22,7 +22,7 @@ use crate::{
     conditions::{Conditions, shown, tagged},
     failure::{Failure, changeable, no_instance, permit, permit_all},
     requests::{By, Input, Page, Path, Query},
-    view::{ListView, SecretInput, SubscriptionInput, SubscriptionView, WebhookInput},
+    view::{ListView, SecretInput, SecretKind, SubscriptionInput, SubscriptionView, WebhookInput},
 };
 
 /// The greatest length of a URL, in bytes.
@@ -218,6 +218,10 @@ async fn save(
     conditions: &Conditions,
     make: impl Fn(Option<&Subscription>) -> Result<SubscriptionInput, Failure>,
 ) -> Result<Response<Body>, Failure> {
+    if name.instance().is_some() {
+        known(&*api.catalog.snapshot().await?, caller, Role::Operator, name)?;
+        may_be_changed(name, None)?;
+    }
     let entry = Entry::Subscription(name.clone());
     let owner = owner(name);
     let fresh = WrittenSecrets::name(&owner, "webhook").ok_or_else(|| Failure::new(500, "a secret can't be named"))?;
@@ -370,9 +374,14 @@ fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput, fresh
             }
             Some(SecretRef::Stored(fresh.clone()))
         }
+        // What was shown, sent back: it stays, and who may not name a secret may leave it where it is.
+        Some(SecretInput { value: None, reference, from })
+            if is_same_place && is_shown(kept.as_ref(), reference.as_ref(), from) =>
+        {
+            kept
+        }
         Some(SecretInput { value: None, reference: Some(reference), .. }) => Some(named(caller, &reference)?),
         // Whoever may change the URL must not be able to find out by it what a secret is.
-        Some(SecretInput { value: None, reference: None, from: Some(_) }) if kept.is_some() && is_same_place => kept,
         Some(SecretInput { value: None, reference: None, from: Some(_) }) if kept.is_some() => {
             return Err(wrong("the url is another: give the secret again, or leave it out to sign nothing"));
         }
@@ -382,6 +391,13 @@ fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput, fresh
         }
     };
     Ok(Notify { url, secret, private_network })
+}
+
+/// Whether this is what is shown of a secret.
+fn is_shown(kept: Option<&SecretRef>, reference: Option<&String>, from: Option<SecretKind>) -> bool {
+    let Some(kept) = kept else { return false };
+    let is_same = reference.is_none_or(|reference| *reference == kept.to_string());
+    is_same && (from == Some(SecretKind::of(kept)) || (from.is_none() && reference.is_some()))
 }
 
 /// A secret by its reference. A signature gives away what a weak secret is, so that an operator may not name any.
