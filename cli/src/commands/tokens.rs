@@ -72,7 +72,7 @@ struct RevokeArguments {
 
 /// One that shells can complete.
 fn role() -> impl TypedValueParser<Value = Role> {
-    PossibleValuesParser::new(Role::ALL.map(Role::name)).try_map(|text| text.parse::<Role>())
+    PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|text| text.parse::<Role>())
 }
 
 /// Of a token itself, only what is no secret.

@@ -21,7 +21,7 @@ pub enum Role {
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.as_str())
     }
 }
 
@@ -29,8 +29,8 @@ impl Role {
     /// All of them, the least first.
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
 
-    /// What it is called.
-    pub fn name(self) -> &'static str {
+    /// The role in words.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
             Self::Operator => "operator",
@@ -48,7 +48,7 @@ impl FromStr for Role {
     type Err = InvalidRole;
 
     fn from_str(text: &str) -> Result<Self, InvalidRole> {
-        let named = Self::ALL.into_iter().find(|role| role.to_string() == text);
+        let named = Self::ALL.into_iter().find(|role| role.as_str() == text);
         named.ok_or_else(|| InvalidRole(text.chars().take(80).collect()))
     }
 }
