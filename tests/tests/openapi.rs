@@ -1,5 +1,4 @@
 //! The API's own document: that it is one, and that the API does what it says.
-#![expect(clippy::unwrap_used, reason = "what a test needs and does not get is its failure")]
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
 //! Who may do what through the API, as `serve` has it: tokens, roles, the audit, and what every answer has.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test needs and does not get is its failure")]
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get is its failure")]
 
 use std::{collections::BTreeSet, time::Duration};
 

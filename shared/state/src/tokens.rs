@@ -211,7 +211,7 @@ impl Tokens {
     /// See [`StateError`].
     pub async fn create(&self, minted: &MintedToken, beside: Op) -> Result<(), StateError> {
         let stored = Stored { token: minted.token.clone(), hash: minted.hash.clone() };
-        let expires = minted.token.expires.map(|expires| shown_until(expires));
+        let expires = minted.token.expires.map(shown_until);
         let item = Item { key: key(&minted.token.id), attributes: document::attributes(&stored)?, expires };
         Ok(self.table.write(vec![Op::Put { item, condition: Some(Condition::Absent) }, beside]).await?)
     }

@@ -1,6 +1,6 @@
 //! Tokens, the audit and answers that are given again, on the embedded store.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::{
     collections::BTreeMap,
