@@ -128,7 +128,7 @@ async fn both_ends_ask_for_a_login_and_a_second_sync_moves_no_byte() {
     target.forget();
     let (second, resources) = sync(&transship).await;
     assert_eq!((second["counts"]["unchanged"].as_u64(), second["success_rate"].as_f64()), (Some(1), Some(1.0)));
-    assert_eq!(resources[0]["outcome"], "unchanged");
+    assert!(resources.is_empty(), "what is equal has no job");
     assert_eq!(second["counts"]["bytes_moved"], 0);
     let writes = target.exchanges().into_iter().filter(|e| !matches!(e.request.method.as_str(), "GET" | "HEAD")).count();
     assert_eq!(writes, 0, "nothing is even begun");
