@@ -1,4 +1,5 @@
 //! Tasks as operators have them: lists, live progress, cancelling, retrying; the real binary, and real registries behind proxies.
+#![expect(clippy::expect_used, reason = "what a test needs and does not get is its failure")]
 
 use std::time::Duration;
 

@@ -87,7 +87,8 @@ impl Outlets {
         catalog: &Snapshot,
         events: &[TaskEvent],
     ) -> Result<(), StateError> {
-        let mut wanted: BTreeMap<&TaskId, (&TaskHead, Vec<(&Place, EventType)>)> = BTreeMap::new();
+        type Ends<'a> = Vec<(&'a Place, EventType)>;
+        let mut wanted: BTreeMap<&TaskId, (&TaskHead, Ends<'_>)> = BTreeMap::new();
         for TaskEvent { task, what, .. } in events {
             let Happening::Ended { route, outcome, .. } = what else { continue };
             let kind = EventType::of_resource(outcome);
