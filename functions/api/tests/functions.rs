@@ -1,7 +1,5 @@
 //! The API as a function has it: an answer is sent when it is whole.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
-
 use std::sync::Arc;
 
 use axum::{

@@ -677,6 +677,6 @@ async fn tasks_are_kept_for_as_long_as_was_set() {
         Key::new("history/a", place),
     ] {
         let item = world.table.get(&key).await.unwrap().unwrap();
-        assert_eq!(item.expires.map(|expires| expires.as_second()), Some((at(0) + 3 * day).as_second()), "{key:?}");
+        assert_eq!(item.expires.map(Timestamp::as_second), Some((at(0) + 3 * day).as_second()), "{key:?}");
     }
 }

@@ -699,7 +699,7 @@ async fn a_retry_makes_jobs_again_as_they_were_meant() {
     assert_eq!((task.total, task.repositories, task.counts.copied), (Some(3), 3, 2), "{task:?}");
     let left = log.resource(&retry.id, &routes[2].0.source).await.unwrap().unwrap();
     assert_eq!(left.result, Some(Outcome::Skipped { reason: SkipReason::RuleChanged }));
-    made.sort_by(|one, other| one.source.to_string().cmp(&other.source.to_string()));
+    made.sort_by_key(|copy| copy.source.to_string());
     assert_eq!(made[0].subject.as_ref(), Some(image.digest()), "{made:?}");
     assert!(matches!(made[0].source.reference, Reference::Digest(_)));
     assert_eq!(made[1].told.as_ref(), Some(&told), "{made:?}");
