@@ -1,6 +1,8 @@
 //! Tasks as operators have them: lists, live progress, cancelling, retrying; the real binary, and real registries behind proxies.
 #![expect(clippy::expect_used, reason = "what a test needs and does not get is its failure")]
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
@@ -11,11 +13,11 @@ const BUILD: &str = "instance: build, namespace: team";
 const MIRROR: &str = "instance: prod, namespace: mirror";
 
 fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("text")
+    std::str::from_utf8(bytes).unwrap()
 }
 
 fn id_of(task: &Value) -> String {
-    task["id"].as_str().expect("an ID").to_owned()
+    task["id"].as_str().unwrap().to_owned()
 }
 
 /// One process with a rule `build/all` between these registries.

@@ -457,3 +457,88 @@ impl AuditView {
         Self { at, who, action, what, details, from, request }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use transship_model::{Progress, Route, RuleId, TaskHead};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn resource(state: ResourceState, moved: u64, pace: Option<u64>, reported: i64) -> Resource {
+        let place = |instance: &str| Place {
+            instance: instance.parse().unwrap(),
+            repository: "team/app".parse().unwrap(),
+            reference: "v1".parse().unwrap(),
+        };
+        let route = Route { source: place("a"), target: place("b") };
+        let progress = Progress {
+            bytes_moved: moved,
+            bytes_present: 100,
+            bytes_total: if state == ResourceState::Queued { 0 } else { 1100 },
+            bytes_per_second: pace,
+            reported: Some(at(reported)),
+            ..Progress::default()
+        };
+        Resource { state, progress, ..Resource::new(route, at(0)) }
+    }
+
+    /// Would break: an estimate where there is nothing to go by: what has not begun, a report of long ago, a copy that stands still or is to
+    /// be tried again.
+    #[test]
+    fn the_time_left_is_told_only_where_something_tells_it() {
+        use ResourceState::{Done, Queued, Running};
+        let left = |resources: &[Resource]| ProgressView::of_resources(resources, at(100)).seconds_left;
+        let running = resource(Running, 200, Some(100), 98);
+        assert_eq!(left(std::slice::from_ref(&running)), Some(8));
+        assert_eq!(left(&[running.clone(), resource(Done, 1000, None, 50)]), Some(8));
+        assert_eq!(left(&[running.clone(), resource(Running, 600, Some(300), 99)]), Some(3), "side by side");
+        let failing = Progress { error: Some("503".into()), ..running.progress.clone() };
+        for other in [
+            resource(Queued, 0, None, 0),
+            resource(Running, 0, None, 99),
+            resource(Running, 200, Some(100), 60),
+            Resource { progress: failing, ..running.clone() },
+        ] {
+            assert_eq!(left(&[running.clone(), other.clone()]), None, "{other:?}");
+        }
+        assert_eq!(left(&[resource(Running, 200, Some(0), 99)]), None, "it stands still");
+        assert_eq!(left(&[]), None);
+        let view = ProgressView::of_resources(&[running, resource(Done, 1000, None, 50)], at(100));
+        assert_eq!((view.bytes_done, view.bytes_total), (1400, Some(2200)));
+    }
+
+    /// Would break: a run of thousands whose time is told by its first few, or before its list has ended.
+    #[test]
+    fn of_many_resources_the_time_is_told_by_those_that_are_done() {
+        let head = TaskHead {
+            id: TaskId::derive(RuleId(1), at(0), "x"),
+            instance: "a".parse().unwrap(),
+            rule: "r".parse().unwrap(),
+            trigger: Trigger::Manual,
+            created: at(0),
+        };
+        let left = |total, unchanged, found| {
+            let counts = Counts { found, unchanged, ..Counts::default() };
+            let task = Task {
+                head: head.clone(),
+                counts,
+                total,
+                repositories: 1,
+                started: Some(at(10)),
+                ended: None,
+                error: None,
+                cancelled: None,
+                stopped: false,
+                compared: 0,
+            };
+            ProgressView::of_counts(&task, at(110)).seconds_left
+        };
+        assert_eq!(left(Some(1000), 500, 1000), Some(100));
+        assert_eq!(left(Some(1000), 19, 1000), None);
+        assert_eq!(left(None, 500, 1000), None, "the list goes on");
+    }
+}

@@ -647,6 +647,25 @@ mod tests {
         }
     }
 
+    /// Would break: how fast a copy is, by whichever of two reports with the same bytes came last.
+    #[test]
+    fn of_two_reports_the_later_one_tells_the_pace() {
+        let report = |second, pace| {
+            let told = Progress { reported: Some(at(second)), bytes_per_second: Some(pace), ..progress(1, 7) };
+            (at(second), Happening::Progress { route: route(), progress: told })
+        };
+        let (early, late) = (report(6, 100), report(11, 0));
+        for order in [[&early, &late], [&late, &early]] {
+            let mut resource = Resource::new(route(), at(1));
+            for (at, what) in order {
+                resource.merge(*at, what);
+            }
+            assert_eq!((resource.progress.bytes_per_second, resource.progress.reported), (Some(0), Some(at(11))));
+            resource.merge(at(12), &ended(Outcome::Copied));
+            assert_eq!((resource.progress.bytes_per_second, resource.progress.reported), (None, None));
+        }
+    }
+
     #[test]
     fn the_first_outcome_stands() {
         let mut resource = Resource::new(route(), at(1));
