@@ -87,8 +87,7 @@ impl Outlets {
         catalog: &Snapshot,
         events: &[TaskEvent],
     ) -> Result<(), StateError> {
-        type Ends<'a> = Vec<(&'a Place, EventType)>;
-        let mut wanted: BTreeMap<&TaskId, (&TaskHead, Ends<'_>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<&TaskId, Ends<'_>> = BTreeMap::new();
         for TaskEvent { task, what, .. } in events {
             let Happening::Ended { route, outcome, .. } = what else { continue };
             let kind = EventType::of_resource(outcome);
@@ -110,6 +109,9 @@ impl Outlets {
         self.notifications.send(&notifications).await
     }
 }
+
+/// A task, and ends of its resources that somebody wants to hear of.
+type Ends<'a> = (&'a TaskHead, Vec<(&'a Place, EventType)>);
 
 /// What is sent of a resource that has ended.
 fn notifications_of(catalog: &Snapshot, head: &TaskHead, resource: Resource) -> Result<Vec<Notification>, StateError> {
