@@ -239,18 +239,27 @@ async fn copy_trusts_the_authority_that_is_named_and_says_how_to_name_one() {
 async fn serve_logs_in_to_ecr_with_the_environment_s_identity_and_trusts_the_authority_that_is_named() {
     let asked = Arc::new(Mutex::new(0));
     let count = asked.clone();
+    let image = Image::random(1).build();
+    let listed = json!({"imageIds": [{"imageTag": "v1", "imageDigest": image.digest()}]}).to_string();
     let aws = server(move |headers, _| {
-        assert!(headers["x-amz-target"].to_str().unwrap().ends_with("GetAuthorizationToken"));
         assert!(headers["authorization"].to_str().unwrap().contains("AKIATEST/"));
-        *count.lock().unwrap() += 1;
-        json!({"authorizationData": [{"authorizationToken": ALICE_BASE64, "expiresAt": 4_102_444_800_u64}]}).to_string()
+        match headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap() {
+            "GetAuthorizationToken" => {
+                *count.lock().unwrap() += 1;
+                let token = json!({"authorizationToken": ALICE_BASE64, "expiresAt": 4_102_444_800_u64});
+                json!({"authorizationData": [token]}).to_string()
+            }
+            "DescribeRepositories" => json!({"repositories": [{"repositoryName": "team/app"}]}).to_string(),
+            "ListImages" => listed.clone(),
+            other => unreachable!("nobody needs {other} so far"),
+        }
     })
     .await;
     let authority = Authority::new("ours");
     let certificate = authority.sign(&["127.0.0.1"]);
     let build = DockerRegistry::builder().login(ALICE).tls(certificate, &authority.pem()).start().await;
     let prod = DockerRegistry::start().await;
-    Image::random(1).build().push(&build.at("team/app", "v1")).await;
+    image.push(&build.at("team/app", "v1")).await;
     let mut transship = Transship::reserve();
     let ca = transship.data().with_extension("pem");
     fs::write(&ca, authority.pem()).unwrap();

@@ -1,5 +1,4 @@
 //! Tasks as operators have them: lists, live progress, cancelling, retrying; the real binary, and real registries behind proxies.
-#![expect(clippy::expect_used, reason = "what a test needs and does not get is its failure")]
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::time::Duration;
