@@ -178,7 +178,10 @@ other: 1
 
 #[test]
 fn sections_and_entries_have_their_types() {
-    assert!(mistake("- a").starts_with("line 1: this is a list, and a mapping with the keys instances, rules is needed"));
+    assert!(
+        mistake("- a")
+            .starts_with("line 1: this is a list, and a mapping with the keys instances, rules, subscriptions is needed")
+    );
     assert!(mistake("instances: 5").starts_with("line 1: instances: this is a number, and a list is needed"));
     assert!(mistake("instances:\n  a: b").starts_with("line 1: instances: this is a mapping, and a list is needed"));
     assert!(mistake("rules:\n  - x").starts_with("line 2: rules[0]: this is a text, and a mapping with the keys name, "));

@@ -379,7 +379,7 @@ mod tests {
                     "total": 1,
                     "repositories": 1,
                     "counts": {
-                        "found": 1, "copied": 1, "unchanged": 0, "skipped": 0, "cancelled": 0, "failed": 0,
+                        "found": 1, "copied": 1, "unchanged": 0, "skipped": 0, "deleted": 0, "cancelled": 0, "failed": 0,
                         "bytes_moved": 10, "bytes_mounted": 2, "bytes_present": 3, "bytes_saved": 5
                     },
                     "created": "2026-01-02T03:04:05Z",

@@ -341,9 +341,9 @@ mod tests {
             let subscription = subscription(&[], &[], &[pattern]);
             EventType::ALL.into_iter().filter(|event| subscription.wants(*event)).map(EventType::as_str).collect::<Vec<_>>()
         };
-        assert_eq!(types("task.*"), ["task.succeeded", "task.partly-failed", "task.failed"]);
+        assert_eq!(types("task.*"), ["task.succeeded", "task.partly-failed", "task.failed", "task.cancelled"]);
         assert_eq!(types("resource.failed"), ["resource.failed"]);
-        assert_eq!(types("resource.*").len(), 4);
+        assert_eq!(types("resource.*").len(), 5);
         for wrong in
             ["*", "task", "task.", "task.fail*", "resource.ended", "", "io.transship.task.failed", "task.failed\r\nx: y"]
         {

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use transship_model::{Rule, RuleId, Schedule, TaskHead, TaskId, Trigger};
 
-use crate::{Catalog, Condition, Events, Item, Jobs, Key, Op, StateError, Table, TableError, TaskLog, dispatch, document};
+use crate::{
+    Catalog, Condition, Events, Item, Jobs, Key, Op, StateError, Table, TableError, TaskLog, dispatch, document, first_runs,
+};
 
 /// Starts the rules whose time has come.
 pub struct Scheduler {
@@ -84,6 +86,11 @@ impl Scheduler {
     /// See [`StateError`]; another tick makes good what is missing.
     pub async fn tick(&self, now: Timestamp) -> Result<Vec<TaskId>, StateError> {
         let catalog = self.catalog.snapshot().await?;
+        // Whoever has made the rule begins it; what a crash has come in between is begun here.
+        if catalog.rules().any(|rule| catalog.begins(rule).is_some()) {
+            let begun = first_runs::start_all(&self.catalog, &self.jobs, &self.events).await?;
+            tracing::warn!(rules = begun, "first runs that were left to begin");
+        }
         let due = self.due(catalog.rules().filter(|rule| rule.enabled), now);
         let mut begun = Vec::new();
         for rules in due.chunks(AT_ONCE) {

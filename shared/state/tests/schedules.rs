@@ -13,9 +13,10 @@ use std::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::json;
-use transship_model::{Happening, Instance, Job, Rule, TaskEvent, TaskId, Trigger};
+use transship_model::{Happening, Instance, Job, Owner, Rule, TaskEvent, TaskId, Trigger};
 use transship_state::{
-    Catalog, Events, Item, Jobs, Key, Op, Page, Query, Scheduler, Table, TableError, TaskLog, messages,
+    Catalog, Draft, Events, Item, Jobs, Key, Op, Page, Query, Scheduler, Snapshot, StateError, Table, TableError, TaskLog,
+    messages,
     sqlite::{QueueKind, SqliteQueue, SqliteStore, SqliteTable},
 };
 
@@ -231,4 +232,25 @@ async fn a_tick_costs_one_read_where_nothing_is_due() {
     world.calls();
     assert_eq!(scheduler.tick(at("03:01:00")).await.unwrap(), []);
     assert_eq!(world.calls(), 1);
+}
+
+/// Would break: a new rule whose first full run never begins, because the process that made it ended in between; one that begins twice.
+#[tokio::test]
+async fn a_first_run_that_was_left_to_begin_is_begun_once() {
+    let world = World::with(&[]).await;
+    let catalog = Catalog::new(Arc::new(world.store.table()));
+    let new = rule("new", None);
+    let make = |_: &Snapshot, draft: &mut Draft<'_>| {
+        draft.put_rule(&new, &Owner::Api, true);
+        Ok::<_, StateError>(())
+    };
+    catalog.edit(make).await.unwrap();
+
+    world.scheduler().tick(Timestamp::now()).await.unwrap();
+    world.scheduler().tick(Timestamp::now()).await.unwrap();
+
+    let jobs = world.jobs.receive(100, Duration::from_secs(600)).await.unwrap();
+    let triggers: Vec<_> =
+        jobs.iter().map(|job| messages::read_job(&job.body).unwrap().task().unwrap().trigger.clone()).collect();
+    assert_eq!(triggers, [Trigger::Created]);
 }

@@ -64,7 +64,7 @@ async fn apply_brings_the_api_to_what_the_file_says_and_shows_it_first() {
     let before = transship.get("/v1/instances").await;
     let again = apply(&transship, &first, &[]).await;
     let summary = "0 created, 0 changed, 0 deleted, 3 unchanged; 1 that the file does not name stay: --prune deletes them; the secrets of \
-                   2 unchanged instances were not sent again: --rotate sends them";
+                   2 that stay as they are were not sent again: --rotate sends them";
     assert_eq!(lines(&again), [summary]);
     assert_eq!(transship.get("/v1/instances").await, before, "a second run has changed something");
 
@@ -78,6 +78,34 @@ async fn apply_brings_the_api_to_what_the_file_says_and_shows_it_first() {
     assert_eq!(lines(&quiet)[0], "+ rule build/all");
     assert_eq!(task_count(&transship, "build/all").await, 0);
     assert!(!transship.log().contains(ALICE.password));
+}
+
+/// Would break: a file whose subscriptions are left out, made anew each time, or stay when they are to go.
+#[tokio::test]
+async fn subscriptions_are_brought_to_what_the_file_says_too() {
+    let mut transship = Transship::reserve();
+    transship.set("CI_SECRET", "whsec_c2VjcmV0");
+    transship.restart().await;
+    let with = |more: &str| {
+        let webhook = "{ url: 'https://ci.example.com/transship', secret: env:CI_SECRET }";
+        let subscription = format!("subscriptions:\n  - {{ name: ci, webhook: {webhook}{more} }}\n");
+        config(&[bare_instance("build"), bare_instance("prod")], &[]) + &subscription
+    };
+    assert_eq!(lines(&apply(&transship, &with(""), &[]).await)[2], "+ subscription ci");
+    let made = transship.get("/v1/subscriptions/ci").await;
+    assert_eq!((&made["webhook"]["secret"], &made["events"]), (&json!({ "from": "stored" }), &json!(["task.*"])));
+    let again = apply(&transship, &with(""), &[]).await;
+    assert!(lines(&again)[0].starts_with("0 created, 0 changed, 0 deleted, 3 unchanged"), "{again:?}");
+    assert_eq!(lines(&apply(&transship, &with(", events: [task.failed]"), &[]).await)[0], "~ subscription ci");
+    assert_eq!(transship.get("/v1/subscriptions/ci").await["events"], json!(["task.failed"]));
+    let pruned = apply(&transship, &config(&[bare_instance("build"), bare_instance("prod")], &[]), &["--prune"]).await;
+    assert_eq!(lines(&pruned)[0], "- subscription ci");
+    let listed = transship.get("/v1/subscriptions").await;
+    assert_eq!(listed["items"], json!([]));
+}
+
+fn bare_instance(name: &str) -> String {
+    format!("  - {{ name: {name}, endpoint: 'https://{name}.example', webhook_auth: none }}\n")
 }
 
 /// Would break: a file that is applied to what another file rules; a mistake that is told after half of it is done.

@@ -12,8 +12,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
-use transship_api::view::{InstanceInput, InstanceView, RuleInput, RuleView, SecretInput, SecretKind};
-use transship_model::{Credentials, Instance, InstanceName, Rule, RuleName, SecretRef, WebhookAuth};
+use transship_api::view::{InstanceInput, InstanceView, RuleInput, RuleView, SecretInput, SecretKind, SubscriptionView};
+use transship_model::{
+    Credentials, Instance, InstanceName, Rule, RuleName, SecretRef, Subscription, SubscriptionName, WebhookAuth,
+};
 use transship_state::{Change, LocalSecrets, Secrets as _};
 
 use super::{Options, sign};
@@ -27,12 +29,13 @@ use crate::{
 enum Step {
     Instance { change: Change, name: InstanceName, wanted: Option<Box<Instance>>, known: Option<u64> },
     Rule { change: Change, path: RulePath, wanted: Option<Box<RuleInput>>, known: Option<u64> },
+    Subscription { change: Change, name: SubscriptionName, wanted: Option<Box<Subscription>> },
 }
 
 impl Step {
     fn change(&self) -> Change {
         match self {
-            Self::Instance { change, .. } | Self::Rule { change, .. } => *change,
+            Self::Instance { change, .. } | Self::Rule { change, .. } | Self::Subscription { change, .. } => *change,
         }
     }
 
@@ -41,6 +44,7 @@ impl Step {
         match self {
             Self::Instance { name, .. } => format!("{sign} instance {name}"),
             Self::Rule { path, .. } => format!("{sign} rule {path}"),
+            Self::Subscription { name, .. } => format!("{sign} subscription {name}"),
         }
     }
 }
@@ -49,7 +53,7 @@ impl Step {
 struct Plan {
     steps: Vec<Step>,
     unchanged: usize,
-    /// Instances that stay as they are and have secrets whose values are here.
+    /// Instances and subscriptions that stay as they are and have secrets whose values are here.
     not_sent: usize,
     /// What is in the API's catalogue and not in the file.
     left: usize,
@@ -59,6 +63,8 @@ struct Plan {
 struct There {
     instances: BTreeMap<InstanceName, InstanceView>,
     rules: BTreeMap<(InstanceName, RuleName), RuleView>,
+    /// Without those that instances have by themselves.
+    subscriptions: BTreeMap<SubscriptionName, SubscriptionView>,
 }
 
 pub(super) async fn run(file: &Path, config: &Config, client: &Client, options: &Options) -> anyhow::Result<()> {
@@ -83,8 +89,8 @@ pub(super) async fn run(file: &Path, config: &Config, client: &Client, options: 
         summary += &format!("; {} that the file does not name stay: --prune deletes them", plan.left);
     }
     if plan.not_sent > 0 {
-        let instances = output::count(plan.not_sent as u64, "unchanged instance");
-        summary += &format!("; the secrets of {instances} were not sent again: --rotate sends them");
+        summary +=
+            &format!("; the secrets of {} that stay as they are were not sent again: --rotate sends them", plan.not_sent);
     }
     if !options.dry_run {
         for step in plan.steps {
@@ -98,7 +104,9 @@ pub(super) async fn run(file: &Path, config: &Config, client: &Client, options: 
 }
 
 async fn read(client: &Client) -> anyhow::Result<There> {
-    let mut there = There { instances: BTreeMap::new(), rules: BTreeMap::new() };
+    let mut there = There { instances: BTreeMap::new(), rules: BTreeMap::new(), subscriptions: BTreeMap::new() };
+    let subscriptions = client.subscriptions().await?.into_iter().filter(|view| view.name.instance().is_none());
+    there.subscriptions = subscriptions.map(|view| (view.name.clone(), view)).collect();
     for view in client.instances().await? {
         let Some(name) = view.written.name.clone() else { continue };
         for rule in client.rules(&name).await? {
@@ -125,6 +133,9 @@ fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyho
     };
     for instance in &config.instances {
         let name = instance.name.clone();
+        if instance.tcr.is_some() {
+            bail!("instance {name}: 'tcr' is for `serve --config` and `apply --table`: the API does not take its key");
+        }
         let known = there.instances.get(&name);
         if is_theirs(format!("instance {name}"), known.and_then(|view| view.file.as_ref())) {
             continue;
@@ -156,6 +167,21 @@ fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyho
         let known = known.map(|view| view.revision);
         plan.steps.push(Step::Rule { change, path, wanted: Some(Box::new(wanted)), known });
     }
+    for subscription in &config.subscriptions {
+        let name = subscription.name.clone();
+        let known = there.subscriptions.get(&name);
+        if is_theirs(format!("subscription {name}"), known.and_then(|view| view.file.as_ref())) {
+            continue;
+        }
+        let has_values = subscription.webhook.secret.as_ref().is_some_and(is_here);
+        if known.is_some_and(|view| is_as(view, subscription)) && !(options.rotate && has_values) {
+            plan.unchanged += 1;
+            plan.not_sent += usize::from(has_values);
+            continue;
+        }
+        let change = if known.is_some() { Change::Changed } else { Change::Created };
+        plan.steps.push(Step::Subscription { change, name, wanted: Some(Box::new(subscription.clone())) });
+    }
     if !taken.is_empty() {
         bail!("{}", taken.join("; "));
     }
@@ -169,7 +195,12 @@ fn deletions(plan: &mut Plan, config: &Config, there: &There, options: &Options)
     let instances: BTreeSet<_> = config.instances.iter().map(|instance| &instance.name).collect();
     let gone_rules = there.rules.iter().filter(|(key, view)| !rules.contains(*key) && view.file.is_none());
     let gone_instances = there.instances.iter().filter(|(name, view)| !instances.contains(name) && view.file.is_none());
+    let subscriptions: BTreeSet<_> = config.subscriptions.iter().map(|subscription| &subscription.name).collect();
     let mut steps = Vec::new();
+    // They may name rules and instances.
+    for (name, _) in there.subscriptions.iter().filter(|(name, view)| !subscriptions.contains(name) && view.file.is_none()) {
+        steps.push(Step::Subscription { change: Change::Deleted, name: name.clone(), wanted: None });
+    }
     for ((instance, rule), view) in gone_rules {
         let path = RulePath::new(instance.clone(), rule.clone());
         steps.push(Step::Rule { change: Change::Deleted, path, wanted: None, known: Some(view.revision) });
@@ -202,8 +233,34 @@ async fn carry_out(client: &Client, step: Step, options: &Options) -> anyhow::Re
             }
         }
         Step::Rule { path, known, .. } => client.delete_rule(&path, known).await?,
+        Step::Subscription { wanted: Some(subscription), change, .. } => {
+            client.put_subscription(&subscription, change == Change::Changed).await?;
+        }
+        Step::Subscription { name, .. } => client.delete_subscription(&name).await?,
     }
     Ok(())
+}
+
+/// Whether a subscription is as the file says, as far as the API shows it.
+fn is_as(view: &SubscriptionView, wanted: &Subscription) -> bool {
+    let Subscription { name: _, description, instances, rules, events, webhook, enabled } = wanted;
+    let secret = webhook.secret.as_ref().map(|secret| if is_here(secret) { SecretKind::Stored } else { kind(secret) });
+    view.description == *description
+        && view.instances == *instances
+        && view.rules == *rules
+        && view.events == *events
+        && view.enabled == *enabled
+        && view.webhook.url == webhook.url.as_str()
+        && view.webhook.private_network == webhook.private_network
+        && view.webhook.secret.as_ref().and_then(|secret| secret.from) == secret
+}
+
+/// Where AWS keeps a secret.
+fn kind(secret: &SecretRef) -> SecretKind {
+    match secret {
+        SecretRef::Parameter(_) => SecretKind::Ssm,
+        _ => SecretKind::Secretsmanager,
+    }
 }
 
 /// Whether a secret's value is on this machine.
