@@ -17,7 +17,7 @@ pub(crate) const PATH: &str = "/v1/openapi.json";
         description = "Keeps container registries in step: the management API.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(Problem))
+    components(schemas(Problem, crate::wanted::Purpose))
 )]
 pub(crate) struct Document;
 

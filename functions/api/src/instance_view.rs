@@ -31,7 +31,6 @@ pub struct InstanceView {
 
 /// What an instance is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct InstanceInput {
     /// Its name; the path's, if it is written out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -219,7 +219,8 @@ pub(crate) async fn read(
     By(caller): By,
     Path(id): Path<PreviewId>,
 ) -> Result<Json<PreviewView>, Failure> {
-    let made = wait(&api, &id).await?.filter(|made| may_see(&caller, &made.rule));
+    let made = if api.previews.is_known(&id).await? { wait(&api, &id).await? } else { None };
+    let made = made.filter(|made| may_see(&caller, &made.rule));
     let detail = || format!("there is no preview {id}: no worker has made it yet, or it has expired");
     Ok(Json(view(&id, made.ok_or_else(|| Failure::new(404, detail()))?)))
 }
@@ -239,6 +240,7 @@ async fn preview(api: &Api, rule: Rule, page: PreviewPage) -> Result<Response<Bo
     };
     let id = PreviewId::of(fastrand::u128(..));
     let job = PreviewJob { id: id.clone(), rule, cursor, limit: page.limit, asked: Timestamp::now() };
+    api.previews.expect(&id).await?;
     api.jobs.send(&[Job::Preview(Box::new(job))]).await?;
     Ok(match wait(api, &id).await? {
         Some(made) => Json(view(&id, made)).into_response(),

@@ -149,7 +149,8 @@ pub(crate) async fn sync(
     let id = TaskId::derive(rule.id, created, &format!("{created} {:016x}", fastrand::u64(..)));
     let task = TaskHead { id: id.clone(), instance, rule: rule.name.clone(), trigger: Trigger::Manual, created };
     api.audit.note(&caller, "rule.sync", rule.path(), format!("task {id}")).await?;
-    start(&api, Job::Scan(ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0 }), task).await
+    start(&api, Job::Scan(ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0, attempts: 0 }), task)
+        .await
 }
 
 /// Reads a task.
@@ -244,7 +245,7 @@ pub(crate) async fn retry(State(api): State<Api>, By(caller): By, Path(of): Path
     api.audit.note(&caller, "task.retry", of.to_string(), format!("task {id}")).await?;
     let job = match task.error {
         // What could not be listed is not known.
-        Some(_) => Job::Scan(ScanJob { task: head.clone(), cursor: ScanCursor::default(), continuation: 0 }),
+        Some(_) => Job::Scan(ScanJob { task: head.clone(), cursor: ScanCursor::default(), continuation: 0, attempts: 0 }),
         None => Job::Retry(RetryJob {
             task: head.clone(),
             of,

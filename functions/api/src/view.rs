@@ -46,7 +46,6 @@ pub struct RuleView {
 
 /// What a rule is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct RuleInput {
     /// Its name, unique within the source instance; the path's, if it is written out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -264,7 +264,7 @@ fn copy_job(task: TaskHead, tag: &str) -> Job {
 
 fn scan_job(repositories: u64, resources: u64) -> Job {
     let cursor = ScanCursor { repositories, resources, ..ScanCursor::default() };
-    Job::Scan(ScanJob { task: head(Trigger::Manual), cursor, continuation: 3 })
+    Job::Scan(ScanJob { task: head(Trigger::Manual), cursor, continuation: 3, attempts: 0 })
 }
 
 fn event(task: TaskHead, second: i64, what: Happening) -> TaskEvent {

@@ -88,7 +88,7 @@ impl Worker {
         let target = self.registries.registry(&catalog, &rule.target.instance).await?;
         let tags = rule.source.tag.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
         let purpose = Purpose::Foresee(foresight);
-        self.walk(&Scan { purpose, catalog: &catalog, rule, source, target, tags, until }, cursor).await
+        self.walk(&Scan { purpose, catalog: &catalog, rule, source, target, tags, until, is_repeated: false }, cursor).await
     }
 }
 

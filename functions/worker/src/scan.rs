@@ -33,6 +33,11 @@ fn end_of_step(deadline: Option<Instant>) -> Instant {
     deadline.map_or(until, |deadline| deadline.min(until))
 }
 
+/// How many attempts have been made, those that came to nothing included.
+fn made(attempts: &Attempts) -> u32 {
+    attempts.begun + attempts.waits
+}
+
 /// What a scan has found so far.
 #[derive(Clone, Copy)]
 struct Found {
@@ -65,6 +70,8 @@ pub(crate) struct Scan<'a> {
     pub(crate) target: Registry,
     pub(crate) tags: Regex,
     pub(crate) until: Instant,
+    /// A part of the step may have been done before. What is equal by now may be what was sent then, which is in the log.
+    pub(crate) is_repeated: bool,
 }
 
 /// What a scan is for.
@@ -91,10 +98,15 @@ impl Worker {
     ) -> Result<Disposition, StateError> {
         let mut cursor = job.cursor.clone();
         let until = end_of_step(deadline);
-        let step = self.step(&job.task, deadline, cancelled, self.scan(job, &mut cursor, until)).await?;
+        let here = &mut cursor;
+        let scan = async move |attempts: u32| self.scan(job, here, until, attempts > job.attempts + 1).await;
+        let step = self.step(&job.task, deadline, cancelled, scan).await?;
         let found = Found::by(&cursor);
         let trouble = cursor.trouble.clone();
-        let next = || Job::Scan(ScanJob { task: job.task.clone(), cursor, continuation: job.continuation + 1 });
+        let next = |attempts| {
+            let (task, continuation) = (job.task.clone(), job.continuation + 1);
+            Job::Scan(ScanJob { task, cursor, continuation, attempts })
+        };
         self.end_step(&job.task, step, Found::by(&job.cursor), found, trouble, next).await
     }
 
@@ -107,26 +119,28 @@ impl Worker {
     ) -> Result<Disposition, StateError> {
         let mut next = RetryJob { continuation: job.continuation + 1, ..job.clone() };
         let until = end_of_step(deadline);
-        let step = self.step(&job.task, deadline, cancelled, self.retry(&mut next, until)).await?;
+        let here = &mut next;
+        let retry = async move |_| self.retry(here, until).await;
+        let step = self.step(&job.task, deadline, cancelled, retry).await?;
         let found = Found { resources: next.resources, compared: 0, repositories: next.repositories };
         let before = Found { resources: job.resources, compared: 0, repositories: job.repositories };
-        self.end_step(&job.task, step, before, found, None, || Job::Retry(next)).await
+        self.end_step(&job.task, step, before, found, None, |_| Job::Retry(next)).await
     }
 
-    /// Makes a step, unless the task is to end.
+    /// Makes a step, unless the task is to end. The work is told how many attempts have been made.
     async fn step(
         &self,
         task: &TaskHead,
         deadline: Option<Instant>,
         cancelled: &Notify,
-        work: impl Future<Output = Result<Progress, Trouble>>,
+        work: impl AsyncFnOnce(u32) -> Result<Progress, Trouble>,
     ) -> Result<Step, StateError> {
         let Some(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
         if attempts.unfinished > MAX_UNFINISHED {
             return Ok(Step::Made(attempts, Err(Trouble::crashed())));
         }
         tokio::select! {
-            result = in_time(deadline, work) => Ok(Step::Made(attempts, result)),
+            result = in_time(deadline, work(made(&attempts))) => Ok(Step::Made(attempts, result)),
             () = cancelled.notified() => Ok(Step::Cancelled),
         }
     }
@@ -139,7 +153,7 @@ impl Worker {
         before: Found,
         found: Found,
         trouble: Option<String>,
-        next: impl FnOnce() -> Job,
+        next: impl FnOnce(u32) -> Job,
     ) -> Result<Disposition, StateError> {
         let task = head.id.to_string();
         let Found { resources: total, compared, repositories } = found;
@@ -152,7 +166,7 @@ impl Worker {
             Step::Made(_, Ok(Progress::Ended)) => trouble,
             Step::Made(attempts, Ok(Progress::Interrupted)) => {
                 self.tell(head, Happening::Scanned { repositories, compared, error: None }).await?;
-                self.jobs.send(&[next()]).await?;
+                self.jobs.send(&[next(made(&attempts))]).await?;
                 self.attempts.pause(&task, SCAN, attempts, Pause::Stopped).await?;
                 return Ok(Disposition::Done);
             }
@@ -174,7 +188,13 @@ impl Worker {
     }
 
     /// One step.
-    async fn scan(&self, job: &ScanJob, cursor: &mut ScanCursor, until: Instant) -> Result<Progress, Trouble> {
+    async fn scan(
+        &self,
+        job: &ScanJob,
+        cursor: &mut ScanCursor,
+        until: Instant,
+        is_repeated: bool,
+    ) -> Result<Progress, Trouble> {
         let catalog = self.catalog.snapshot().await?;
         let rule = catalog.rule(job.task.id.rule()).filter(|rule| rule.enabled);
         let Some(rule) = rule else { return Err(Trouble::Refused("the rule has been disabled or deleted".into())) };
@@ -182,7 +202,7 @@ impl Worker {
         let target = self.registries.registry(&catalog, &rule.target.instance).await?;
         let tags = rule.source.tag.compile().map_err(|error| Trouble::Refused(error.to_string()))?;
         let purpose = Purpose::Send(&job.task);
-        self.walk(&Scan { purpose, catalog: &catalog, rule, source, target, tags, until }, cursor).await
+        self.walk(&Scan { purpose, catalog: &catalog, rule, source, target, tags, until, is_repeated }, cursor).await
     }
 
     /// From where the cursor is to the end of the source, or of the step.
@@ -338,11 +358,12 @@ impl Worker {
         for ((tag, _), finding) in slice.iter().zip(findings) {
             let subject = match finding {
                 Finding::Nothing => continue,
-                Finding::Equal => {
+                Finding::Equal if !scan.is_repeated => {
                     cursor.compared += 1;
                     continue;
                 }
-                Finding::Differs => None,
+                // What is sent again is the same resource, and the first outcome of it stands.
+                Finding::Equal | Finding::Differs => None,
                 // One job brings all that refers to it.
                 Finding::Attachment(subject) if !subjects.insert(subject.clone()) => continue,
                 Finding::Attachment(subject) => Some(subject),

@@ -115,7 +115,7 @@ impl World {
             created: Timestamp::now(),
         };
         let (jobs, _) = self.queues();
-        let job = ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0 };
+        let job = ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0, attempts: 0 };
         jobs.send(&[Job::Scan(job)]).await.unwrap();
         task
     }

@@ -104,6 +104,10 @@ pub struct ScanJob {
     /// How many steps have been made.
     #[serde(default)]
     pub continuation: u32,
+    /// How many attempts had been made when it was sent, those that came to nothing included: with more than one since then, a part of
+    /// the step may have been done before.
+    #[serde(default)]
+    pub attempts: u32,
 }
 
 /// Make again what failed in another task: a scan of that task's resources.

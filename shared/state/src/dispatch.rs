@@ -370,7 +370,7 @@ pub fn deletion(task: TaskHead, source: Place, target: Place) -> (Job, TaskEvent
 /// The job to find all that a rule selects, and the event that tells of it.
 pub fn full_run(task: TaskHead) -> (Job, TaskEvent) {
     let begun = TaskEvent { task: task.clone(), at: task.created, what: Happening::Created };
-    (Job::Scan(ScanJob { task, cursor: ScanCursor::default(), continuation: 0 }), begun)
+    (Job::Scan(ScanJob { task, cursor: ScanCursor::default(), continuation: 0, attempts: 0 }), begun)
 }
 
 /// Where a rule copies a place to, given the repository there.

@@ -62,7 +62,7 @@ async fn stages_within_one_registry_follow_each_other_and_mount_their_layers() {
         let resource = only_resource(&world.transship, &tasks[0]).await;
         assert_eq!(outcome(&resource), "copied");
         assert_eq!(resource["bytes_moved"], 0, "{resource}");
-        assert_eq!(resource["bytes_present"], image.size(), "{resource}");
+        assert_eq!(resource["bytes_mounted"], image.size(), "{resource}");
     }
     let moved = |exchange: &Exchange| exchange.request.path.contains("/blobs/") && exchange.uploaded + exchange.downloaded > 0;
     assert!(

@@ -19,7 +19,7 @@ pub(super) fn as_pushes(headers: &HeaderMap, mut body: Value) -> Option<(HeaderM
     }
     if body["specversion"].is_string() {
         body["type"] = pushed(body["type"].as_str()?)?.into();
-    } else if let Some(events) = body["events"].as_array_mut() {
+    } else if let Some(events) = body.get_mut("events").and_then(Value::as_array_mut) {
         // One without a tag is of a manifest, or of a blob.
         events.retain(|event| event["action"] == "delete" && event["target"]["tag"].is_string());
         events.iter_mut().for_each(|event| event["action"] = "push".into());
