@@ -22,13 +22,11 @@ pub(crate) const PATH: &str = "/v1/openapi.json";
 pub(crate) struct Document;
 
 /// The kinds of things that there are, as operations are grouped by.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 7] = [
     ("instances", "The registries that transship knows."),
     ("rules", "What is carried from which instance to which."),
-    ("secrets", "What instances log in with and notifications prove themselves by; written, never read."),
     ("tasks", "What was done, is being done, and is to be done."),
     ("subscriptions", "Who is told of what has ended."),
-    ("explain", "What would be carried, and why something was not."),
     ("tokens", "Who may call the API."),
     ("audit", "Who changed what."),
     ("api", "The API itself."),

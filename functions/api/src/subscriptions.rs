@@ -264,7 +264,8 @@ async fn save(
     let (catalog, (before, subscription)) = match api.catalog.edit(decide).await {
         Ok(made) => made,
         Err(failure) => {
-            if value.is_some() {
+            // 503: it may have been made all the same, and name it.
+            if value.is_some() && failure.0.status != 503 {
                 let in_use = before.as_deref().map(stored).unwrap_or_default();
                 api.written.tidy(&owner, &[fresh], &in_use).await;
             }

@@ -143,7 +143,7 @@ pub(crate) async fn sync(
     let rule = rules::known(&catalog, &caller, Role::Operator, &instance, &rule)?;
     permit_between(&caller, Role::Operator, &instance, &rule.target.instance)?;
     if !rule.enabled {
-        return Err(Failure::new(409, format!("rule {} is disabled: enable it first, in the configuration", rule.path())));
+        return Err(Failure::new(409, format!("rule {} is disabled: enable it first", rule.path())));
     }
     let created = Timestamp::now();
     let id = TaskId::derive(rule.id, created, &format!("{created} {:016x}", fastrand::u64(..)));
@@ -171,7 +171,7 @@ pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<
 pub(crate) async fn view(log: &TaskLog, task: Task) -> Result<TaskView, StateError> {
     let progress = match task.ended {
         Some(_) => None,
-        None if task.total.is_some() && task.counts.found <= ProgressView::FEW => {
+        None if task.total.is_some() && task.counts.found - task.compared <= ProgressView::FEW => {
             let resources = log.resources(&task.head.id, None, ProgressView::FEW as usize).await?.items;
             Some(ProgressView::of_resources(&resources, Timestamp::now()))
         }

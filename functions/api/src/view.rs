@@ -150,7 +150,7 @@ pub struct TaskView {
     pub ended: Option<Timestamp>,
     /// From its trigger to its end, or to now, in seconds.
     pub seconds: f64,
-    /// (copied + unchanged) / (all − skipped), from 0 to 1; absent until something has ended.
+    /// (copied + unchanged + deleted) / (all − skipped), from 0 to 1; absent until something has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success_rate: Option<f64>,
     /// Repositories with at least one resource.

@@ -48,7 +48,7 @@ impl Outlets {
         if subscribers.is_empty() && self.topic.is_none() {
             return Ok(());
         }
-        let resources = match task.counts.found {
+        let resources = match task.counts.found - task.compared {
             0 => Vec::new(),
             found if found > TaskEnded::MAX_RESOURCES => Vec::new(),
             _ => log.resources(&task.head.id, None, TaskEnded::MAX_RESOURCES as usize).await?.items,

@@ -179,7 +179,7 @@ pub struct TaskReport {
     pub trigger: Trigger,
     /// How it ended.
     pub status: TaskStatus,
-    /// (copied + unchanged) / (all − skipped), from 0 to 1.
+    /// (copied + unchanged + deleted) / (all − skipped), from 0 to 1.
     pub success_rate: f64,
     /// How many resources there were.
     pub total: u64,

@@ -86,15 +86,14 @@ impl Scheduler {
     /// See [`StateError`]; another tick makes good what is missing.
     pub async fn tick(&self, now: Timestamp) -> Result<Vec<TaskId>, StateError> {
         let catalog = self.catalog.snapshot().await?;
-        // Whoever has made the rule begins it; what a crash has come in between is begun here.
-        if catalog.rules().any(|rule| catalog.begins(rule).is_some()) {
-            let begun = first_runs::start_all(&self.catalog, &self.jobs, &self.events).await?;
-            tracing::warn!(rules = begun, "first runs that were left to begin");
-        }
         let due = self.due(catalog.rules().filter(|rule| rule.enabled), now);
         let mut begun = Vec::new();
         for rules in due.chunks(AT_ONCE) {
             begun.extend(self.start(rules, now).await?);
+        }
+        // Whoever has made a rule begins its first run; what a crash has come in between is begun here, after the others.
+        if catalog.rules().any(|rule| catalog.begins(rule).is_some()) {
+            first_runs::start_all(&self.catalog, &self.jobs, &self.events).await?;
         }
         Ok(begun)
     }

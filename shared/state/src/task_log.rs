@@ -216,7 +216,8 @@ impl TaskLog {
             return Ok(None);
         }
         let mut note = Note::new(Some(&item), &task.head);
-        note.set("total", Value::from(task.counts.found));
+        // As it is stored: without what was compared.
+        note.set("total", Value::from(task.counts.found - task.compared));
         if task.cancelled.is_some() {
             note.set("stopped", Value::from(true));
         } else {

@@ -244,7 +244,10 @@ async fn carry_out(client: &Client, step: Step, options: &Options) -> anyhow::Re
 /// Whether a subscription is as the file says, as far as the API shows it.
 fn is_as(view: &SubscriptionView, wanted: &Subscription) -> bool {
     let Subscription { name: _, description, instances, rules, events, webhook, enabled } = wanted;
-    let secret = webhook.secret.as_ref().map(|secret| if is_here(secret) { SecretKind::Stored } else { kind(secret) });
+    let secret = webhook.secret.as_ref().map(|secret| match is_here(secret) {
+        true => (Some(SecretKind::Stored), None),
+        false => (Some(kind(secret)), Some(secret.to_string())),
+    });
     view.description == *description
         && view.instances == *instances
         && view.rules == *rules
@@ -252,7 +255,7 @@ fn is_as(view: &SubscriptionView, wanted: &Subscription) -> bool {
         && view.enabled == *enabled
         && view.webhook.url == webhook.url.as_str()
         && view.webhook.private_network == webhook.private_network
-        && view.webhook.secret.as_ref().and_then(|secret| secret.from) == secret
+        && view.webhook.secret.as_ref().map(|secret| (secret.from, secret.reference.clone())) == secret
 }
 
 /// Where AWS keeps a secret.
