@@ -95,7 +95,10 @@ async fn the_deployed_functions_can_do_all_that_they_have_to() {
         let delivery = sink.wait_for(&format!("{path} is told of {}", task["rule"]), PATIENCE, is_it).await;
         assert_eq!(delivery.header("webhook-signature"), signature(secret, &delivery), "{path}");
         let told = &delivery.json()["data"];
-        assert_eq!((&told["status"], &told["counts"]), (&task["status"], &task["counts"]));
+        assert_eq!(told["status"], task["status"]);
+        for (name, count) in task["counts"].as_object().unwrap() {
+            assert_eq!(told["counts"][name], *count, "{name}");
+        }
         let announced = topic.told_of(&id).await;
         assert_eq!(announced["Message"], String::from_utf8_lossy(&delivery.body).as_ref(), "{announced}");
         assert_eq!(announced["MessageAttributes"]["rule"]["Value"], task["rule"], "{announced}");
