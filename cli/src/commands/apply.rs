@@ -57,6 +57,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for config::Mistake { line, column, message } in &config.warnings {
         eprintln!("{}:{line}:{column}: warning: {message}", path.display());
     }
+    // A file that was cut off, or came out of a template empty, is not meant to delete all there is.
+    if prune && config.instances.is_empty() && config.rules.is_empty() && config.subscriptions.is_empty() {
+        bail!("{}: names nothing, and --prune would delete everything: delete what is there by its name", path.display());
+    }
     let options = Options { prune, dry_run, rotate, no_first_run };
     match table {
         Some(table) => into_table(path, config, &table, &options).await,

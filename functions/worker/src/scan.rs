@@ -6,7 +6,7 @@ use regex::Regex;
 use tokio::{sync::Notify, time::Instant};
 use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead};
 use transship_registry::{Cursor, Endpoint, Page, Registry};
-use transship_state::{Attempts, Pause, Snapshot, StateError, dispatch};
+use transship_state::{Attempts, Pause, Snapshot, StateError, StepDone, dispatch};
 
 use crate::{
     Disposition, MAX_UNFINISHED, Worker,
@@ -99,8 +99,20 @@ impl Worker {
         let mut cursor = job.cursor.clone();
         let until = end_of_step(deadline);
         let here = &mut cursor;
-        let scan = async move |attempts: u32| self.scan(job, here, until, attempts > job.attempts + 1).await;
-        let step = self.step(&job.task, deadline, cancelled, scan).await?;
+        let scan = async move |attempts: Attempts| match attempts.step {
+            // It may have been told of: then it is told again in the same words, or tags would be counted in two ways.
+            Some(step) if step.continuation == job.continuation => {
+                *here = step.cursor;
+                Ok(if step.has_ended { Progress::Ended } else { Progress::Interrupted })
+            }
+            _ => self.scan(job, here, until, made(&attempts) > job.attempts + 1).await,
+        };
+        let mut step = self.step(&job.task, deadline, cancelled, scan).await?;
+        if let Step::Made(attempts, Ok(progress)) = &mut step {
+            let has_ended = matches!(progress, Progress::Ended);
+            let done = StepDone { continuation: job.continuation, cursor: cursor.clone(), has_ended };
+            self.attempts.note_step(job.task.id.as_str(), SCAN, attempts, done).await?;
+        }
         let found = Found::by(&cursor);
         let trouble = cursor.trouble.clone();
         let next = |attempts| {
@@ -120,27 +132,27 @@ impl Worker {
         let mut next = RetryJob { continuation: job.continuation + 1, ..job.clone() };
         let until = end_of_step(deadline);
         let here = &mut next;
-        let retry = async move |_| self.retry(here, until).await;
+        let retry = async move |_: Attempts| self.retry(here, until).await;
         let step = self.step(&job.task, deadline, cancelled, retry).await?;
         let found = Found { resources: next.resources, compared: 0, repositories: next.repositories };
         let before = Found { resources: job.resources, compared: 0, repositories: job.repositories };
         self.end_step(&job.task, step, before, found, None, |_| Job::Retry(next)).await
     }
 
-    /// Makes a step, unless the task is to end. The work is told how many attempts have been made.
+    /// Makes a step, unless the task is to end. The work is told what is known of its attempts.
     async fn step(
         &self,
         task: &TaskHead,
         deadline: Option<Instant>,
         cancelled: &Notify,
-        work: impl AsyncFnOnce(u32) -> Result<Progress, Trouble>,
+        work: impl AsyncFnOnce(Attempts) -> Result<Progress, Trouble>,
     ) -> Result<Step, StateError> {
         let Some(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
         if attempts.unfinished > MAX_UNFINISHED {
             return Ok(Step::Made(attempts, Err(Trouble::crashed())));
         }
         tokio::select! {
-            result = in_time(deadline, work(made(&attempts))) => Ok(Step::Made(attempts, result)),
+            result = in_time(deadline, work(attempts.clone())) => Ok(Step::Made(attempts, result)),
             () = cancelled.notified() => Ok(Step::Cancelled),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 
-use transship_model::TaskId;
+use transship_model::{ScanCursor, TaskId};
 
 use crate::{Item, Key, Op, StateError, Table, document, task_log};
 
@@ -33,6 +33,20 @@ pub struct Attempts {
     /// What earlier attempts have brought about, as far as they could tell it.
     #[serde(default)]
     pub done: Done,
+    /// Of a scan: the step that is done and may not have been told of yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepDone>,
+}
+
+/// A step of a scan that is done: told again, it is told in the same words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepDone {
+    /// Which step: [`transship_model::ScanJob::continuation`].
+    pub continuation: u32,
+    /// How far it came.
+    pub cursor: ScanCursor,
+    /// Whether it was the last.
+    pub has_ended: bool,
 }
 
 /// What earlier attempts of a job have brought about.
@@ -121,6 +135,9 @@ impl AttemptLog {
     /// See [`StateError`].
     pub async fn pause(&self, task: &str, what: &str, mut attempts: Attempts, why: Pause) -> Result<Attempts, StateError> {
         attempts.unfinished = 0;
+        if why == Pause::Stopped {
+            attempts.step = None;
+        }
         match why {
             Pause::Failed => {
                 attempts.errors += 1;
@@ -137,14 +154,24 @@ impl AttemptLog {
         Ok(attempts)
     }
 
+    /// A step of a scan is done, and is about to be told of.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn note_step(&self, task: &str, what: &str, attempts: &mut Attempts, step: StepDone) -> Result<(), StateError> {
+        attempts.step = Some(step);
+        self.put(task, what, attempts).await
+    }
+
     /// The process stops in the middle of an attempt: that is nobody's fault, and not counted.
     ///
     /// # Errors
     /// See [`StateError`].
     pub async fn forgive(&self, task: &str, what: &str) -> Result<(), StateError> {
         let Some(known) = self.table.get(&key(task, what)).await? else { return Ok(()) };
-        self.pause(task, what, document::value(known)?, Pause::Stopped).await?;
-        Ok(())
+        let mut attempts: Attempts = document::value(known)?;
+        attempts.unfinished = 0;
+        self.put(task, what, &attempts).await
     }
 
     /// The job is over.

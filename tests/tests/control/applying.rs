@@ -120,6 +120,9 @@ async fn what_can_not_be_applied_is_said_before_anything_is_done() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("instance build") && said.contains(&theirs) && said.contains("to-apply.yaml"), "{said}");
+    let empty = apply(&transship, "# nothing\n", &["--prune"]).await;
+    let said = String::from_utf8_lossy(&empty.stderr).into_owned();
+    assert!(empty.status.code() == Some(1) && said.contains("names nothing") && said.lines().count() == 1, "{said}");
     let missing = two.replace("HOOK_SECRET", "NO_SUCH_VARIABLE").replace("build", "third");
     let refused = apply(&transship, &missing, &[]).await;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("NO_SUCH_VARIABLE"), "{refused:?}");
