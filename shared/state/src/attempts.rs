@@ -35,7 +35,7 @@ pub struct Attempts {
     pub done: Done,
     /// Of a scan: the step that is done and may not have been told of yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step: Option<StepDone>,
+    pub step: Option<Box<StepDone>>,
 }
 
 /// A step of a scan that is done: told again, it is told in the same words.
@@ -159,7 +159,7 @@ impl AttemptLog {
     /// # Errors
     /// See [`StateError`].
     pub async fn note_step(&self, task: &str, what: &str, attempts: &mut Attempts, step: StepDone) -> Result<(), StateError> {
-        attempts.step = Some(step);
+        attempts.step = Some(Box::new(step));
         self.put(task, what, attempts).await
     }
 
