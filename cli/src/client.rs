@@ -14,14 +14,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use transship_api::{
     TokenInput,
     explain::{ExplainInput, ExplainView},
-    preview::{PendingView, PreviewView, RuleToPreview},
+    preview::{PendingView, PreviewView},
     view::{
-        AuditView, DeliveryView, InstanceInput, InstanceView, ListView, MintedTokenView, ResourceView, RuleView, SecretInput,
-        SentView, StartedView, SubscriptionInput, SubscriptionView, TaskView, TokenView,
+        AuditView, DeliveryView, InstanceInput, InstanceView, ListView, MintedTokenView, ResourceView, RuleInput, RuleView,
+        SecretInput, SentView, StartedView, SubscriptionInput, SubscriptionView, TaskView, TokenView,
     },
 };
 use transship_model::{
-    DeliveryId, Foreseen, InstanceName, Mistake, PreviewId, Problem, Rule, RuleName, SecretRef, Subscription, SubscriptionName,
+    DeliveryId, Foreseen, InstanceName, Mistake, PreviewId, Problem, Rule, RulePath, SecretRef, Subscription, SubscriptionName,
     TaskId, TokenId,
 };
 use transship_state::{LocalSecrets, Secrets as _};
@@ -29,37 +29,9 @@ use url::Url;
 
 use crate::config;
 
-/// A rule as it is named on the command line: `INSTANCE/RULE`.
-#[derive(Debug, Clone)]
-pub(crate) struct RulePath {
-    pub(crate) instance: InstanceName,
-    pub(crate) rule: RuleName,
-}
-
-impl RulePath {
-    /// The path of a rule.
-    pub(crate) fn new(instance: InstanceName, rule: RuleName) -> Self {
-        Self { instance, rule }
-    }
-
-    fn segments(&self) -> [&str; 5] {
-        ["v1", "instances", self.instance.as_str(), "rules", self.rule.as_str()]
-    }
-}
-
-impl std::fmt::Display for RulePath {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.instance, self.rule)
-    }
-}
-
-impl std::str::FromStr for RulePath {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (instance, rule) = text.split_once('/').ok_or("a rule is named INSTANCE/RULE, as in build/release")?;
-        let instance = instance.parse().map_err(|error| format!("{error}"))?;
-        Ok(Self { instance, rule: rule.parse().map_err(|error| format!("{error}"))? })
-    }
+/// The path of a rule in the API.
+fn segments(rule: &RulePath) -> [&str; 5] {
+    ["v1", "instances", rule.instance.as_str(), "rules", rule.rule.as_str()]
 }
 
 /// Where the API is and how to be let in.
@@ -271,7 +243,7 @@ impl Client {
     /// from being found out.
     pub(crate) async fn preview(
         &self,
-        rule: Result<&RulePath, &RuleToPreview>,
+        rule: Result<&RulePath, &RuleInput>,
         limit: usize,
     ) -> anyhow::Result<(Vec<Foreseen>, bool, Option<String>)> {
         let mut items = Vec::new();
@@ -332,7 +304,7 @@ impl Client {
     /// Deletes an instance; the revision that is known, if one is.
     pub(crate) async fn delete_instance(&self, name: &InstanceName, known: Option<u64>) -> anyhow::Result<()> {
         let request = self.request(Method::DELETE, &["v1", "instances", name.as_str()])?;
-        done(if known.is_some() { if_known(request, known) } else { request }).await
+        answer(if known.is_some() { if_known(request, known) } else { request }).await.map(drop)
     }
 
     /// All rules of an instance.
@@ -342,7 +314,7 @@ impl Client {
 
     /// A rule.
     pub(crate) async fn rule(&self, rule: &RulePath) -> anyhow::Result<RuleView> {
-        read(self.request(Method::GET, &rule.segments())?).await
+        read(self.request(Method::GET, &segments(rule))?).await
     }
 
     /// Makes a rule, or replaces the revision that is known. With `start` a new one begins with a full run.
@@ -353,20 +325,20 @@ impl Client {
         known: Option<u64>,
         start: bool,
     ) -> anyhow::Result<RuleView> {
-        let request = self.request(Method::PUT, &rule.segments())?.query(&[("start", start)]).json(document);
+        let request = self.request(Method::PUT, &segments(rule))?.query(&[("start", start)]).json(document);
         read(if_known(request, known)).await
     }
 
     /// Changes a rule by a merge patch.
     pub(crate) async fn patch_rule(&self, rule: &RulePath, patch: &serde_json::Value, start: bool) -> anyhow::Result<RuleView> {
-        let request = self.request(Method::PATCH, &rule.segments())?.query(&[("start", start)]);
+        let request = self.request(Method::PATCH, &segments(rule))?.query(&[("start", start)]);
         read(request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch.to_string())).await
     }
 
     /// Deletes a rule; the revision that is known, if one is.
     pub(crate) async fn delete_rule(&self, rule: &RulePath, known: Option<u64>) -> anyhow::Result<()> {
-        let request = self.request(Method::DELETE, &rule.segments())?;
-        done(if known.is_some() { if_known(request, known) } else { request }).await
+        let request = self.request(Method::DELETE, &segments(rule))?;
+        answer(if known.is_some() { if_known(request, known) } else { request }).await.map(drop)
     }
 
     async fn list<T: DeserializeOwned>(&self, path: &[&str], limit: usize) -> anyhow::Result<Vec<T>> {
@@ -431,11 +403,6 @@ fn if_known(request: RequestBuilder, known: Option<u64>) -> RequestBuilder {
         Some(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
         None => request.header(IF_NONE_MATCH, "*"),
     }
-}
-
-/// Sends a request whose answer is empty.
-async fn done(request: RequestBuilder) -> anyhow::Result<()> {
-    answer(request).await.map(drop)
 }
 
 async fn read<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {

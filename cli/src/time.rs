@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(crate) enum When {
     /// `2026-03-04T05:06:07Z`
     At(Timestamp),
-    /// `90d`, `12h`, `30m`
+    /// `90d`, `12h`, `30m`, `45s`
     Distance(SignedDuration),
 }
 
@@ -36,13 +36,13 @@ impl FromStr for When {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let distance = || {
-            let (number, seconds) = [("d", 86_400), ("h", 3600), ("m", 60)]
+            let (number, seconds) = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)]
                 .into_iter()
                 .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))?;
             let number: u32 = number.parse().ok()?;
             Some(Self::Distance(SignedDuration::from_secs(i64::from(number) * seconds)))
         };
-        let wrong = || format!("{text:?} is no time: like 2026-03-04T05:06:07Z, or 90d, 12h, 30m from now");
+        let wrong = || format!("{text:?} is no time: write one like 2026-03-04T05:06:07Z, or a distance like 90d, 12h, 30m");
         text.parse().ok().map(Self::At).or_else(distance).ok_or_else(wrong)
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use transship_api::preview::RuleToPreview;
-use transship_model::Would;
+use transship_api::view::RuleInput;
+use transship_model::{RulePath, Would};
 
 use crate::{
-    client::{Client, Connection, RulePath},
+    client::{Client, Connection},
     config, output,
     output::Format,
 };
@@ -30,8 +30,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let rule: Result<RulePath, RuleToPreview> = match (&arguments.file, arguments.rule) {
-        (Some(file), _) => Err(RuleToPreview::of(config::load_rule(file)?)),
+    let rule: Result<RulePath, RuleInput> = match (&arguments.file, arguments.rule) {
+        (Some(file), _) => Err(RuleInput::of(&config::load_rule(file)?)),
         (None, Some(rule)) => Ok(rule),
         (None, None) => anyhow::bail!("name a rule, or a file with one"),
     };

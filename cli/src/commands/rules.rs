@@ -8,10 +8,10 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use transship_api::view::RuleView;
-use transship_model::InstanceName;
+use transship_model::{InstanceName, RulePath};
 
 use crate::{
-    client::{Client, Connection, RulePath},
+    client::{Client, Connection},
     output::{self, Format},
 };
 

@@ -2,15 +2,15 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use jiff::Timestamp;
-use transship_api::view::{ResourceView, TaskView};
-use transship_model::{InstanceName, ResourceState, TaskId, TaskStatus};
+use transship_api::view::{ProgressView, ResourceView, TaskView};
+use transship_model::{InstanceName, ResourceState, RulePath, TaskId, TaskStatus};
 
 use crate::{
     NotDone,
-    client::{Client, Connection, Refusal, RulePath},
+    client::{Client, Connection, Refusal},
     output::{self, Format},
     progress::{Meter, Unit},
+    time::When,
 };
 
 #[derive(Debug, clap::Args)]
@@ -47,11 +47,11 @@ pub(crate) struct ListArguments {
     #[arg(long, value_name = "STATUS")]
     status: Option<Status>,
     /// Only tasks that were triggered then or later: a time like 2026-11-21T08:00:00Z, or how long ago, like 90m, 12h or 7d
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    since: Option<When>,
     /// Only tasks that were triggered before that
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    until: Option<When>,
     /// At most so many
     #[arg(long, value_name = "N", default_value = "20")]
     limit: NonZeroUsize,
@@ -121,25 +121,6 @@ enum Status {
     Cancelled,
 }
 
-/// A point in time, or how long ago it was.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    let help = || format!("a time like 2026-11-21T08:00:00Z, or how long ago, like 90m, 12h or 7d, is needed, not {text:?}");
-    if let Ok(at) = text.parse() {
-        return Ok(at);
-    }
-    let unit = text.chars().last().ok_or_else(help)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 24 * 3600,
-        _ => return Err(help()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| help())?;
-    let ago = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(help)?;
-    Timestamp::now().checked_sub(ago).map_err(|_| help())
-}
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct SyncArguments {
     /// The rule to run
@@ -159,8 +140,6 @@ pub(crate) struct SyncArguments {
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// So often a task that is not there is looked for: one that has just been triggered is in the log a moment later.
 const PATIENCE: u32 = 30;
-/// Of so many resources the bytes are added up; of more only the resources are counted.
-const FEW: u64 = 50;
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
@@ -183,8 +162,8 @@ async fn list(arguments: ListArguments) -> anyhow::Result<()> {
         ("instance", instance.map(|instance| instance.to_string())),
         ("rule", rule.map(|rule| rule.to_string())),
         ("status", status.map(|status| status.get_name().to_owned())),
-        ("since", arguments.since.map(|since| since.to_string())),
-        ("until", arguments.until.map(|until| until.to_string())),
+        ("since", arguments.since.map(When::ago).transpose()?.map(|since| since.to_string())),
+        ("until", arguments.until.map(When::ago).transpose()?.map(|until| until.to_string())),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
@@ -304,7 +283,7 @@ pub(crate) async fn follow(client: &Client, id: &TaskId) -> anyhow::Result<TaskV
         }
         let name = format!("{}/{}", task.instance, task.rule);
         let known = task.total.unwrap_or(task.counts.found);
-        if task.total.is_some() && known <= FEW {
+        if task.total.is_some() && known.saturating_sub(task.compared) <= ProgressView::FEW {
             let resources = client.resources(id, usize::MAX).await?;
             let (done, total) = resources.iter().fold((0, 0), |(done, total), r| {
                 let here = r.bytes_done();

@@ -37,6 +37,18 @@ impl<S: Send + Sync> FromRequest<S> for Document {
     }
 }
 
+/// The same, as a value of some type.
+pub(crate) struct Input<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let Document(document) = Document::from_request(request, state).await?;
+        T::deserialize(document).map(Self).map_err(|error| Failure::new(422, format!("the body: {error}")))
+    }
+}
+
 /// What a merge patch makes of a document (RFC 7396).
 pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {

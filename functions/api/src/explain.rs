@@ -109,13 +109,18 @@ pub(crate) async fn explain(State(api): State<Api>, By(caller): By, body: Bytes)
         let mut says = RuleSays::new(rule, &place, reason);
         for task in api.log.tasks(rule.id, None, TASKS).await?.items {
             let of_push = matches!(&task.head.trigger, Trigger::Push { resource } if *resource == place.name());
+            let of_it = of_push
+                || matches!(
+                    &task.head.trigger,
+                    Trigger::Deletion { resource } | Trigger::Attachment { resource } if *resource == place.name()
+                );
             if of_push {
                 last_push = last_push.max(Some(task.head.created));
             }
-            if says.tasks.len() < TOLD && (of_push || task.head.trigger.scans()) {
+            if says.tasks.len() < TOLD && (of_it || task.head.trigger.scans()) {
                 let resource = api.log.resource(&task.head.id, &place).await?;
                 says.tasks
-                    .extend(resource.or_else(|| of_push.then(|| unknown(&task, &place))).map(|resource| told(task, resource)));
+                    .extend(resource.or_else(|| of_it.then(|| unknown(&task, &place))).map(|resource| told(task, resource)));
             }
         }
         rules.push(says);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    body::{Body, Bytes},
+    body::Body,
     extract::State,
     http::{Response, StatusCode, header},
     response::IntoResponse as _,
@@ -15,97 +15,24 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use transship_model::{
-    Caller, Foreseen, InstanceName, Job, Pattern, Preview, PreviewId, PreviewJob, Problem, Role, Rule, RuleId, RuleName,
-    ScanCursor, Schedule, Source, Target,
+    Caller, Foreseen, InstanceName, Job, Preview, PreviewId, PreviewJob, Problem, Role, Rule, RuleName, ScanCursor,
 };
-use transship_state::Snapshot;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Api,
+    body::Document,
     failure::{Failure, permit_between},
     instances,
     requests::{By, Path, Query},
     rules,
+    view::RuleInput,
 };
 
 /// For so long an answer is waited for: less than a function's time, and than most clients' patience.
 const WAIT: Duration = Duration::from_secs(20);
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// A rule that need not be stored, as it would be written to be.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RuleToPreview {
-    /// Its name. One that is stored under this name is what this rule would replace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<RuleName>,
-    /// For people.
-    #[serde(default)]
-    #[schema(max_length = 1000)]
-    pub description: String,
-    /// What it selects.
-    pub source: Source,
-    /// Where that goes.
-    pub target: Target,
-    /// Whether it replaces what the target has.
-    #[serde(default)]
-    pub overwrite: bool,
-    /// Whether deletions would follow; a preview foresees none.
-    #[serde(default)]
-    pub propagate_deletions: bool,
-    /// Whether signatures, SBOMs and whatever else refers to an artifact go with it; by default they do.
-    #[serde(default = "yes")]
-    pub referrers: bool,
-    /// When it would run by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<Schedule>,
-    /// Whether it would do anything; it is previewed all the same.
-    #[serde(default = "yes")]
-    pub enabled: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl RuleToPreview {
-    /// The rule as somebody has written it.
-    pub fn of(rule: Rule) -> Self {
-        let Rule { name, description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled, .. } = rule;
-        Self { name: Some(name), description, source, target, overwrite, propagate_deletions, referrers, schedule, enabled }
-    }
-
-    /// The rule, if it can be one.
-    fn check(self, catalog: &Snapshot) -> Result<Rule, Failure> {
-        let wrong = |what: &str, error: &dyn std::fmt::Display| Failure::new(422, format!("{what}: {error}"));
-        // What a table holds has been checked; this has not.
-        for (what, pattern) in [("source.repository", &self.source.repository), ("source.tag", &self.source.tag)] {
-            pattern.as_str().parse::<Pattern>().map_err(|error| wrong(what, &error))?;
-        }
-        let name = match self.name {
-            Some(name) => name,
-            None => "preview".parse().map_err(|error| wrong("name", &error))?,
-        };
-        let stored = catalog.rule_named(&self.source.instance, &name);
-        let rule = Rule {
-            id: stored.map_or(RuleId(0), |stored| stored.id),
-            revision: 0,
-            name,
-            description: self.description,
-            source: self.source,
-            target: self.target,
-            overwrite: self.overwrite,
-            propagate_deletions: self.propagate_deletions,
-            referrers: self.referrers,
-            schedule: self.schedule,
-            enabled: self.enabled,
-        };
-        rule.check().map_err(|error| wrong("target", &error))?;
-        Ok(rule)
-    }
-}
 
 /// Which page of a preview is asked for.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -182,7 +109,7 @@ pub(crate) async fn of_stored(
 /// Previews a rule that is not stored.
 #[utoipa::path(
     post, path = "/v1/preview", tag = "rules", operation_id = "preview", security(("token" = ["viewer"])),
-    params(PreviewPage), request_body = RuleToPreview,
+    params(PreviewPage), request_body = RuleInput,
     responses(
         (status = 200, description = "A page of the preview", body = PreviewView),
         (status = 202, description = "It is being made: the workers are busy", body = PendingView),
@@ -193,16 +120,21 @@ pub(crate) async fn of_given(
     State(api): State<Api>,
     By(caller): By,
     Query(page): Query<PreviewPage>,
-    body: Bytes,
+    Document(document): Document,
 ) -> Result<Response<Body>, Failure> {
-    let rule: RuleToPreview =
-        serde_json::from_slice(&body).map_err(|error| Failure::new(400, format!("the body is no rule: {error}")))?;
+    let Some(instance) = document["source"]["instance"].as_str() else {
+        return Err(Failure::new(400, "the body is no rule: source.instance is missing, the instance that is pushed to"));
+    };
+    let wrong = |key: &str, error: &dyn std::fmt::Display| Failure::new(422, format!("{key}: {error}"));
+    let instance: InstanceName = instance.parse().map_err(|error| wrong("source.instance", &error))?;
+    // One that is stored under this name is what this rule would replace.
+    let name: RuleName = document["name"].as_str().unwrap_or("preview").parse().map_err(|error| wrong("name", &error))?;
     let catalog = api.catalog.snapshot().await?;
-    for instance in [&rule.source.instance, &rule.target.instance] {
-        instances::known(&catalog, &caller, Role::Viewer, instance)?;
-    }
-    let rule = rule.check(&catalog)?;
-    preview(&api, rule, page).await
+    instances::known(&catalog, &caller, Role::Viewer, &instance)?;
+    let rule = rules::read_document(&catalog, &caller, (&instance, &name), &document)?;
+    permit_between(&caller, Role::Viewer, &instance, &rule.target.instance)?;
+    let id = catalog.rule_named(&instance, &name).map_or(rule.id, |stored| stored.id);
+    preview(&api, Rule { id, ..rule }, page).await
 }
 
 /// Reads a preview that was not there in time.

@@ -3,9 +3,8 @@
 use std::error::Error as _;
 
 use axum::{
-    body::Bytes,
-    extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
-    http::{header, request::Parts},
+    extract::{FromRequestParts, path::ErrorKind, rejection::PathRejection},
+    http::request::Parts,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use transship_model::Caller;
@@ -49,27 +48,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                 Err(Failure::new(400, format!("the query: {cause}")))
             }
         }
-    }
-}
-
-/// The body: JSON.
-pub(crate) struct Input<T>(pub(crate) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !(kind.eq_ignore_ascii_case("application/json") || kind.ends_with("+json")) {
-            return Err(Failure::new(415, "the body has to be JSON: send it with `Content-Type: application/json`"));
-        }
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|_| Failure::new(400, "the body did not arrive whole"))?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => Failure::new(422, format!("the body: {error}")),
-            _ => Failure::new(400, format!("the body is no JSON: {error}")),
-        })
     }
 }
 

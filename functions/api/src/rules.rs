@@ -22,7 +22,7 @@ use crate::{
     audit::differences,
     body::{Document, Reader, merge},
     conditions::{Conditions, shown, tagged},
-    failure::{Failure, changeable, permit},
+    failure::{Failure, changeable, permit_between},
     instances,
     requests::{By, Page, Path, Query, cursor, fifty, limit},
     view::{ListView, RuleInput, RuleView},
@@ -197,7 +197,7 @@ pub(crate) async fn delete(
     let entry = Entry::Rule(instance.clone(), name.clone());
     let decide = |now: &Snapshot, draft: &mut Draft<'_>| -> Result<(), Failure> {
         let rule = known(now, &caller, Role::Operator, &instance, &name)?;
-        permit(&caller, Role::Operator, &rule.target.instance)?;
+        permit_between(&caller, Role::Operator, &instance, &rule.target.instance)?;
         conditions.check(Some(rule.revision))?;
         changeable(now.stamp(&entry), &entry)?;
         draft.delete(&entry);
@@ -222,7 +222,7 @@ async fn change(
         instances::known(now, caller, Role::Operator, instance)?;
         let (before, stamp) = (now.rule_named(instance, name), now.stamp(&entry));
         if let Some(before) = before {
-            permit(caller, Role::Operator, &before.target.instance)?;
+            permit_between(caller, Role::Operator, instance, &before.target.instance)?;
         }
         conditions.check(stamp.map(|stamp| stamp.revision))?;
         changeable(stamp, &entry)?;
@@ -247,8 +247,20 @@ async fn change(
     Ok(tagged(status, saved.revision, view))
 }
 
-/// Reads what a rule is to be, and checks it.
+/// What a rule is to be, if the caller may have it so.
 fn wanted(
+    catalog: &Snapshot,
+    caller: &Caller,
+    (instance, name): (&InstanceName, &RuleName),
+    document: &Value,
+) -> Result<Rule, Failure> {
+    let rule = read_document(catalog, caller, (instance, name), document)?;
+    permit_between(caller, Role::Operator, instance, &rule.target.instance)?;
+    Ok(rule)
+}
+
+/// Reads what a rule is to be, and checks it. Who may have it so is another question.
+pub(crate) fn read_document(
     catalog: &Snapshot,
     caller: &Caller,
     (instance, name): (&InstanceName, &RuleName),
@@ -256,7 +268,7 @@ fn wanted(
 ) -> Result<Rule, Failure> {
     const KEYS: &[&str] =
         &["name", "description", "source", "target", "overwrite", "propagate_deletions", "referrers", "schedule", "enabled"];
-    let rule = Reader::read(document, KEYS, |reader| {
+    Reader::read(document, KEYS, |reader| {
         let named = reader.or("name", name.clone());
         if named.as_ref().is_some_and(|named| named != name) {
             reader.note("name", format!("the path says {name}, and a name stays: leave it out"));
@@ -287,9 +299,7 @@ fn wanted(
             reader.note("target", error);
         }
         Some(rule)
-    })?;
-    permit(caller, Role::Operator, &rule.target.instance)?;
-    Ok(rule)
+    })
 }
 
 fn source(reader: &Reader<'_>, path: &InstanceName) -> Option<Source> {

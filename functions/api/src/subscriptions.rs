@@ -18,10 +18,10 @@ use transship_state::{AuditEntry, Catalog, Entry, Snapshot, Stamp, WrittenSecret
 
 use crate::{
     Api,
-    body::merge,
+    body::{Input, merge},
     conditions::{Conditions, shown, tagged},
     failure::{Failure, changeable, no_instance, permit, permit_all},
-    requests::{By, Input, Page, Path, Query},
+    requests::{By, Page, Path, Query},
     view::{ListView, SecretInput, SecretKind, SubscriptionInput, SubscriptionView, WebhookInput},
 };
 

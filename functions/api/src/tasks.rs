@@ -12,10 +12,10 @@ use axum::{
 use jiff::Timestamp;
 use serde::Deserialize;
 use transship_model::{
-    Caller, Happening, InstanceName, Job, Problem, RetryJob, Role, RuleName, ScanCursor, ScanJob, Task, TaskEvent, TaskHead,
-    TaskId, TaskStatus, Trigger,
+    Caller, Happening, InstanceName, Job, Problem, RetryJob, Role, RuleName, Task, TaskEvent, TaskHead, TaskId, TaskStatus,
+    Trigger,
 };
-use transship_state::{Selection, Snapshot, StateError, TaskLog};
+use transship_state::{Selection, Snapshot, StateError, TaskLog, dispatch};
 use utoipa::IntoParams;
 
 use crate::{
@@ -149,8 +149,8 @@ pub(crate) async fn sync(
     let id = TaskId::derive(rule.id, created, &format!("{created} {:016x}", fastrand::u64(..)));
     let task = TaskHead { id: id.clone(), instance, rule: rule.name.clone(), trigger: Trigger::Manual, created };
     api.audit.note(&caller, "rule.sync", rule.path(), format!("task {id}")).await?;
-    start(&api, Job::Scan(ScanJob { task: task.clone(), cursor: ScanCursor::default(), continuation: 0, attempts: 0 }), task)
-        .await
+    let (job, begun) = dispatch::full_run(task);
+    start(&api, job, begun).await
 }
 
 /// Reads a task.
@@ -171,7 +171,7 @@ pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<
 pub(crate) async fn view(log: &TaskLog, task: Task) -> Result<TaskView, StateError> {
     let progress = match task.ended {
         Some(_) => None,
-        None if task.total.is_some() && task.counts.found - task.compared <= ProgressView::FEW => {
+        None if task.total.is_some() && task.counts.found.saturating_sub(task.compared) <= ProgressView::FEW => {
             let resources = log.resources(&task.head.id, None, ProgressView::FEW as usize).await?.items;
             Some(ProgressView::of_resources(&resources, Timestamp::now()))
         }
@@ -243,11 +243,12 @@ pub(crate) async fn retry(State(api): State<Api>, By(caller): By, Path(of): Path
     let (instance, name) = (rule.source.instance.clone(), rule.name.clone());
     let head = TaskHead { id: id.clone(), instance, rule: name, trigger: Trigger::Retry { of: of.clone() }, created };
     api.audit.note(&caller, "task.retry", of.to_string(), format!("task {id}")).await?;
+    let (full_run, begun) = dispatch::full_run(head.clone());
     let job = match task.error {
         // What could not be listed is not known.
-        Some(_) => Job::Scan(ScanJob { task: head.clone(), cursor: ScanCursor::default(), continuation: 0, attempts: 0 }),
+        Some(_) => full_run,
         None => Job::Retry(RetryJob {
-            task: head.clone(),
+            task: head,
             of,
             after: None,
             resources: 0,
@@ -256,7 +257,7 @@ pub(crate) async fn retry(State(api): State<Api>, By(caller): By, Path(of): Path
             continuation: 0,
         }),
     };
-    start(&api, job, head).await
+    start(&api, job, begun).await
 }
 
 /// Refuses what a caller may not do with a task of another's: it concerns both ends.
@@ -267,12 +268,12 @@ fn permit_both(catalog: &Snapshot, caller: &Caller, task: &Task) -> Result<(), F
     }
 }
 
-/// Starts a task by its first job.
-async fn start(api: &Api, job: Job, task: TaskHead) -> Result<Response<Body>, Failure> {
-    let (id, created) = (task.id.clone(), task.created);
+/// Starts a task by its first job and its first event.
+async fn start(api: &Api, job: Job, begun: TaskEvent) -> Result<Response<Body>, Failure> {
+    let id = begun.task.id.clone();
     // The job first, as everywhere: a job without its event makes a log, an event without its job would wait for ever.
     api.jobs.send(&[job]).await?;
-    api.events.send(&[TaskEvent { task, at: created, what: Happening::Created }]).await?;
+    api.events.send(&[begun]).await?;
     let location = format!("/v1/tasks/{id}");
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(StartedView { task: id })).into_response())
 }

@@ -18,8 +18,9 @@ use utoipa::ToSchema;
 
 use crate::{
     Api,
+    body::Input,
     failure::{Failure, no_instance},
-    requests::{By, Input, Page, Path, Query},
+    requests::{By, Page, Path, Query},
     view::{ListView, MintedTokenView, TokenView},
 };
 

@@ -14,13 +14,13 @@ use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
 use transship_api::view::{InstanceInput, InstanceView, RuleInput, RuleView, SecretInput, SecretKind, SubscriptionView};
 use transship_model::{
-    Credentials, Instance, InstanceName, Rule, RuleName, SecretRef, Subscription, SubscriptionName, WebhookAuth,
+    Credentials, Instance, InstanceName, Rule, RuleName, RulePath, SecretRef, Subscription, SubscriptionName, WebhookAuth,
 };
 use transship_state::{Change, LocalSecrets, Secrets as _};
 
 use super::{Options, sign};
 use crate::{
-    client::{Client, RulePath},
+    client::Client,
     config::{self, Config},
     output,
 };
@@ -154,7 +154,7 @@ fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyho
     for rule in &config.rules {
         let key = key(rule);
         let known = there.rules.get(&key);
-        let path = RulePath::new(key.0, key.1);
+        let path = RulePath { instance: key.0, rule: key.1 };
         if is_theirs(format!("rule {path}"), known.and_then(|view| view.file.as_ref())) {
             continue;
         }
@@ -202,7 +202,7 @@ fn deletions(plan: &mut Plan, config: &Config, there: &There, options: &Options)
         steps.push(Step::Subscription { change: Change::Deleted, name: name.clone(), wanted: None });
     }
     for ((instance, rule), view) in gone_rules {
-        let path = RulePath::new(instance.clone(), rule.clone());
+        let path = RulePath { instance: instance.clone(), rule: rule.clone() };
         steps.push(Step::Rule { change: Change::Deleted, path, wanted: None, known: Some(view.revision) });
     }
     for (name, view) in gone_instances {
