@@ -9,7 +9,7 @@ use transship_model::{
 use transship_registry::{Bounds, Endpoint, Error as RegistryError, Resolved, Way};
 use transship_state::{Attempts, Pause, StateError};
 
-use crate::{Disposition, MAX_UNFINISHED, Worker, in_time, report::Report, retry, trouble::Trouble};
+use crate::{Disposition, MAX_UNFINISHED, Worker, flatten::Name, in_time, report::Report, retry, trouble::Trouble};
 
 /// So often the source may move while it is copied, before the job is sent on to wait its turn again.
 const ROUNDS: usize = 3;
@@ -146,6 +146,19 @@ impl Worker {
         let (catalog, ()) = tokio::try_join!(self.catalog.snapshot(), self.note(&job.source, job.told.as_ref()))?;
         let in_force = catalog.rule_in_force(job.task.id.rule(), &job.source, &job.target, job.subject.is_some());
         let Some(rule) = in_force else { return Finish::skipped(SkipReason::RuleChanged) };
+        if let Some(target) = catalog.instance(&job.target.instance) {
+            rule.check_depth(target.kind, &job.target.repository).map_err(|error| Trouble::Refused(error.to_string()))?;
+        }
+        let name = match job.deletion || job.subject.is_some() {
+            // What was never brought there has nothing to be deleted, and nothing that could be added to.
+            true => self.name(rule, &job.source, &job.target).await?,
+            false => self.take_name(rule, &job.source, &job.target).await?,
+        };
+        match name {
+            Name::Taken(_) if job.deletion => return Finish::skipped(SkipReason::NotOurs),
+            Name::Taken(problem) => return Err(Trouble::Refused(problem)),
+            Name::Ours | Name::Free => {}
+        }
         let contested = catalog.is_contested(rule, &job.source, &job.target);
         let copy = Copy {
             job,

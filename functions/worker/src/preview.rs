@@ -3,6 +3,7 @@
 //! A worker finds it out, and not the API, because workers alone have the registries' credentials.
 
 use std::{
+    collections::HashMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -11,7 +12,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
 use transship_model::{
-    Digest, Foreseen, Precedence, Preview, PreviewJob, Reference, SkipReason, Tag, Would, origin::precedence,
+    Digest, Foreseen, InstanceName, Place, Precedence, Preview, PreviewJob, Reference, Repository, Rule, SkipReason, Tag,
+    Would, origin::precedence,
 };
 use transship_registry::{Error as RegistryError, Way};
 use transship_state::{Origins, StateError};
@@ -19,6 +21,7 @@ use transship_state::{Origins, StateError};
 use crate::{
     Disposition, Worker,
     compare::{AT_ONCE, Comparison, Finding, Tagged, is_silent},
+    flatten::{Name, collision},
     scan::{Progress, Purpose, Scan},
     trouble::Trouble,
 };
@@ -34,10 +37,20 @@ const STALE: SignedDuration = SignedDuration::from_mins(10);
 pub(crate) struct Foresight {
     limit: usize,
     found: Mutex<Vec<Foreseen>>,
+    /// Which repository of this page has a flattened name.
+    names: Mutex<HashMap<Repository, Repository>>,
 }
 
 impl Foresight {
-    pub(crate) fn add(&self, some: Vec<Foreseen>) {
+    /// Adds what would become of some tags; if there is a reason why nothing can be copied there, that.
+    pub(crate) fn add(&self, some: Vec<Foreseen>, refused: Option<&str>) {
+        let would_act = |would: &Would| matches!(would, Would::Copy | Would::Replace | Would::Attach);
+        let some = some.into_iter().map(|foreseen| match refused {
+            Some(reason) if would_act(&foreseen.would) => {
+                Foreseen { would: Would::Fail { reason: reason.to_owned() }, ..foreseen }
+            }
+            _ => foreseen,
+        });
         self.found.lock().unwrap_or_else(PoisonError::into_inner).extend(some);
     }
 
@@ -54,7 +67,7 @@ impl Worker {
         }
         let until = Instant::now() + PAGE;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
-        let foresight = Foresight { limit: job.limit, found: Mutex::default() };
+        let foresight = Foresight { limit: job.limit, found: Mutex::default(), names: Mutex::default() };
         let mut cursor = job.cursor.clone();
         let walked = timeout_at(until + PATIENCE, self.foresee(job, &foresight, &mut cursor, until)).await;
         let (next, error) = match walked {
@@ -74,6 +87,31 @@ impl Worker {
         let items = foresight.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.previews.put(&job.id, &Preview { rule: job.rule.clone(), items, next, error }).await?;
         Ok(Disposition::Done)
+    }
+
+    /// Why a repository can't have the name that it would be flattened to, if another has it or would have got it.
+    pub(crate) async fn is_taken(
+        &self,
+        rule: &Rule,
+        foresight: &Foresight,
+        source: &Repository,
+        to: &Repository,
+    ) -> Result<Option<String>, Trouble> {
+        if !rule.target.flatten {
+            return Ok(None);
+        }
+        let place = |instance: &InstanceName, repository: &Repository| Place {
+            instance: instance.clone(),
+            repository: repository.clone(),
+            reference: Reference::Digest(Digest::of(b"")),
+        };
+        let (from, to) = (place(&rule.source.instance, source), place(&rule.target.instance, to));
+        if let Name::Taken(problem) = self.name(rule, &from, &to).await? {
+            return Ok(Some(problem));
+        }
+        let mut names = foresight.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let holder = names.entry(to.repository.clone()).or_insert_with(|| source.clone());
+        Ok((holder != source).then(|| collision(&from, &to, holder)))
     }
 
     async fn foresee(

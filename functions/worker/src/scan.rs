@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use regex::Regex;
 use tokio::{sync::Notify, time::Instant};
-use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead};
+use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead, Trail};
 use transship_registry::{Cursor, Endpoint, Page, Registry};
 use transship_state::{Attempts, Pause, Snapshot, StateError, StepDone, dispatch};
 
@@ -256,9 +256,18 @@ impl Worker {
         repository: &Repository,
         cursor: &mut ScanCursor,
     ) -> Result<Progress, Trouble> {
-        let no_place = |error| Trouble::Refused(format!("{repository} has no place at the target: {error}"));
-        let Some(to) = scan.rule.target_repository(repository).transpose().map_err(no_place)? else {
+        let no_place =
+            |error: &dyn std::fmt::Display| Trouble::Refused(format!("{repository} has no place at the target: {error}"));
+        let Some(to) = scan.rule.target_repository(repository).transpose().map_err(|error| no_place(&error))? else {
             return Ok(Progress::Ended);
+        };
+        if let Some(target) = scan.catalog.instance(&scan.rule.target.instance) {
+            scan.rule.check_depth(target.kind, &to).map_err(|error| no_place(&error))?;
+        }
+        let taken = match &scan.purpose {
+            Purpose::Foresee(foresight) => self.is_taken(scan.rule, foresight, repository, &to).await?,
+            // That is told by the jobs, one by one.
+            Purpose::Send(_) => None,
         };
         let source = Endpoint::new(&scan.source, repository.clone());
         let mut comparison = None;
@@ -282,7 +291,8 @@ impl Worker {
                     match scan.purpose {
                         Purpose::Send(task) => self.send_slice(scan, task, known, slice, unattached, cursor).await?,
                         Purpose::Foresee(foresight) => {
-                            foresight.add(known.foresee(slice, |tag| scan.selects(tag), &self.origins).await?);
+                            let found = known.foresee(slice, |tag| scan.selects(tag), &self.origins).await?;
+                            foresight.add(found, taken.as_deref());
                         }
                     }
                 }
@@ -326,7 +336,12 @@ impl Worker {
             for tag in some {
                 let (source, target) = comparison.places(tag);
                 let origin = self.origins.get(&target).await?;
-                if origin.newest_write().is_some_and(|written| written.trail.rules.last() == Some(&scan.rule.id)) {
+                // Of what is flattened, another repository's tags may lie there, too.
+                let is_ours = |trail: &Trail| {
+                    let from_here = trail.last_source() == Some(&(source.instance.clone(), source.repository.clone()));
+                    trail.rules.last() == Some(&scan.rule.id) && (from_here || !scan.rule.target.flatten)
+                };
+                if origin.newest_write().is_some_and(|written| is_ours(&written.trail)) {
                     routes.push(Route { source: source.clone(), target: target.clone() });
                     jobs.push(dispatch::deletion(task.clone(), source, target).0);
                 }
