@@ -12,8 +12,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
 use transship_model::{
-    Digest, Foreseen, InstanceName, Place, Precedence, Preview, PreviewJob, Reference, Repository, Rule, SkipReason, Tag,
-    Would, origin::precedence,
+    Digest, Foreseen, InstanceName, Place, Precedence, Preview, PreviewJob, Reference, Repository, Route, Rule, SkipReason,
+    Tag, Would, origin::precedence,
 };
 use transship_registry::{Error as RegistryError, Way};
 use transship_state::{Origins, StateError};
@@ -171,6 +171,31 @@ impl Comparison<'_> {
         Ok(Some(foreseen))
     }
 
+    /// What would become of tags that the source does not have any more, and the rule has set at the target to these digests.
+    pub(crate) async fn foresee_deletions(&self, gone: Vec<(&Tag, Route, Digest)>) -> Result<Vec<Foreseen>, Trouble> {
+        let looks: Vec<_> = gone.into_iter().map(|(tag, route, ours)| self.foresee_deletion(tag, route, ours)).collect();
+        stream::iter(looks).buffered(AT_ONCE).try_collect().await
+    }
+
+    async fn foresee_deletion(&self, tag: &Tag, route: Route, ours: Digest) -> Result<Foreseen, Trouble> {
+        let there = match self.listed_digest(tag) {
+            Some(digest) => Ok(Some(digest.clone())),
+            None => {
+                let reference = Reference::Tag(tag.clone());
+                told(self.target.registry.head_manifest(&self.target.repository, &reference).await)?
+                    .map(|head| head.map(|head| head.digest))
+            }
+        };
+        let (target_digest, would) = match there {
+            Ok(Some(theirs)) if theirs == ours => (Some(theirs), Would::Delete),
+            Ok(Some(theirs)) => (Some(theirs), Would::Skip { reason: SkipReason::NotOurs }),
+            Ok(None) => (None, Would::Unchanged),
+            Err(reason) => (None, Would::Fail { reason }),
+        };
+        let Route { source, target } = route;
+        Ok(Foreseen { source, target, digest: None, target_digest, artifact: None, would })
+    }
+
     async fn would(&self, foreseen: &mut Foreseen, tag: &Tag, origins: &Origins) -> Told<Would> {
         let reference = Reference::Tag(tag.clone());
         let is_absent = self.lists(tag) == Some(false);
@@ -183,13 +208,24 @@ impl Comparison<'_> {
                 },
             };
         }
-        // What is not there is copied whatever it is, unless its type counts.
-        if foreseen.digest.is_none() && (foreseen.target_digest.is_some() || !self.rule.source.types.is_empty()) {
+        let (is_contested, has_versions) = (self.is_contested(tag), self.catalog.has_versions(&foreseen.source));
+        // What is not there is copied whatever it is, unless its type or its version counts.
+        let counts = is_contested || has_versions || !self.rule.source.types.is_empty();
+        if foreseen.digest.is_none() && (foreseen.target_digest.is_some() || counts) {
             match told(self.source.registry.head_manifest(&self.source.repository, &reference).await)? {
                 Ok(Some(head)) => foreseen.digest = Some(head.digest),
                 Ok(None) => return Ok(Ok(Would::Skip { reason: SkipReason::Gone })),
                 Err(reason) => return Ok(Err(reason)),
             }
+        }
+        let (source, target) = match is_contested || has_versions {
+            true => tokio::try_join!(origins.get(&foreseen.source), origins.get(&foreseen.target))?,
+            false => Default::default(),
+        };
+        // What was overwritten with something older is put back, and brought.
+        let newer = foreseen.digest.as_ref().filter(|_| has_versions).and_then(|digest| source.overwritten(digest));
+        if let Some((digest, _)) = newer {
+            foreseen.digest = Some(digest.clone());
         }
         if let (Some(ours), Some(theirs)) = (&foreseen.digest, &foreseen.target_digest)
             && ours == theirs
@@ -212,14 +248,19 @@ impl Comparison<'_> {
                 return Ok(Ok(Would::Skip { reason: SkipReason::Type }));
             }
         }
-        let (Some(ours), Some(theirs)) = (&foreseen.digest, &foreseen.target_digest) else { return Ok(Ok(Would::Copy)) };
+        let (Some(ours), Some(theirs)) = (&foreseen.digest, &foreseen.target_digest) else {
+            let is_buried = |ours| is_contested && target.has_deleted(source.version_of(ours));
+            return Ok(Ok(match foreseen.digest.as_ref().is_some_and(is_buried) {
+                true => Would::Skip { reason: SkipReason::Deleted },
+                false => Would::Copy,
+            }));
+        };
         if !self.rule.overwrite {
             return Ok(Ok(Would::Skip { reason: SkipReason::Exists }));
         }
-        if !self.is_contested(tag) {
+        if !is_contested {
             return Ok(Ok(Would::Replace));
         }
-        let (source, target) = tokio::try_join!(origins.get(&foreseen.source), origins.get(&foreseen.target))?;
         Ok(Ok(match precedence(source.version_of(ours), target.version_of(theirs)) {
             Precedence::Source => Would::Replace,
             Precedence::Target => Would::Skip { reason: SkipReason::Superseded },

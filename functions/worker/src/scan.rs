@@ -6,7 +6,7 @@ use regex::Regex;
 use tokio::{sync::Notify, time::Instant};
 use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead, Trail};
 use transship_registry::{Cursor, Endpoint, Page, Registry};
-use transship_state::{Attempts, Pause, Snapshot, StateError, StepDone, dispatch};
+use transship_state::{Attempts, Beginning, Pause, Snapshot, StateError, StepDone, dispatch};
 
 use crate::{
     Disposition, MAX_UNFINISHED, Worker,
@@ -147,7 +147,7 @@ impl Worker {
         cancelled: &Notify,
         work: impl AsyncFnOnce(Attempts) -> Result<Progress, Trouble>,
     ) -> Result<Step, StateError> {
-        let Some(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
+        let Beginning::Begun(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
         if attempts.unfinished > MAX_UNFINISHED {
             return Ok(Step::Made(attempts, Err(Trouble::crashed())));
         }
@@ -273,7 +273,7 @@ impl Worker {
         let mut comparison = None;
         // All of the source's tags, where this step reads them from the first to the last: what is not among them is not there.
         let is_whole = cursor.tags.is_none() && cursor.tag.last.is_none();
-        let mut seen = (is_whole && scan.deletes()).then(HashSet::new);
+        let mut seen = (is_whole && scan.rule.propagate_deletions).then(HashSet::new);
         loop {
             let page = scan.source.list_digests(repository, cursor.tags.clone().map(Cursor::from).as_ref()).await?;
             if let Some(seen) = &mut seen {
@@ -309,21 +309,20 @@ impl Worker {
             }
         }
         // A repository that has no tags any more may as well be one that could not be read.
-        if let (Purpose::Send(task), Some(seen)) = (&scan.purpose, seen.filter(|seen| !seen.is_empty())) {
+        if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
             let known = match comparison {
                 Some(known) => known,
                 None => self.comparison(scan, source, &to).await?,
             };
-            self.send_deletions(scan, task, &known, &seen, cursor).await?;
+            self.delete_unseen(scan, &known, &seen, cursor).await?;
         }
         Ok(Progress::Ended)
     }
 
-    /// Sends the deletions of those of the target's tags that this rule has put there and the source does not have any more.
-    async fn send_deletions(
+    /// Sends, or foretells, the deletions of those of the target's tags that this rule has put there and the source does not have any more.
+    async fn delete_unseen(
         &self,
         scan: &Scan<'_>,
-        task: &TaskHead,
         comparison: &Comparison<'_>,
         seen: &HashSet<Tag>,
         cursor: &mut ScanCursor,
@@ -332,8 +331,8 @@ impl Worker {
             comparison.target_tags().filter(|tag| scan.selects(tag) && !seen.contains(*tag)).collect();
         candidates.sort_unstable();
         for some in candidates.chunks(SLICE) {
-            let (mut jobs, mut routes) = (Vec::new(), Vec::new());
-            for tag in some {
+            let mut found = Vec::new();
+            for &tag in some {
                 let (source, target) = comparison.places(tag);
                 let origin = self.origins.get(&target).await?;
                 // Of what is flattened, another repository's tags may lie there, too.
@@ -341,11 +340,19 @@ impl Worker {
                     let from_here = trail.last_source() == Some(&(source.instance.clone(), source.repository.clone()));
                     trail.rules.last() == Some(&scan.rule.id) && (from_here || !scan.rule.target.flatten)
                 };
-                if origin.newest_write().is_some_and(|written| is_ours(&written.trail)) {
-                    routes.push(Route { source: source.clone(), target: target.clone() });
-                    jobs.push(dispatch::deletion(task.clone(), source, target).0);
-                }
+                let written = origin.newest_write().filter(|written| is_ours(&written.trail));
+                found.extend(written.map(|written| (tag, Route { source, target }, written.digest.clone())));
             }
+            let task = match &scan.purpose {
+                Purpose::Send(task) => task,
+                Purpose::Foresee(foresight) => {
+                    foresight.add(comparison.foresee_deletions(found).await?, None);
+                    continue;
+                }
+            };
+            let routes: Vec<Route> = found.into_iter().map(|(_, route, _)| route).collect();
+            let job = |Route { source, target }: Route| dispatch::deletion((*task).clone(), source, target).0;
+            let jobs: Vec<Job> = routes.iter().cloned().map(job).collect();
             if !jobs.is_empty() {
                 self.jobs.send(&jobs).await?;
                 self.tell(task, Happening::Found { resources: routes }).await?;
@@ -365,6 +372,10 @@ impl Worker {
             }
         }
         let target = Endpoint::new(&scan.target, to.clone());
+        // A run would make it.
+        if matches!(scan.purpose, Purpose::Foresee(_)) && matches!(scan.target.has_namespace(to).await, Ok(false)) {
+            return Ok(Comparison::with_nothing(scan.catalog, &self.copier, scan.rule, source, target));
+        }
         Comparison::begin(scan.catalog, &self.copier, scan.rule, source, target).await
     }
 
@@ -420,10 +431,6 @@ impl Scan<'_> {
     fn is_over(&self) -> bool {
         let is_full = matches!(self.purpose, Purpose::Foresee(foresight) if foresight.is_full());
         is_full || Instant::now() >= self.until
-    }
-
-    fn deletes(&self) -> bool {
-        self.rule.propagate_deletions && matches!(self.purpose, Purpose::Send(_))
     }
 
     fn slice(&self) -> usize {
