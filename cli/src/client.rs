@@ -317,6 +317,14 @@ impl Client {
         read(self.request(Method::GET, &segments(rule))?).await
     }
 
+    /// A rule, if there is one of this path.
+    pub(crate) async fn rule_if_any(&self, rule: &RulePath) -> anyhow::Result<Option<RuleView>> {
+        match self.rule(rule).await {
+            Err(error) if error.downcast_ref().is_some_and(|Refusal(problem)| problem.status == 404) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// Makes a rule, or replaces the revision that is known. With `start` a new one begins with a full run.
     pub(crate) async fn put_rule(
         &self,

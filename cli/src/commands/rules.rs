@@ -5,13 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use transship_api::view::RuleView;
-use transship_model::{InstanceName, RulePath};
+use transship_model::{InstanceName, Problem, RulePath};
 
 use crate::{
-    client::{Client, Connection},
+    client::{Client, Connection, Refusal},
     output::{self, Format},
 };
 
@@ -66,6 +66,9 @@ pub(crate) struct CreateArguments {
     /// Wait for pushes: do not begin with a full run
     #[arg(long)]
     no_first_run: bool,
+    /// Replace the rule of this name, if there is one
+    #[arg(long)]
+    replace: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -95,17 +98,17 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::List(arguments) => list(arguments).await,
         Command::Show(ShowArguments { rule, output, connection }) => {
-            let rule = Client::new(connection)?.rule(&rule).await?;
+            let mut shown = Client::new(connection)?.rule(&rule).await?;
+            warn(&rule, &shown);
             match output {
-                Format::Json => output::print_json(&rule),
-                Format::Table => output::print(&output::fields(&rule)?),
+                Format::Json => output::print_json(&shown),
+                Format::Table => {
+                    shown.warnings.clear();
+                    output::print(&output::fields(&shown)?)
+                }
             }
         }
-        Command::Create(CreateArguments { rule, file, no_first_run, connection }) => {
-            let document = document(&file)?;
-            let made = Client::new(connection)?.put_rule(&rule, &document, None, !no_first_run).await?;
-            say(&rule, "is made", &made)
-        }
+        Command::Create(arguments) => create(arguments).await,
         Command::Enable(EnableArguments { rule, no_first_run, connection }) => {
             let enabled = Client::new(connection)?.patch_rule(&rule, &json!({ "enabled": true }), !no_first_run).await?;
             say(&rule, "is enabled", &enabled)
@@ -118,6 +121,31 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             Client::new(connection)?.delete_rule(&rule, None).await?;
             output::print(&format!("rule {rule} is deleted"))
         }
+    }
+}
+
+async fn create(arguments: CreateArguments) -> anyhow::Result<()> {
+    let CreateArguments { rule, file, no_first_run, replace, connection } = arguments;
+    let document = document(&file)?;
+    let client = Client::new(connection)?;
+    let known = if replace { client.rule_if_any(&rule).await?.map(|known| known.revision) } else { None };
+    let made = match client.put_rule(&rule, &document, known, !no_first_run).await {
+        Err(error) if is(&error, Problem::EXISTS) => bail!("there is a rule {rule} already: --replace replaces it"),
+        Err(error) if is(&error, Problem::CHANGED) => bail!("rule {rule} is being changed by others: try again"),
+        other => other?,
+    };
+    say(&rule, if known.is_some() { "is replaced" } else { "is made" }, &made)
+}
+
+/// Whether the API has refused something for this reason.
+fn is(error: &anyhow::Error, code: &str) -> bool {
+    error.downcast_ref().is_some_and(|Refusal(problem)| problem.code.as_deref() == Some(code))
+}
+
+/// Tells what may not be meant.
+pub(crate) fn warn(path: &RulePath, rule: &RuleView) {
+    for warning in &rule.warnings {
+        eprintln!("{}", output::clean(&format!("warning: rule {path} {warning}")));
     }
 }
 
@@ -143,6 +171,7 @@ async fn list(ListArguments { instance, output, connection }: ListArguments) -> 
 
 fn say(path: &RulePath, what: &str, rule: &RuleView) -> anyhow::Result<()> {
     let run = rule.first_run.as_ref().map(|task| format!(", and begins with task {task}")).unwrap_or_default();
+    warn(path, rule);
     output::print(&format!("rule {path} {what}{run}"))
 }
 

@@ -148,7 +148,7 @@ async fn rules_and_instances_have_commands() {
     fs::write(&file, r#"{"source": {"namespace": "team"}, "target": {"instance": "prod"}}"#).unwrap();
     assert_eq!(lines(&run(&create).await), ["rule build/release is made"]);
     let again = run(&create).await;
-    assert!(again.status.code() == Some(1) && String::from_utf8_lossy(&again.stderr).contains("If-None-Match"), "{again:?}");
+    assert!(again.status.code() == Some(1) && String::from_utf8_lossy(&again.stderr).contains("--replace"), "{again:?}");
 
     assert_eq!(lines(&run(&["rules", "disable", "build/release"]).await), ["rule build/release is disabled"]);
     let listed = run(&["rules", "list"]).await;
