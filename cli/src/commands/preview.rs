@@ -56,6 +56,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                     "with something to bring that refers to them",
                 ),
                 (items.iter().filter(|item| item.would == Would::Unchanged).count(), "unchanged"),
+                (items.iter().filter(|item| item.would == Would::Delete).count(), "to delete"),
                 (items.iter().filter(|item| matches!(item.would, Would::Skip { .. })).count(), "to skip"),
                 (items.iter().filter(|item| matches!(item.would, Would::Fail { .. })).count(), "that can't be told"),
             ];

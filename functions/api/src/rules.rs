@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::Value;
 use transship_model::{
-    ArtifactType, Caller, InstanceName, Overlap, Owner, Pattern, Problem, Role, Rule, RuleId, RuleName, Source, Target, input,
+    ArtifactType, Caller, InstanceName, Overlap, Owner, Pattern, Role, Rule, RuleId, RuleName, Source, Target, input,
     overlap::{overlapping, warning_of},
 };
 use transship_state::{AuditEntry, Catalog, Change, Draft, Entry, Saved, Snapshot, first_runs};
@@ -53,10 +53,7 @@ pub(crate) struct Selection {
     get, path = "/v1/instances/{instance}/rules", tag = "rules", operation_id = "listRules",
     security(("token" = ["viewer"])),
     params(("instance" = InstanceName, Path, description = "The source instance"), Selection),
-    responses(
-        (status = 200, description = "A page of rules", body = ListView<RuleView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of rules", body = ListView<RuleView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -88,7 +85,6 @@ pub(crate) async fn list(
     responses(
         (status = 200, description = "The rule", body = RuleView, headers(("etag" = String, description = "Its revision"))),
         (status = 304, description = "It is what If-None-Match names"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn read(
@@ -147,7 +143,6 @@ fn yes() -> bool {
     responses(
         (status = 200, description = "It is this now", body = RuleView, headers(("etag" = String, description = "Its revision"))),
         (status = 201, description = "It is new", body = RuleView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn put(
@@ -171,10 +166,7 @@ pub(crate) async fn put(
         Beginning,
     ),
     request_body(content = Object, content_type = "application/merge-patch+json"),
-    responses(
-        (status = 200, description = "It is this now", body = RuleView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "It is this now", body = RuleView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn patch(
     State(api): State<Api>,
@@ -201,10 +193,7 @@ pub(crate) async fn patch(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
     ),
-    responses(
-        (status = 204, description = "It is gone"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 204, description = "It is gone"))
 )]
 pub(crate) async fn delete(
     State(api): State<Api>,
@@ -315,6 +304,9 @@ pub(crate) fn read_document(
         if let Err(error) = rule.check() {
             reader.note("target", error);
         }
+        if let Some(Err(error)) = catalog.instance(&rule.target.instance).map(|target| rule.check_at(target.kind)) {
+            reader.note("target", error);
+        }
         Some(rule)
     })
 }
@@ -345,14 +337,15 @@ fn target(reader: &Reader<'_>, catalog: &Snapshot, caller: &Caller) -> Option<Ta
         reader.note("target", "is missing: where to copy it, like { \"instance\": \"prod\" }");
         return None;
     }
-    let keys = reader.below("target", &["instance", "namespace"])?;
+    let keys = reader.below("target", &["instance", "namespace", "flatten"])?;
     let instance: Option<InstanceName> = keys.needed("instance", "the instance that is written to", str::parse);
     // Whether an instance that is not theirs exists is not told.
     if let Some(name) = instance.as_ref().filter(|name| !caller.sees(name) || catalog.instance(name).is_none()) {
         keys.note("instance", format!("there is no instance {name}: GET /v1/instances lists them"));
     }
     let namespace = keys.checked("namespace", str::parse);
-    Some(Target { instance: instance?, namespace: namespace? })
+    let flatten = keys.or("flatten", false);
+    Some(Target { instance: instance?, namespace: namespace?, flatten: flatten? })
 }
 
 fn no_rule(instance: &InstanceName, name: &RuleName) -> Failure {

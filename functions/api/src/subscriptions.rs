@@ -14,7 +14,7 @@ use axum::{
 use secrecy::SecretString;
 use serde_json::Value;
 use transship_model::{
-    Caller, InstanceName, Notify, Owner, Problem, Role, RulePath, SecretName, SecretRef, Subscription, SubscriptionName, input,
+    Caller, InstanceName, Notify, Owner, Role, RulePath, SecretName, SecretRef, Subscription, SubscriptionName, input,
 };
 use transship_state::{AuditEntry, Catalog, Entry, Op, Snapshot, Stamp, WrittenSecrets};
 
@@ -38,10 +38,7 @@ const MAX_SECRET: usize = 16_384;
 #[utoipa::path(
     get, path = "/v1/subscriptions", tag = "subscriptions", operation_id = "listSubscriptions",
     security(("token" = ["viewer"])), params(Page),
-    responses(
-        (status = 200, description = "A page of subscriptions", body = ListView<SubscriptionView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of subscriptions", body = ListView<SubscriptionView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -67,10 +64,7 @@ pub(crate) async fn list(
     get, path = "/v1/subscriptions/{subscription}", tag = "subscriptions", operation_id = "readSubscription",
     security(("token" = ["viewer"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription")),
-    responses(
-        (status = 200, description = "The subscription", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "The subscription", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn read(
     State(api): State<Api>,
@@ -96,7 +90,6 @@ pub(crate) async fn read(
     responses(
         (status = 200, description = "It is as it was written", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
         (status = 201, description = "It is new", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn put(
@@ -117,10 +110,7 @@ pub(crate) async fn put(
     security(("token" = ["operator"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription")),
     request_body(content = Object, content_type = "application/merge-patch+json", description = "The keys of a subscription that change; null for the default"),
-    responses(
-        (status = 200, description = "It is changed", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "It is changed", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn change(
     State(api): State<Api>,
@@ -148,10 +138,7 @@ pub(crate) async fn change(
     delete, path = "/v1/subscriptions/{subscription}", tag = "subscriptions", operation_id = "deleteSubscription",
     security(("token" = ["operator"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription")),
-    responses(
-        (status = 204, description = "It is gone"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 204, description = "It is gone"))
 )]
 pub(crate) async fn delete(
     State(api): State<Api>,
@@ -186,10 +173,7 @@ pub(crate) async fn delete(
     post, path = "/v1/subscriptions/{subscription}/enable", tag = "subscriptions", operation_id = "enableSubscription",
     security(("token" = ["operator"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription")),
-    responses(
-        (status = 200, description = "It is enabled", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "It is enabled", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn enable(
     State(api): State<Api>,
