@@ -5,7 +5,7 @@
 //!   function at a path of its own address, too.
 //! - A FIFO queue's messages go to one worker at a time, whatever `MaximumConcurrency` says: workers side by side are tested on
 //!   the embedded store.
-//! - Nothing is scheduled in the time of a test, and alarms are kept and not judged.
+//! - Alarms are kept and not judged.
 //! - Its ECR gives passwords and holds no images: a docker-registry stands in for that, as the proxy by which the functions reach
 //!   ECR's hosts, whose names can't be resolved here.
 //! - Its EventBridge has no events of services of its own making: what it would put into the inbox is put there by the test. That the
@@ -15,7 +15,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -39,6 +39,7 @@ pub struct Stack {
     http: reqwest::Client,
     outputs: BTreeMap<String, String>,
     token: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Stack {
@@ -75,7 +76,7 @@ impl Stack {
         let token = secrets.get_secret_value().secret_id(&outputs["ApiTokenSecret"]).send().await.expect("the API's token");
         let token = token.secret_string().expect("a token in text").to_owned();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let stack = Self { aws, http, outputs, token };
+        let stack = Self { aws, http, outputs, token, environment: Vec::new() };
         stack.secret("hook", HOOK_SECRET).await;
         stack
     }
@@ -95,7 +96,29 @@ impl Stack {
         put.send().await.expect("a parameter");
     }
 
-    /// Loads these instances and rules, as an operator does.
+    /// The names of the secrets that there are, in Secrets Manager.
+    pub async fn kept_secrets(&self) -> Vec<String> {
+        let secrets = Secrets::new(&self.aws.sdk().await);
+        let listed = secrets.list_secrets().max_results(100).send().await.expect("a list of secrets");
+        listed.secret_list().iter().filter_map(|secret| secret.name().map(str::to_owned)).collect()
+    }
+
+    /// Sets a variable for the commands that are run from here on.
+    pub fn set(&mut self, variable: &str, value: &str) {
+        self.environment.push((variable.to_owned(), value.to_owned()));
+    }
+
+    /// Runs a command of the binary against the deployed API, with the stack's own token, and waits for its end.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        let api = self.local(self.output("ApiUrl"));
+        command.args(arguments).stdin(Stdio::null()).env("TRANSSHIP_API", api).env("TRANSSHIP_TOKEN", &self.token);
+        // Not the configuration of whoever runs the tests.
+        command.env("XDG_CONFIG_HOME", self.aws.dir()).env("NO_PROXY", "*").envs(self.environment.iter().cloned());
+        tokio::task::spawn_blocking(move || command.output().expect("the command runs")).await.expect("the command ends")
+    }
+
+    /// Loads these instances and rules past the API, with the rights of whoever owns the table.
     pub async fn apply(&self, config: &str) {
         let file = self.aws.dir().join("sync.yaml");
         fs::write(&file, config).expect("the configuration");
@@ -166,6 +189,30 @@ impl Stack {
         })
         .await;
         ended.expect("a task")
+    }
+
+    /// Waits until `INSTANCE/RULE` has a task that has ended and whose trigger begins so.
+    pub async fn ended_by(&self, rule: &str, trigger: &str, patience: Duration) -> Value {
+        self.found(&format!("the task of {rule} by {trigger} has ended"), rule, trigger, patience, |task| {
+            task.get("ended").is_some()
+        })
+        .await
+    }
+
+    /// Waits until `INSTANCE/RULE` has a task whose trigger begins so.
+    pub async fn running(&self, rule: &str, trigger: &str, patience: Duration) -> Value {
+        self.found(&format!("{rule} has a task by {trigger}"), rule, trigger, patience, |_| true).await
+    }
+
+    async fn found(&self, what: &str, rule: &str, trigger: &str, patience: Duration, is: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        wait_until(what, patience, async || {
+            let is_it = |task: &Value| task["trigger"].as_str().is_some_and(|by| by.starts_with(trigger)) && is(task);
+            found = self.tasks(rule).await.into_iter().find(is_it);
+            found.is_some()
+        })
+        .await;
+        found.expect("a task")
     }
 
     /// The processes of a function (`"Worker"`).

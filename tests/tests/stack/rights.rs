@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use transship_tests::*;
 
+use crate::queues::put_into;
+
 /// Far longer than it takes, on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// The emulator's account.
@@ -72,7 +74,8 @@ async fn the_deployed_functions_can_do_all_that_they_have_to() {
     let (image, cart) = (Index::random(1).build(), Image::random(2).build());
     image.push_with_skopeo(&build.at("team/app", "v1")).await;
     cart.push(&ecr.at("shop/cart", "v3")).await;
-    put_into_inbox(&stack, &ecr_event(&cart)).await;
+    // As EventBridge does it on AWS: the emulator's has no events of services.
+    put_into(&stack, "-InboxQueue-", &ecr_event(&cart)).await;
 
     let released = stack.ended("build/release", PATIENCE).await;
     assert_same(&build.at("team/app", "v1"), &prod.at("mirror/app", "v1")).await;
@@ -138,14 +141,6 @@ fn ecr_event(image: &Artifact) -> Value {
             "image-tag": "v3"
         }
     })
-}
-
-/// As EventBridge does it on AWS: the emulator's has no events of services.
-async fn put_into_inbox(stack: &Stack, event: &Value) {
-    let sqs = aws_sdk_sqs::Client::new(&stack.aws().sdk().await);
-    let queues = sqs.list_queues().send().await.unwrap().queue_urls.unwrap_or_default();
-    let inbox = queues.iter().find(|url| url.contains("-InboxQueue-")).unwrap_or_else(|| panic!("no inbox among {queues:?}"));
-    sqs.send_message().queue_url(inbox).message_body(event.to_string()).send().await.unwrap();
 }
 
 /// Standard Webhooks 1.0, "Signature scheme".
