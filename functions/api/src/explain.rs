@@ -4,8 +4,8 @@ use axum::{Json, body::Bytes, extract::State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use transship_model::{
-    Digest, InstanceName, Outcome, Place, Problem, Reason, Reference, Repository, Resource, Role, Rule, RuleName, Tag, Task,
-    TaskId, Trigger, explain as reason_of,
+    Digest, InstanceName, Outcome, Place, Reason, Reference, Repository, Resource, Role, Rule, RuleName, Tag, Task, TaskId,
+    Trigger, explain as reason_of,
 };
 use utoipa::ToSchema;
 
@@ -84,10 +84,7 @@ pub struct TaskSays {
 #[utoipa::path(
     post, path = "/v1/explain", tag = "rules", operation_id = "explain", security(("token" = ["viewer"])),
     request_body = ExplainInput,
-    responses(
-        (status = 200, description = "The explanation", body = ExplainView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "The explanation", body = ExplainView))
 )]
 pub(crate) async fn explain(State(api): State<Api>, By(caller): By, body: Bytes) -> Result<Json<ExplainView>, Failure> {
     let input: ExplainInput = serde_json::from_slice(&body)

@@ -10,7 +10,7 @@ use axum::{
     response::IntoResponse as _,
 };
 use serde_json::Value;
-use transship_model::{Caller, Instance, InstanceName, Owner, Problem, Role, Rule, SecretName, SecretRef};
+use transship_model::{Caller, Instance, InstanceName, Owner, Role, Rule, SecretName, SecretRef};
 use transship_state::{AuditEntry, Catalog, Entry, Op, Snapshot, Stamp, StateError};
 
 use crate::{
@@ -31,10 +31,7 @@ const TRIES: u32 = 5;
 #[utoipa::path(
     get, path = "/v1/instances", tag = "instances", operation_id = "listInstances", security(("token" = ["viewer"])),
     params(Page),
-    responses(
-        (status = 200, description = "A page of instances", body = ListView<InstanceView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of instances", body = ListView<InstanceView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -56,7 +53,6 @@ pub(crate) async fn list(
     responses(
         (status = 200, description = "The instance", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
         (status = 304, description = "It is what If-None-Match names"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn read(
@@ -80,7 +76,6 @@ pub(crate) async fn read(
     responses(
         (status = 200, description = "It is this now", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
         (status = 201, description = "It is new", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn put(
@@ -99,10 +94,7 @@ pub(crate) async fn put(
     security(("token" = ["admin"])),
     params(("instance" = InstanceName, Path, description = "The instance")),
     request_body(content = Object, content_type = "application/merge-patch+json"),
-    responses(
-        (status = 200, description = "It is this now", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "It is this now", body = InstanceView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn patch(
     State(api): State<Api>,
@@ -124,10 +116,7 @@ pub(crate) async fn patch(
     delete, path = "/v1/instances/{instance}", tag = "instances", operation_id = "deleteInstance",
     security(("token" = ["admin"])),
     params(("instance" = InstanceName, Path, description = "The instance")),
-    responses(
-        (status = 204, description = "It is gone"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 204, description = "It is gone"))
 )]
 pub(crate) async fn delete(
     State(api): State<Api>,

@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::Value;
 use transship_model::{
-    ArtifactType, Caller, InstanceName, Owner, Pattern, Problem, Role, Rule, RuleId, RuleName, Source, Target, input,
+    ArtifactType, Caller, InstanceName, Owner, Pattern, Role, Rule, RuleId, RuleName, Source, Target, input,
 };
 use transship_state::{AuditEntry, Catalog, Change, Draft, Entry, Saved, Snapshot, first_runs};
 use utoipa::IntoParams;
@@ -52,10 +52,7 @@ pub(crate) struct Selection {
     get, path = "/v1/instances/{instance}/rules", tag = "rules", operation_id = "listRules",
     security(("token" = ["viewer"])),
     params(("instance" = InstanceName, Path, description = "The source instance"), Selection),
-    responses(
-        (status = 200, description = "A page of rules", body = ListView<RuleView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of rules", body = ListView<RuleView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -87,7 +84,6 @@ pub(crate) async fn list(
     responses(
         (status = 200, description = "The rule", body = RuleView, headers(("etag" = String, description = "Its revision"))),
         (status = 304, description = "It is what If-None-Match names"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn read(
@@ -129,7 +125,6 @@ fn yes() -> bool {
     responses(
         (status = 200, description = "It is this now", body = RuleView, headers(("etag" = String, description = "Its revision"))),
         (status = 201, description = "It is new", body = RuleView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn put(
@@ -153,10 +148,7 @@ pub(crate) async fn put(
         Beginning,
     ),
     request_body(content = Object, content_type = "application/merge-patch+json"),
-    responses(
-        (status = 200, description = "It is this now", body = RuleView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "It is this now", body = RuleView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn patch(
     State(api): State<Api>,
@@ -183,10 +175,7 @@ pub(crate) async fn patch(
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
     ),
-    responses(
-        (status = 204, description = "It is gone"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 204, description = "It is gone"))
 )]
 pub(crate) async fn delete(
     State(api): State<Api>,

@@ -13,7 +13,7 @@ use axum::{
 };
 use secrecy::SecretString;
 use serde_json::Value;
-use transship_model::{Caller, Notify, Owner, Problem, Role, SecretName, SecretRef, Subscription, SubscriptionName, input};
+use transship_model::{Caller, Notify, Owner, Role, SecretName, SecretRef, Subscription, SubscriptionName, input};
 use transship_state::{AuditEntry, Catalog, Entry, Snapshot, Stamp, WrittenSecrets};
 
 use crate::{
@@ -36,10 +36,7 @@ const MAX_SECRET: usize = 16_384;
 #[utoipa::path(
     get, path = "/v1/subscriptions", tag = "subscriptions", operation_id = "listSubscriptions",
     security(("token" = ["viewer"])), params(Page),
-    responses(
-        (status = 200, description = "A page of subscriptions", body = ListView<SubscriptionView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of subscriptions", body = ListView<SubscriptionView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -65,10 +62,7 @@ pub(crate) async fn list(
     get, path = "/v1/subscriptions/{subscription}", tag = "subscriptions", operation_id = "readSubscription",
     security(("token" = ["viewer"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription")),
-    responses(
-        (status = 200, description = "The subscription", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "The subscription", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn read(
     State(api): State<Api>,
@@ -94,7 +88,6 @@ pub(crate) async fn read(
     responses(
         (status = 200, description = "It is as it was written", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
         (status = 201, description = "It is new", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn put(
@@ -115,10 +108,7 @@ pub(crate) async fn put(
     security(("token" = ["operator"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription")),
     request_body(content = Object, content_type = "application/merge-patch+json", description = "The keys of a subscription that change; null for the default"),
-    responses(
-        (status = 200, description = "It is changed", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "It is changed", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn change(
     State(api): State<Api>,
@@ -146,10 +136,7 @@ pub(crate) async fn change(
     delete, path = "/v1/subscriptions/{subscription}", tag = "subscriptions", operation_id = "deleteSubscription",
     security(("token" = ["operator"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription")),
-    responses(
-        (status = 204, description = "It is gone"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 204, description = "It is gone"))
 )]
 pub(crate) async fn delete(
     State(api): State<Api>,
@@ -184,10 +171,7 @@ pub(crate) async fn delete(
     post, path = "/v1/subscriptions/{subscription}/enable", tag = "subscriptions", operation_id = "enableSubscription",
     security(("token" = ["operator"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription")),
-    responses(
-        (status = 200, description = "It is enabled", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "It is enabled", body = SubscriptionView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn enable(
     State(api): State<Api>,

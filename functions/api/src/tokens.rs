@@ -12,7 +12,7 @@ use axum::{
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
-use transship_model::{Caller, InstanceName, Problem, Role, TokenId};
+use transship_model::{Caller, InstanceName, Role, TokenId};
 use transship_state::{AuditEntry, MintedToken, NewToken, Token};
 use utoipa::ToSchema;
 
@@ -54,7 +54,6 @@ pub struct TokenInput {
             status = 201, description = "It lets its bearer in", body = MintedTokenView,
             headers(("location" = String, description = "What is known of it")),
         ),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn create(
@@ -99,10 +98,7 @@ pub(crate) async fn create(
 /// The tokens themselves are not among what is shown. One that is revoked or has expired is shown for thirty days more.
 #[utoipa::path(
     get, path = "/v1/tokens", tag = "tokens", operation_id = "listTokens", security(("token" = ["admin"])), params(Page),
-    responses(
-        (status = 200, description = "A page of tokens", body = ListView<TokenView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of tokens", body = ListView<TokenView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -130,10 +126,7 @@ pub(crate) async fn list(
 #[utoipa::path(
     get, path = "/v1/tokens/{token}", tag = "tokens", operation_id = "readToken", security(("token" = ["admin"])),
     params(("token" = TokenId, Path, description = "The token's ID")),
-    responses(
-        (status = 200, description = "What is known of it", body = TokenView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "What is known of it", body = TokenView))
 )]
 pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<TokenId>) -> Result<Json<TokenView>, Failure> {
     Ok(Json(TokenView::new(known(&api, &caller, &id).await?, Timestamp::now())))
@@ -145,10 +138,7 @@ pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<
 #[utoipa::path(
     delete, path = "/v1/tokens/{token}", tag = "tokens", operation_id = "revokeToken", security(("token" = ["admin"])),
     params(("token" = TokenId, Path, description = "The token's ID")),
-    responses(
-        (status = 204, description = "It is revoked, or was already"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 204, description = "It is revoked, or was already"))
 )]
 pub(crate) async fn revoke(State(api): State<Api>, By(caller): By, Path(id): Path<TokenId>) -> Result<StatusCode, Failure> {
     let token = known(&api, &caller, &id).await?;
