@@ -144,7 +144,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     loops.spawn(work(Arc::new(worker), jobs_queue.clone(), settings.workers, stopped.clone()));
     loops.spawn(record(logger.clone(), metrics.clone(), events_queue, stopped.clone()));
     loops.spawn(bury(logger.clone(), metrics.clone(), jobs_queue.dead_letters(), stopped.clone()));
-    loops.spawn(sweep(logger, stopped.clone()));
+    loops.spawn(sweep(logger, api.clone(), stopped.clone()));
     loops.spawn(tick(scheduler, stopped.clone()));
     loops.spawn(notify(Arc::new(notifier), notifications_queue, stopped.clone()));
     let router = http::router(webhook, api, settings.token, http::Health::new(store, queues), metrics);
@@ -317,8 +317,9 @@ async fn bury(
     }
 }
 
-/// Tells what was not told: by the process before, if it was killed, or because a store did not answer.
-async fn sweep(logger: Logger, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+/// Tells what was not told, and takes away secrets that a change has left: by the process before, if it was killed, or because a store
+/// did not answer.
+async fn sweep(logger: Logger, api: transship_api::Api, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut times = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
@@ -328,6 +329,9 @@ async fn sweep(logger: Logger, mut stopped: watch::Receiver<bool>) -> anyhow::Re
         }
         if let Err(error) = logger.sweep().await {
             tracing::error!(%error, "ends of tasks that were not told could not be looked for");
+        }
+        if let Err(error) = api.sweep().await {
+            tracing::error!(%error, "secrets that nobody uses any more could not be looked for");
         }
     }
 }

@@ -32,7 +32,7 @@ enum Command {
     Show(ShowArguments),
     /// End a task before its time: what has an outcome keeps it, the rest is skipped
     Cancel(CancelArguments),
-    /// Make again, in a new task, what failed in a task
+    /// Make again, in a new task, what failed or was cancelled in a task
     Retry(RetryArguments),
 }
 
@@ -89,7 +89,7 @@ struct CancelArguments {
 
 #[derive(Debug, clap::Args)]
 struct RetryArguments {
-    /// The ID of the task in which something failed
+    /// The ID of the task in which something failed or was cancelled
     #[arg(value_name = "ID")]
     task: TaskId,
     /// Wait for the end of the new one and show how far it is; the exit status is 1 if anything failed

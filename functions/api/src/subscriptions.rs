@@ -151,6 +151,10 @@ pub(crate) async fn delete(
         may_be_changed(&name, stamp)?;
         conditions.check(stamp.map(|stamp| stamp.revision))?;
         draft.delete(&entry);
+        let gone = stored(&subscription);
+        if !gone.is_empty() {
+            draft.also(WrittenSecrets::leaving(&owner(&name)));
+        }
         draft.also(api.audit.op(&AuditEntry::new(&caller, "subscription.delete", &name, describe(&subscription)))?);
         Ok::<_, Failure>(subscription)
     };
@@ -275,9 +279,18 @@ async fn save(
     Ok(response)
 }
 
+/// Before the name of a subscription: whose the secrets are that were given with it.
+const OWNER: &str = "subscriptions/";
+
 /// Whose the secrets are that were given with a subscription.
 fn owner(name: &SubscriptionName) -> String {
-    format!("subscriptions/{name}")
+    format!("{OWNER}{name}")
+}
+
+/// The secrets given to the API that an owner uses, if that is a subscription that is there.
+pub(crate) fn in_use(catalog: &Snapshot, owner: &str) -> Option<Vec<SecretName>> {
+    let name = owner.strip_prefix(OWNER)?.parse().ok()?;
+    Some(catalog.subscription(&name).map(|subscription| stored(&subscription)).unwrap_or_default())
 }
 
 /// The secrets that were given to the API with a subscription.
@@ -348,7 +361,9 @@ fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput, fresh
     input::receiver(url.as_str(), private_network).map_err(|error| wrong(&format!("url: {error}")))?;
     let is_same_place = before.is_some_and(|before| before.url == url);
     if private_network && !(is_same_place && before.is_some_and(|before| before.private_network)) {
-        permit_all(caller, Role::Admin)?;
+        permit_all(caller, Role::Admin).map_err(|Failure(problem)| {
+            Failure::new(problem.status, format!("webhook: private_network: {}", problem.detail))
+        })?;
     }
     let kept = before.and_then(|before| before.secret.clone());
     let secret = match secret {
