@@ -73,6 +73,15 @@ async fn a_cancelled_task_stops_where_it_is_and_touches_the_target_no_more() {
     assert_eq!(status, 409, "{problem}");
     let list = transship.get("/v1/tasks?status=cancelled").await;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{list}");
+
+    // Whoever has stopped it in error goes on with what was left.
+    let output = transship.run(&["tasks", "retry", &id, "--wait", "--output", "json"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let retry: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&retry["counts"]["found"], &retry["counts"]["failed"]), (&json!(2), &json!(0)));
+    for repository in ["done", "busy", "waits"] {
+        assert_same(&build.at(&format!("team/{repository}"), "v1"), &prod.at(&format!("mirror/{repository}"), "v1")).await;
+    }
 }
 
 /// Would break: a retry that brings everything again, or nothing; one of a task in which nothing failed; a failure that it hides.

@@ -53,8 +53,10 @@ pub(crate) fn changeable(stamp: Option<&Stamp>, entry: &Entry) -> Result<(), Fai
     match stamp.and_then(Stamp::file) {
         None => Ok(()),
         Some(file) => {
-            let detail =
-                format!("{entry} belongs to the configuration file {file}: change it there, and start `transship serve` again");
+            let detail = format!(
+                "{entry} belongs to the configuration file {file}: change it there, and start `transship serve` again; \
+                     or, to change it here from now on, start that once with --adopt and without --config"
+            );
             Err(Failure::new(409, detail))
         }
     }
