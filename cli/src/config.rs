@@ -252,7 +252,8 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
     }
 
     let instances: Vec<_> = instance_nodes.iter().filter_map(|node| instance::read(node, notes)).collect();
-    let rules = rules(&rule_nodes, &names, notes);
+    let kinds = instances.iter().map(|instance| (&instance.name, instance.kind)).collect();
+    let rules = rules(&rule_nodes, &names, &kinds, notes);
     let subscriptions = subscriptions(&subscription_nodes, &names, &rule_nodes, notes);
     // ECR posts nothing: its events come by EventBridge.
     let posts = |instance: &&Instance| instance.kind != Kind::Ecr;
@@ -300,12 +301,20 @@ fn subscriptions(
     subscriptions
 }
 
-fn rules(nodes: &[Node<'_>], instances: &HashMap<InstanceName, Node<'_>>, notes: &mut Notes) -> Vec<Rule> {
+fn rules(
+    nodes: &[Node<'_>],
+    instances: &HashMap<InstanceName, Node<'_>>,
+    kinds: &HashMap<&InstanceName, Kind>,
+    notes: &mut Notes,
+) -> Vec<Rule> {
     let mut reader = rule::Reader::new(nodes, instances.keys());
     let mut first_lines: HashMap<(InstanceName, RuleName), usize> = HashMap::new();
     let (mut rules, mut places) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
     for node in nodes {
         let Some(rule) = reader.read(node, notes) else { continue };
+        if let Some(Err(error)) = kinds.get(&rule.target.instance).map(|kind| rule.check_at(*kind)) {
+            notes.mistake(&node.peek("target").unwrap_or_else(|| node.clone()), error);
+        }
         let at = node.peek("name").unwrap_or_else(|| node.clone());
         match first_lines.get(&(rule.source.instance.clone(), rule.name.clone())) {
             Some(first) => notes.mistake(

@@ -116,7 +116,7 @@ fn rule(i: usize, [namespace, repository, tag]: &[String; 3]) -> Rule {
             tag: tag.parse().expect("a pattern"),
             types: Vec::new(),
         },
-        target: Target { instance: "prod".parse().expect("a name"), namespace: None },
+        target: Target { instance: "prod".parse().expect("a name"), namespace: None, flatten: false },
         overwrite: false,
         propagate_deletions: false,
         referrers: true,

@@ -154,7 +154,7 @@ fn demo_rule() -> anyhow::Result<Rule> {
             tag: r"v?\d+\..*".parse()?,
             types: Vec::new(),
         },
-        target: rule::Target { instance: "prod".parse()?, namespace: Some("mirror".parse()?) },
+        target: rule::Target { instance: "prod".parse()?, namespace: Some("mirror".parse()?), flatten: false },
         overwrite: false,
         propagate_deletions: false,
         referrers: true,

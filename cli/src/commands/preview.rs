@@ -74,6 +74,7 @@ fn summary(items: &[Foreseen]) -> String {
         (count(|would| *would == Would::Replace), "to replace"),
         (count(|would| *would == Would::Attach), "with something to bring that refers to them"),
         (count(|would| *would == Would::Unchanged), "unchanged"),
+        (count(|would| *would == Would::Delete), "to delete"),
         (count(|would| matches!(would, Would::Skip { .. })), "to skip"),
         (untold(items).0, "that can't be told"),
     ];

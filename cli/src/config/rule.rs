@@ -16,7 +16,7 @@ use super::{
 const KEYS: &[&str] =
     &["name", "description", "source", "target", "overwrite", "propagate_deletions", "referrers", "schedule", "enabled"];
 const SOURCE_KEYS: &[&str] = &["instance", "namespace", "repository", "tag", "types"];
-const TARGET_KEYS: &[&str] = &["instance", "namespace"];
+const TARGET_KEYS: &[&str] = &["instance", "namespace", "flatten"];
 
 /// How many instances a message lists.
 const MAX_LISTED: usize = 20;
@@ -101,7 +101,8 @@ impl<'a> Reader<'a> {
             Some(node) => namespace(node, notes).map(Some),
             None => Some(None),
         };
-        Some(Target { instance: instance?, namespace: namespace? })
+        let flatten = keys.get("flatten").map_or(Some(false), |node| node.flag(notes));
+        Some(Target { instance: instance?, namespace: namespace?, flatten: flatten? })
     }
 
     fn instance(&self, node: &Node<'_>, notes: &mut Notes) -> Option<InstanceName> {

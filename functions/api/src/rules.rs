@@ -287,6 +287,9 @@ pub(crate) fn read_document(
         if let Err(error) = rule.check() {
             reader.note("target", error);
         }
+        if let Some(Err(error)) = catalog.instance(&rule.target.instance).map(|target| rule.check_at(target.kind)) {
+            reader.note("target", error);
+        }
         Some(rule)
     })
 }
@@ -317,14 +320,15 @@ fn target(reader: &Reader<'_>, catalog: &Snapshot, caller: &Caller) -> Option<Ta
         reader.note("target", "is missing: where to copy it, like { \"instance\": \"prod\" }");
         return None;
     }
-    let keys = reader.below("target", &["instance", "namespace"])?;
+    let keys = reader.below("target", &["instance", "namespace", "flatten"])?;
     let instance: Option<InstanceName> = keys.needed("instance", "the instance that is written to", str::parse);
     // Whether an instance that is not theirs exists is not told.
     if let Some(name) = instance.as_ref().filter(|name| !caller.sees(name) || catalog.instance(name).is_none()) {
         keys.note("instance", format!("there is no instance {name}: GET /v1/instances lists them"));
     }
     let namespace = keys.checked("namespace", str::parse);
-    Some(Target { instance: instance?, namespace: namespace? })
+    let flatten = keys.or("flatten", false);
+    Some(Target { instance: instance?, namespace: namespace?, flatten: flatten? })
 }
 
 fn no_rule(instance: &InstanceName, name: &RuleName) -> Failure {

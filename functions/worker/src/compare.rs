@@ -65,6 +65,17 @@ impl<'a> Comparison<'a> {
         Ok(Self { catalog, copier, rule, source, target, listed })
     }
 
+    /// Of a target whose namespace is still to be made: it has no tags.
+    pub(crate) fn with_nothing(
+        catalog: &'a Snapshot,
+        copier: &'a Copier,
+        rule: &'a Rule,
+        source: Endpoint,
+        target: Endpoint,
+    ) -> Self {
+        Self { catalog, copier, rule, source, target, listed: Some(HashMap::new()) }
+    }
+
     /// What is to be done about some tags of the source, in their order. `is_selected` is what the rule's tag pattern says.
     pub(crate) async fn find(&self, tags: &[Tagged], is_selected: impl Fn(&Tag) -> bool) -> Result<Vec<Finding>, Trouble> {
         let looks: Vec<_> = tags.iter().map(|(tag, digest)| self.look(tag, digest.as_ref(), is_selected(tag))).collect();

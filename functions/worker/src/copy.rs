@@ -1,5 +1,7 @@
 //! Bringing one resource to one target.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::Notify, time::Instant};
 use transship_model::{
@@ -7,15 +9,18 @@ use transship_model::{
     Written, origin::precedence,
 };
 use transship_registry::{Bounds, Endpoint, Error as RegistryError, Resolved, Way};
-use transship_state::{Attempts, Pause, StateError};
+use transship_state::{Attempts, Beginning, Pause, StateError};
 
-use crate::{Disposition, MAX_UNFINISHED, Worker, in_time, report::Report, retry, trouble::Trouble};
+use crate::{Disposition, MAX_UNFINISHED, Worker, flatten::Name, in_time, report::Report, retry, trouble::Trouble};
 
 /// So often the source may move while it is copied, before the job is sent on to wait its turn again.
 const ROUNDS: usize = 3;
 
 /// For so long after a push its tag is waited for. Distribution tells of a push when it has the manifest, and sets the tag then.
 pub(crate) const FRESH: SignedDuration = SignedDuration::from_secs(5);
+
+/// So long a registry may take to tell what a copy that was cancelled had come to.
+const LAST_LOOK: Duration = Duration::from_secs(10);
 
 /// Whether the source does not show yet what was pushed a moment ago. After that, what it shows is what is meant.
 fn is_early(job: &CopyJob, shown: Option<&Digest>) -> bool {
@@ -88,11 +93,15 @@ impl Worker {
     ) -> Result<Disposition, StateError> {
         let (task, what) = (job.task.id.to_string(), job.source.name());
         let route = Route { source: job.source.clone(), target: job.target.clone() };
-        let Some(attempts) = self.attempts.begin_of(&job.task.id, &what).await? else {
-            tracing::info!(task, source = %job.source, "a copy is left undone: its task was cancelled");
-            let progress = transship_model::Progress::default();
-            self.tell(&job.task, Happening::Ended { route, progress, outcome: retry::cancelled() }).await?;
-            return Ok(Disposition::Done);
+        let attempts = match self.attempts.begin_of(&job.task.id, &what).await? {
+            Beginning::Begun(attempts) => attempts,
+            Beginning::Cancelled(before) => {
+                tracing::info!(task, source = %job.source, "a copy goes no further: its task was cancelled");
+                let report = Report::new(&before);
+                let outcome = self.cancelled(job, &report, before.begun > 0).await;
+                self.tell(&job.task, Happening::Ended { route, progress: report.progress(), outcome }).await?;
+                return Ok(Disposition::Done);
+            }
         };
         let report = Report::new(&attempts);
 
@@ -102,8 +111,7 @@ impl Worker {
             tokio::select! {
                 result = in_time(deadline, self.copy(job, bounds, &report)) => result,
                 never = self.tell_progress(&job.task, &route, &report) => match never {},
-                // Where the tag has been set what was wanted is there.
-                () = cancelled.notified() => Self::finish(report.has_set(), retry::cancelled()),
+                () = cancelled.notified() => Ok(Finish::Outcome(self.cancelled(job, &report, report.is_setting()).await)),
             }
         };
         let outcome = match result {
@@ -140,12 +148,50 @@ impl Worker {
         Ok(Disposition::Done)
     }
 
+    /// How a copy ends that nobody wants any more. Where the tag has been set, what was wanted is there, and is told as copied, also if
+    /// whoever has set it could not tell any more: `may_be_set` says that there is reason to look.
+    async fn cancelled(&self, job: &CopyJob, report: &Report, may_be_set: bool) -> Outcome {
+        let is_set = report.has_set() || (may_be_set && self.is_there(job).await);
+        if is_set { Outcome::Copied } else { retry::cancelled() }
+    }
+
+    /// Whether the target's tag is what the source's is. What can't be found out soon is not worth the wait.
+    async fn is_there(&self, job: &CopyJob) -> bool {
+        if job.deletion || job.subject.is_some() {
+            return false;
+        }
+        let look = async {
+            let catalog = self.catalog.snapshot().await?;
+            let source = self.registries.endpoint(&catalog, &job.source).await?;
+            let target = self.registries.endpoint(&catalog, &job.target).await?;
+            let (ours, theirs) = tokio::try_join!(
+                source.registry.head_manifest(&source.repository, &job.source.reference),
+                target.registry.head_manifest(&target.repository, &job.target.reference),
+            )?;
+            Ok::<_, Trouble>(ours.zip(theirs).is_some_and(|(ours, theirs)| ours.digest == theirs.digest))
+        };
+        matches!(tokio::time::timeout(LAST_LOOK, look).await, Ok(Ok(true)))
+    }
+
     async fn copy(&self, job: &CopyJob, bounds: Bounds<'_>, report: &Report) -> Result<Finish, Trouble> {
         // First of all: who looks at the source before its push is known could miss that it has been overwritten, and nobody else would
         // look again.
         let (catalog, ()) = tokio::try_join!(self.catalog.snapshot(), self.note(&job.source, job.told.as_ref()))?;
         let in_force = catalog.rule_in_force(job.task.id.rule(), &job.source, &job.target, job.subject.is_some());
         let Some(rule) = in_force else { return Finish::skipped(SkipReason::RuleChanged) };
+        if let Some(target) = catalog.instance(&job.target.instance) {
+            rule.check_depth(target.kind, &job.target.repository).map_err(|error| Trouble::Refused(error.to_string()))?;
+        }
+        let name = match job.deletion || job.subject.is_some() {
+            // What was never brought there has nothing to be deleted, and nothing that could be added to.
+            true => self.name(rule, &job.source, &job.target).await?,
+            false => self.take_name(rule, &job.source, &job.target).await?,
+        };
+        match name {
+            Name::Taken(_) if job.deletion => return Finish::skipped(SkipReason::NotOurs),
+            Name::Taken(problem) => return Err(Trouble::Refused(problem)),
+            Name::Ours | Name::Free => {}
+        }
         let contested = catalog.is_contested(rule, &job.source, &job.target);
         let copy = Copy {
             job,
@@ -237,6 +283,7 @@ impl Worker {
                 }
                 Judgement::Set => {
                     self.remember(copy, &source_origin, &resolved.descriptor.digest).await?;
+                    report.setting();
                     self.copier.publish(&copy.way(), &resolved, &job.target.reference).await?;
                     report.set();
                     // Listed only now: a signature pushed before this is in the list, one pushed later finds its subject here.

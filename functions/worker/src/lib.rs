@@ -8,6 +8,7 @@
 mod compare;
 mod copy;
 mod delete;
+mod flatten;
 mod look;
 mod preview;
 mod registries;

@@ -3,6 +3,7 @@
 //! A worker finds it out, and not the API, because workers alone have the registries' credentials.
 
 use std::{
+    collections::HashMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -11,7 +12,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
 use transship_model::{
-    Digest, Foreseen, Precedence, Preview, PreviewJob, Reference, SkipReason, Tag, Would, origin::precedence,
+    Digest, Foreseen, InstanceName, Place, Precedence, Preview, PreviewJob, Reference, Repository, Route, Rule, SkipReason,
+    Tag, Would, origin::precedence,
 };
 use transship_registry::{Error as RegistryError, Way};
 use transship_state::{Origins, StateError};
@@ -19,6 +21,7 @@ use transship_state::{Origins, StateError};
 use crate::{
     Disposition, Worker,
     compare::{AT_ONCE, Comparison, Finding, Tagged, is_silent},
+    flatten::{Name, collision},
     scan::{Progress, Purpose, Scan},
     trouble::Trouble,
 };
@@ -34,10 +37,20 @@ const STALE: SignedDuration = SignedDuration::from_mins(10);
 pub(crate) struct Foresight {
     limit: usize,
     found: Mutex<Vec<Foreseen>>,
+    /// Which repository of this page has a flattened name.
+    names: Mutex<HashMap<Repository, Repository>>,
 }
 
 impl Foresight {
-    pub(crate) fn add(&self, some: Vec<Foreseen>) {
+    /// Adds what would become of some tags; if there is a reason why nothing can be copied there, that.
+    pub(crate) fn add(&self, some: Vec<Foreseen>, refused: Option<&str>) {
+        let would_act = |would: &Would| matches!(would, Would::Copy | Would::Replace | Would::Attach);
+        let some = some.into_iter().map(|foreseen| match refused {
+            Some(reason) if would_act(&foreseen.would) => {
+                Foreseen { would: Would::Fail { reason: reason.to_owned() }, ..foreseen }
+            }
+            _ => foreseen,
+        });
         self.found.lock().unwrap_or_else(PoisonError::into_inner).extend(some);
     }
 
@@ -54,7 +67,7 @@ impl Worker {
         }
         let until = Instant::now() + PAGE;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
-        let foresight = Foresight { limit: job.limit, found: Mutex::default() };
+        let foresight = Foresight { limit: job.limit, found: Mutex::default(), names: Mutex::default() };
         let mut cursor = job.cursor.clone();
         let walked = timeout_at(until + PATIENCE, self.foresee(job, &foresight, &mut cursor, until)).await;
         let (next, error) = match walked {
@@ -74,6 +87,31 @@ impl Worker {
         let items = foresight.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.previews.put(&job.id, &Preview { rule: job.rule.clone(), items, next, error }).await?;
         Ok(Disposition::Done)
+    }
+
+    /// Why a repository can't have the name that it would be flattened to, if another has it or would have got it.
+    pub(crate) async fn is_taken(
+        &self,
+        rule: &Rule,
+        foresight: &Foresight,
+        source: &Repository,
+        to: &Repository,
+    ) -> Result<Option<String>, Trouble> {
+        if !rule.target.flatten {
+            return Ok(None);
+        }
+        let place = |instance: &InstanceName, repository: &Repository| Place {
+            instance: instance.clone(),
+            repository: repository.clone(),
+            reference: Reference::Digest(Digest::of(b"")),
+        };
+        let (from, to) = (place(&rule.source.instance, source), place(&rule.target.instance, to));
+        if let Name::Taken(problem) = self.name(rule, &from, &to).await? {
+            return Ok(Some(problem));
+        }
+        let mut names = foresight.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let holder = names.entry(to.repository.clone()).or_insert_with(|| source.clone());
+        Ok((holder != source).then(|| collision(&from, &to, holder)))
     }
 
     async fn foresee(
@@ -133,6 +171,31 @@ impl Comparison<'_> {
         Ok(Some(foreseen))
     }
 
+    /// What would become of tags that the source does not have any more, and the rule has set at the target to these digests.
+    pub(crate) async fn foresee_deletions(&self, gone: Vec<(&Tag, Route, Digest)>) -> Result<Vec<Foreseen>, Trouble> {
+        let looks: Vec<_> = gone.into_iter().map(|(tag, route, ours)| self.foresee_deletion(tag, route, ours)).collect();
+        stream::iter(looks).buffered(AT_ONCE).try_collect().await
+    }
+
+    async fn foresee_deletion(&self, tag: &Tag, route: Route, ours: Digest) -> Result<Foreseen, Trouble> {
+        let there = match self.listed_digest(tag) {
+            Some(digest) => Ok(Some(digest.clone())),
+            None => {
+                let reference = Reference::Tag(tag.clone());
+                told(self.target.registry.head_manifest(&self.target.repository, &reference).await)?
+                    .map(|head| head.map(|head| head.digest))
+            }
+        };
+        let (target_digest, would) = match there {
+            Ok(Some(theirs)) if theirs == ours => (Some(theirs), Would::Delete),
+            Ok(Some(theirs)) => (Some(theirs), Would::Skip { reason: SkipReason::NotOurs }),
+            Ok(None) => (None, Would::Unchanged),
+            Err(reason) => (None, Would::Fail { reason }),
+        };
+        let Route { source, target } = route;
+        Ok(Foreseen { source, target, digest: None, target_digest, artifact: None, would })
+    }
+
     async fn would(&self, foreseen: &mut Foreseen, tag: &Tag, origins: &Origins) -> Told<Would> {
         let reference = Reference::Tag(tag.clone());
         let is_absent = self.lists(tag) == Some(false);
@@ -145,13 +208,24 @@ impl Comparison<'_> {
                 },
             };
         }
-        // What is not there is copied whatever it is, unless its type counts.
-        if foreseen.digest.is_none() && (foreseen.target_digest.is_some() || !self.rule.source.types.is_empty()) {
+        let (is_contested, has_versions) = (self.is_contested(tag), self.catalog.has_versions(&foreseen.source));
+        // What is not there is copied whatever it is, unless its type or its version counts.
+        let counts = is_contested || has_versions || !self.rule.source.types.is_empty();
+        if foreseen.digest.is_none() && (foreseen.target_digest.is_some() || counts) {
             match told(self.source.registry.head_manifest(&self.source.repository, &reference).await)? {
                 Ok(Some(head)) => foreseen.digest = Some(head.digest),
                 Ok(None) => return Ok(Ok(Would::Skip { reason: SkipReason::Gone })),
                 Err(reason) => return Ok(Err(reason)),
             }
+        }
+        let (source, target) = match is_contested || has_versions {
+            true => tokio::try_join!(origins.get(&foreseen.source), origins.get(&foreseen.target))?,
+            false => Default::default(),
+        };
+        // What was overwritten with something older is put back, and brought.
+        let newer = foreseen.digest.as_ref().filter(|_| has_versions).and_then(|digest| source.overwritten(digest));
+        if let Some((digest, _)) = newer {
+            foreseen.digest = Some(digest.clone());
         }
         if let (Some(ours), Some(theirs)) = (&foreseen.digest, &foreseen.target_digest)
             && ours == theirs
@@ -174,14 +248,19 @@ impl Comparison<'_> {
                 return Ok(Ok(Would::Skip { reason: SkipReason::Type }));
             }
         }
-        let (Some(ours), Some(theirs)) = (&foreseen.digest, &foreseen.target_digest) else { return Ok(Ok(Would::Copy)) };
+        let (Some(ours), Some(theirs)) = (&foreseen.digest, &foreseen.target_digest) else {
+            let is_buried = |ours| is_contested && target.has_deleted(source.version_of(ours));
+            return Ok(Ok(match foreseen.digest.as_ref().is_some_and(is_buried) {
+                true => Would::Skip { reason: SkipReason::Deleted },
+                false => Would::Copy,
+            }));
+        };
         if !self.rule.overwrite {
             return Ok(Ok(Would::Skip { reason: SkipReason::Exists }));
         }
-        if !self.is_contested(tag) {
+        if !is_contested {
             return Ok(Ok(Would::Replace));
         }
-        let (source, target) = tokio::try_join!(origins.get(&foreseen.source), origins.get(&foreseen.target))?;
         Ok(Ok(match precedence(source.version_of(ours), target.version_of(theirs)) {
             Precedence::Source => Would::Replace,
             Precedence::Target => Would::Skip { reason: SkipReason::Superseded },

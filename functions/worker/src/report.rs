@@ -28,6 +28,7 @@ pub(crate) struct Report {
     mounted: AtomicU64,
     present: AtomicU64,
     planned: AtomicU64,
+    is_setting: AtomicBool,
     has_set: AtomicBool,
     /// What earlier attempts have done. What they moved this one finds there, which is not to be counted twice.
     before: Done,
@@ -42,6 +43,7 @@ impl Report {
             mounted: AtomicU64::new(0),
             present: AtomicU64::new(0),
             planned: AtomicU64::new(0),
+            is_setting: AtomicBool::new(false),
             has_set: AtomicBool::new(attempts.done.has_set),
             before: attempts.done,
             known: Mutex::new(known),
@@ -53,6 +55,16 @@ impl Report {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.digest = Some(digest.clone());
         known.artifact = artifact;
+    }
+
+    /// The target's tag is about to be set.
+    pub(crate) fn setting(&self) {
+        self.is_setting.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this attempt may have set the target's tag, without an answer that says so.
+    pub(crate) fn is_setting(&self) -> bool {
+        self.is_setting.load(Ordering::Relaxed)
     }
 
     /// The target's tag has been set.

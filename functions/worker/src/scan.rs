@@ -4,9 +4,9 @@ use std::{collections::HashSet, time::Duration};
 
 use regex::Regex;
 use tokio::{sync::Notify, time::Instant};
-use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead};
+use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead, Trail};
 use transship_registry::{Cursor, Endpoint, Page, Registry};
-use transship_state::{Attempts, Pause, Snapshot, StateError, StepDone, dispatch};
+use transship_state::{Attempts, Beginning, Pause, Snapshot, StateError, StepDone, dispatch};
 
 use crate::{
     Disposition, MAX_UNFINISHED, Worker,
@@ -147,7 +147,7 @@ impl Worker {
         cancelled: &Notify,
         work: impl AsyncFnOnce(Attempts) -> Result<Progress, Trouble>,
     ) -> Result<Step, StateError> {
-        let Some(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
+        let Beginning::Begun(attempts) = self.attempts.begin_of(&task.id, SCAN).await? else { return Ok(Step::Cancelled) };
         if attempts.unfinished > MAX_UNFINISHED {
             return Ok(Step::Made(attempts, Err(Trouble::crashed())));
         }
@@ -256,15 +256,24 @@ impl Worker {
         repository: &Repository,
         cursor: &mut ScanCursor,
     ) -> Result<Progress, Trouble> {
-        let no_place = |error| Trouble::Refused(format!("{repository} has no place at the target: {error}"));
-        let Some(to) = scan.rule.target_repository(repository).transpose().map_err(no_place)? else {
+        let no_place =
+            |error: &dyn std::fmt::Display| Trouble::Refused(format!("{repository} has no place at the target: {error}"));
+        let Some(to) = scan.rule.target_repository(repository).transpose().map_err(|error| no_place(&error))? else {
             return Ok(Progress::Ended);
+        };
+        if let Some(target) = scan.catalog.instance(&scan.rule.target.instance) {
+            scan.rule.check_depth(target.kind, &to).map_err(|error| no_place(&error))?;
+        }
+        let taken = match &scan.purpose {
+            Purpose::Foresee(foresight) => self.is_taken(scan.rule, foresight, repository, &to).await?,
+            // That is told by the jobs, one by one.
+            Purpose::Send(_) => None,
         };
         let source = Endpoint::new(&scan.source, repository.clone());
         let mut comparison = None;
         // All of the source's tags, where this step reads them from the first to the last: what is not among them is not there.
         let is_whole = cursor.tags.is_none() && cursor.tag.last.is_none();
-        let mut seen = (is_whole && scan.deletes()).then(HashSet::new);
+        let mut seen = (is_whole && scan.rule.propagate_deletions).then(HashSet::new);
         loop {
             let page = scan.source.list_digests(repository, cursor.tags.clone().map(Cursor::from).as_ref()).await?;
             if let Some(seen) = &mut seen {
@@ -282,7 +291,8 @@ impl Worker {
                     match scan.purpose {
                         Purpose::Send(task) => self.send_slice(scan, task, known, slice, unattached, cursor).await?,
                         Purpose::Foresee(foresight) => {
-                            foresight.add(known.foresee(slice, |tag| scan.selects(tag), &self.origins).await?);
+                            let found = known.foresee(slice, |tag| scan.selects(tag), &self.origins).await?;
+                            foresight.add(found, taken.as_deref());
                         }
                     }
                 }
@@ -299,21 +309,20 @@ impl Worker {
             }
         }
         // A repository that has no tags any more may as well be one that could not be read.
-        if let (Purpose::Send(task), Some(seen)) = (&scan.purpose, seen.filter(|seen| !seen.is_empty())) {
+        if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
             let known = match comparison {
                 Some(known) => known,
                 None => self.comparison(scan, source, &to).await?,
             };
-            self.send_deletions(scan, task, &known, &seen, cursor).await?;
+            self.delete_unseen(scan, &known, &seen, cursor).await?;
         }
         Ok(Progress::Ended)
     }
 
-    /// Sends the deletions of those of the target's tags that this rule has put there and the source does not have any more.
-    async fn send_deletions(
+    /// Sends, or foretells, the deletions of those of the target's tags that this rule has put there and the source does not have any more.
+    async fn delete_unseen(
         &self,
         scan: &Scan<'_>,
-        task: &TaskHead,
         comparison: &Comparison<'_>,
         seen: &HashSet<Tag>,
         cursor: &mut ScanCursor,
@@ -322,15 +331,28 @@ impl Worker {
             comparison.target_tags().filter(|tag| scan.selects(tag) && !seen.contains(*tag)).collect();
         candidates.sort_unstable();
         for some in candidates.chunks(SLICE) {
-            let (mut jobs, mut routes) = (Vec::new(), Vec::new());
-            for tag in some {
+            let mut found = Vec::new();
+            for &tag in some {
                 let (source, target) = comparison.places(tag);
                 let origin = self.origins.get(&target).await?;
-                if origin.newest_write().is_some_and(|written| written.trail.rules.last() == Some(&scan.rule.id)) {
-                    routes.push(Route { source: source.clone(), target: target.clone() });
-                    jobs.push(dispatch::deletion(task.clone(), source, target).0);
-                }
+                // Of what is flattened, another repository's tags may lie there, too.
+                let is_ours = |trail: &Trail| {
+                    let from_here = trail.last_source() == Some(&(source.instance.clone(), source.repository.clone()));
+                    trail.rules.last() == Some(&scan.rule.id) && (from_here || !scan.rule.target.flatten)
+                };
+                let written = origin.newest_write().filter(|written| is_ours(&written.trail));
+                found.extend(written.map(|written| (tag, Route { source, target }, written.digest.clone())));
             }
+            let task = match &scan.purpose {
+                Purpose::Send(task) => task,
+                Purpose::Foresee(foresight) => {
+                    foresight.add(comparison.foresee_deletions(found).await?, None);
+                    continue;
+                }
+            };
+            let routes: Vec<Route> = found.into_iter().map(|(_, route, _)| route).collect();
+            let job = |Route { source, target }: Route| dispatch::deletion((*task).clone(), source, target).0;
+            let jobs: Vec<Job> = routes.iter().cloned().map(job).collect();
             if !jobs.is_empty() {
                 self.jobs.send(&jobs).await?;
                 self.tell(task, Happening::Found { resources: routes }).await?;
@@ -350,6 +372,10 @@ impl Worker {
             }
         }
         let target = Endpoint::new(&scan.target, to.clone());
+        // A run would make it.
+        if matches!(scan.purpose, Purpose::Foresee(_)) && matches!(scan.target.has_namespace(to).await, Ok(false)) {
+            return Ok(Comparison::with_nothing(scan.catalog, &self.copier, scan.rule, source, target));
+        }
         Comparison::begin(scan.catalog, &self.copier, scan.rule, source, target).await
     }
 
@@ -405,10 +431,6 @@ impl Scan<'_> {
     fn is_over(&self) -> bool {
         let is_full = matches!(self.purpose, Purpose::Foresee(foresight) if foresight.is_full());
         is_full || Instant::now() >= self.until
-    }
-
-    fn deletes(&self) -> bool {
-        self.rule.propagate_deletions && matches!(self.purpose, Purpose::Send(_))
     }
 
     fn slice(&self) -> usize {

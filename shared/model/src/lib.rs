@@ -6,6 +6,7 @@
 pub mod access;
 pub mod event;
 pub mod explain;
+pub mod flatten;
 pub mod input;
 pub mod instance;
 pub mod job;
@@ -25,6 +26,7 @@ pub mod task;
 pub use access::{Caller, InvalidRole, Role};
 pub use event::PushEvent;
 pub use explain::{Reason, explain};
+pub use flatten::TooDeep;
 pub use input::InvalidInput;
 pub use instance::{
     Credentials, Destination, EcrSettings, GoogleIdentity, Instance, InvalidSecretRef, Kind, Notify, SecretRef, TcrSettings,

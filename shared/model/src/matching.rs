@@ -15,7 +15,7 @@ use regex_syntax::hir::{
     literal::{ExtractKind, Extractor},
 };
 
-use crate::{InstanceName, Pattern, Reference, Repository, Rule, Tag};
+use crate::{InstanceName, Pattern, Reference, Repository, Rule, Tag, flatten};
 
 /// The literals one of which every name that the pattern meets begins with; `None` where it has no such.
 pub(crate) fn prefixes(pattern: &Pattern) -> Option<Vec<String>> {
@@ -214,6 +214,8 @@ type Places = HashMap<InstanceName, HashMap<String, Rules>>;
 pub struct RuleIndex {
     by_source: Places,
     by_target: Places,
+    /// Those that flatten, by the target that they put one segment in.
+    by_flat_target: Places,
 }
 
 impl RuleIndex {
@@ -229,9 +231,10 @@ impl RuleIndex {
             let (repository, tag) = (compiled(&rule.source.repository), compiled(&rule.source.tag));
             // Below the empty namespace a copy keeps its whole path, as below `*`.
             let target = Some(rule.target_namespace().as_str()).filter(|namespace| !namespace.is_empty()).unwrap_or("*");
+            let by_target = if rule.target.flatten { &mut index.by_flat_target } else { &mut index.by_target };
             for (places, instance, namespace) in [
                 (&mut index.by_source, &rule.source.instance, rule.source.namespace.as_str()),
-                (&mut index.by_target, &rule.target.instance, target),
+                (by_target, &rule.target.instance, target),
             ] {
                 let rules = places.entry(instance.clone()).or_default().entry(namespace.to_owned()).or_default();
                 rules.of(&repository).of(&tag).push(rule.clone());
@@ -253,7 +256,7 @@ impl RuleIndex {
         find(&self.by_source, instance, repository, Some(tag)).collect()
     }
 
-    /// The rules that write a place: with them, the repository at their source.
+    /// The rules that write a place: with them, the repository at their source. A rule that flattens may write it from several.
     pub fn that_write<'a>(
         &'a self,
         instance: &InstanceName,
@@ -263,6 +266,22 @@ impl RuleIndex {
         // The path below the target's namespace is that below the source's.
         find(&self.by_target, instance, repository, reference.tag())
             .filter_map(move |rule| Some((rule, rule.source_repository(repository)?)))
+            .chain(self.that_flatten(instance, repository, reference.tag()))
+    }
+
+    fn that_flatten(&self, instance: &InstanceName, target: &Repository, tag: Option<&Tag>) -> Vec<(&Arc<Rule>, Repository)> {
+        let Some(namespaces) = self.by_flat_target.get(instance) else { return Vec::new() };
+        let (namespace, segment) = target.as_str().rsplit_once('/').unwrap_or(("*", target.as_str()));
+        let Some(rules) = namespaces.get(namespace) else { return Vec::new() };
+        let mut found = Vec::new();
+        for path in flatten::paths(segment) {
+            let of_path = rules.matches(&path).flat_map(|by_tag| tagged(by_tag, tag)).filter_map(|rule| {
+                let source = rule.source.namespace.join(&path).ok()?;
+                source.below(&rule.source.namespace).is_some_and(|below| below == path).then_some((rule, source))
+            });
+            found.extend(of_path);
+        }
+        found
     }
 
     /// Whether any rule reads from an instance.
@@ -286,11 +305,16 @@ fn find<'a>(
     below
         .filter_map(move |(namespace, path)| Some((namespaces?.get(namespace)?, path)))
         .flat_map(|(rules, path)| rules.matches(path))
-        .flat_map(move |by_tag| match tag {
-            Some(tag) => by_tag.matches(tag.as_str()).collect::<Vec<_>>(),
-            None => by_tag.values.iter().map(|(_, rules)| rules).collect(),
-        })
-        .flatten()
+        .flat_map(move |by_tag| tagged(by_tag, tag))
+}
+
+/// The rules whose tag pattern a tag meets; all of them without one.
+fn tagged<'a>(by_tag: &'a ByPattern<Vec<Arc<Rule>>>, tag: Option<&Tag>) -> impl Iterator<Item = &'a Arc<Rule>> + use<'a> {
+    let found = match tag {
+        Some(tag) => by_tag.matches(tag.as_str()).collect::<Vec<_>>(),
+        None => by_tag.values.iter().map(|(_, rules)| rules).collect(),
+    };
+    found.into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -43,6 +43,11 @@ impl Trail {
             && !self.places.iter().any(|(instance, repository)| *instance == rule.target.instance && repository == target)
     }
 
+    /// Where the last step came from.
+    pub fn last_source(&self) -> Option<&(InstanceName, Repository)> {
+        self.places.iter().nth_back(1)
+    }
+
     /// The trail one step on.
     pub fn extended(&self, rule: RuleId, source: (InstanceName, Repository), target: (InstanceName, Repository)) -> Self {
         let mut trail = Self { ends: false, ..self.clone() };

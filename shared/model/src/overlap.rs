@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
-use crate::{ArtifactType, Namespace, Pattern, Rule};
+use crate::{ArtifactType, Namespace, Pattern, Rule, flatten};
 
 /// Another rule that may write what a rule writes.
 #[derive(Debug, Clone, Copy)]
@@ -174,11 +174,15 @@ impl<'a> Claim<'a> {
     fn new(rule: &'a Rule) -> Self {
         let (repository, tag) = (&rule.source.repository, &rule.source.tag);
         let target = below(rule.target_namespace());
+        let flatten = |literal: Literal| match rule.target.flatten {
+            true => Literal { text: flatten::flat(&literal.text), ..literal },
+            false => literal,
+        };
         let placed = |literal: Literal| Literal { text: format!("{target}{}", literal.text), ..literal };
-        let beginnings = literals(repository, ExtractKind::Prefix).into_iter().map(placed).collect();
+        let beginnings = literals(repository, ExtractKind::Prefix).into_iter().map(flatten).map(placed).collect();
         // The end of a name is an end wherever it is put; a whole name is not.
         let ends = literals(repository, ExtractKind::Suffix);
-        let ends = ends.into_iter().map(|literal| if literal.whole { placed(literal) } else { literal }).collect();
+        let ends = ends.into_iter().map(flatten).map(|literal| if literal.whole { placed(literal) } else { literal }).collect();
         Self {
             rule,
             source: below(&rule.source.namespace),
@@ -203,10 +207,12 @@ impl<'a> Claim<'a> {
         let (deeper, flatter) = if self.target.len() >= other.target.len() { (self, other) } else { (other, self) };
         // What the deeper target is below the other.
         let Some(step) = deeper.target.strip_prefix(&*flatter.target) else { return false };
-        let is_same_source = deeper.rule.source.instance == flatter.rule.source.instance
+        let is_same_source = deeper.rule.target.flatten == flatter.rule.target.flatten
+            && deeper.rule.source.instance == flatter.rule.source.instance
             && deeper.source.strip_prefix(&*flatter.source).is_some_and(|rest| rest == step);
-        // The empty namespace has repositories without a slash only.
-        let is_out_of_reach = flatter.rule.source.namespace.as_str().is_empty() && !step.is_empty();
+        // The empty namespace has repositories without a slash only, and so has a target that paths are flattened in.
+        let is_one_segment = flatter.rule.source.namespace.as_str().is_empty() || flatter.rule.target.flatten;
+        let is_out_of_reach = is_one_segment && !step.is_empty();
         !is_same_source
             && !is_out_of_reach
             && types_meet(&self.rule.source.types, &other.rule.source.types)
@@ -227,7 +233,9 @@ impl<'a> Claim<'a> {
         let are_names = |literals: &[Literal]| literals.iter().all(|literal| literal.whole);
         let repositories = &mut self.beginnings.iter().map(|name| name.text.strip_prefix(&*other.target));
         let tags = &mut self.tag_beginnings.iter().map(|name| Some(&*name.text));
-        (!are_names(&self.beginnings) || meets(repository, repositories))
+        // What a flattened name was before is not known.
+        let is_flattened = self.rule.target.flatten || other.rule.target.flatten;
+        (is_flattened || !are_names(&self.beginnings) || meets(repository, repositories))
             && (!are_names(&self.tag_beginnings) || meets(tag, tags))
     }
 }
@@ -293,6 +301,27 @@ mod tests {
             let of_tag = |instance, pattern| from(instance, "team", ".*", pattern, "mirror");
             assert_eq!(meet(&of_tag("a", one), &of_tag("b", other)), expected, "tags {one} {other}");
         }
+    }
+
+    /// Would break: rules that flatten two paths to one name without a warning, or one for what no flattened name can be.
+    #[test]
+    fn flattened_names_meet_others() {
+        let flat = |mut rule: Rule| {
+            rule.target.flatten = true;
+            rule
+        };
+        let one = flat(from("a", "team", "base/.*", ".*", "mirror"));
+        assert!(meet(&one, &from("b", "team", "base-app", ".*", "mirror")));
+        assert!(meet(&one, &flat(from("b", "team", "base/web", ".*", "mirror"))));
+        assert!(!meet(&one, &from("b", "team", "other", ".*", "mirror")));
+        assert!(!meet(&one, &from("b", "team", ".*", ".*", "mirror/base")), "a flattened name is one segment");
+        assert!(!meet(&one, &from("b", "team", "base/app", ".*", "mirror")));
+        let mut whole = from("a", "team", ".*", ".*", "mirror");
+        whole.name = "other".parse().unwrap();
+        assert!(meet(&one, &whole), "base/app of one and base-app of the other");
+        let mut again = flat(whole);
+        again.name = "again".parse().unwrap();
+        assert!(!meet(&one, &again), "the same from the same");
     }
 
     /// Would break: a warning of rules that bring the same thing, or that are not at work.

@@ -120,6 +120,9 @@ pub enum Would {
     Attach,
     /// The target has it.
     Unchanged,
+    /// The source does not have it any more, and the rule has put it there: it would be deleted. That is told of a repository whose tags
+    /// are all on one page of the preview.
+    Delete,
     /// It would be left alone.
     Skip {
         /// Why.
@@ -139,6 +142,7 @@ impl fmt::Display for Would {
             Self::Replace => f.write_str("replace"),
             Self::Attach => f.write_str("bring what refers to it"),
             Self::Unchanged => f.write_str("unchanged"),
+            Self::Delete => f.write_str("delete"),
             Self::Skip { reason } => write!(f, "skip: {}", reason.as_str()),
             Self::Fail { reason } => write!(f, "can't be told: {reason}"),
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use utoipa::ToSchema;
 
-use crate::{InstanceName, InvalidName, Namespace, Repository, RuleId, RuleName, Schedule};
+use crate::{InstanceName, InvalidName, Namespace, Repository, RuleId, RuleName, Schedule, flatten};
 
 /// What to sync from one source instance and namespace to one target instance and namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,11 @@ pub struct Target {
     /// The namespace there; by default the source's. With `*`, or empty, repositories keep their whole path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Namespace>,
+    /// Whether the path below the namespace becomes one segment, with hyphens for its slashes: `base/app` becomes `base-app`. For
+    /// registries that limit how deep names are. Of two repositories that become the same, the one that came first has the name; what is
+    /// copied from the other fails.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flatten: bool,
 }
 
 /// What an artifact is, as its manifest says; an index is what its children are.
@@ -235,11 +240,25 @@ impl Rule {
     /// # Errors
     /// The name at the target may be too long.
     pub fn target_repository(&self, source: &Repository) -> Option<Result<Repository, InvalidName>> {
-        Some(self.target_namespace().join(source.below(&self.source.namespace)?))
+        source.below(&self.source.namespace).map(|path| self.place_of(path))
     }
 
-    /// The repository at the source that the rule copies to `target`, if there can be one.
-    pub fn source_repository(&self, target: &Repository) -> Option<Repository> {
+    /// The repository at the target for a path below the source's namespace.
+    pub(crate) fn place_of(&self, path: &str) -> Result<Repository, InvalidName> {
+        match self.target.flatten {
+            true => self.target_namespace().join(&flatten::flat(path)),
+            false => self.target_namespace().join(path),
+        }
+    }
+
+    /// Whether a repository lies in the rule's namespace and its path there meets the pattern.
+    pub fn selects_repository(&self, source: &Repository) -> bool {
+        let Some(path) = source.below(&self.source.namespace) else { return false };
+        self.source.repository.is_any() || self.source.repository.compile().is_ok_and(|regex| regex.is_match(path))
+    }
+
+    /// The repository at the source that the rule, which does not flatten, copies to `target`, if there can be one.
+    pub(crate) fn source_repository(&self, target: &Repository) -> Option<Repository> {
         if *self.target_namespace() == self.source.namespace {
             return target.below(&self.source.namespace).map(|_| target.clone());
         }
@@ -272,6 +291,8 @@ impl Rule {
         let nested = match (source.as_str(), target.as_str()) {
             ("*", target) => format!("{target}/"),
             ("", _) => return Ok(()),
+            // One segment lies in no namespace.
+            (_, "" | "*") if self.target.flatten => return Ok(()),
             (source, "" | "*") => {
                 // A copy `source/x` would need a path that begins with the namespace again.
                 if self.may_meet_below(&format!("{source}/")) {
@@ -315,7 +336,11 @@ pub(crate) mod tests {
                 tag: tag.parse().unwrap(),
                 types: Vec::new(),
             },
-            target: Target { instance: target.0.parse().unwrap(), namespace: target.1.map(|n| n.parse().unwrap()) },
+            target: Target {
+                instance: target.0.parse().unwrap(),
+                namespace: target.1.map(|n| n.parse().unwrap()),
+                flatten: false,
+            },
             overwrite: false,
             propagate_deletions: false,
             referrers: true,

@@ -38,6 +38,15 @@ pub struct Attempts {
     pub step: Option<Box<StepDone>>,
 }
 
+/// What becomes of an attempt at a task's job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beginning {
+    /// It has begun.
+    Begun(Attempts),
+    /// Somebody wants the task to end, and it does not begin. These were made before.
+    Cancelled(Attempts),
+}
+
 /// A step of a scan that is done: told again, it is told in the same words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepDone {
@@ -98,18 +107,18 @@ impl AttemptLog {
         self.begun(task, what, known).await
     }
 
-    /// Counts an attempt of a task's job that begins now, unless somebody wants the task to end: then there is none.
+    /// Counts an attempt of a task's job that begins now, unless somebody wants the task to end.
     ///
     /// # Errors
     /// See [`StateError`].
-    pub async fn begin_of(&self, task: &TaskId, what: &str) -> Result<Option<Attempts>, StateError> {
+    pub async fn begin_of(&self, task: &TaskId, what: &str) -> Result<Beginning, StateError> {
         // In one read.
         let items = self.table.get_many(&[task_log::task_key(task), key(task.as_str(), what)]).await?;
         let [task_item, known] = <[_; 2]>::try_from(items).unwrap_or_default();
         if task_item.as_ref().is_some_and(task_log::is_cancelled) {
-            return Ok(None);
+            return Ok(Beginning::Cancelled(known.map(document::value).transpose()?.unwrap_or_default()));
         }
-        Ok(Some(self.begun(task.as_str(), what, known).await?))
+        Ok(Beginning::Begun(self.begun(task.as_str(), what, known).await?))
     }
 
     /// Whether somebody wants a task to end.

@@ -30,7 +30,7 @@ pub mod topic;
 pub mod uploads;
 pub mod written;
 
-pub use attempts::{AttemptLog, Attempts, Done, Pause, StepDone};
+pub use attempts::{AttemptLog, Attempts, Beginning, Done, Pause, StepDone};
 pub use audit::{AuditCursor, AuditEntry, AuditLog, AuditQuery};
 pub use catalog::{Applied, Catalog, Change, Draft, Entry, Plan, Saved, Snapshot, Stamp};
 pub use dead_letters::{DeadLetter, DeadLetters};

@@ -1,13 +1,14 @@
 //! Where the content of tags came from: one item for each tag that rules write, or that versions decide about.
 //!
-//! Partition `origins/<instance>/<repository>`, sort key the tag.
+//! Partition `origins/<instance>/<repository>`, sort key the tag. Partition `flattened/<rule>`, sort key `<instance>/<repository>` of the
+//! target: which source repository has that name, of those that the rule flattens to it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::Value;
-use transship_model::{Origin, Place};
+use transship_model::{Origin, Place, Repository, RuleId};
 
 use crate::{Condition, Item, Key, Op, StateError, Table, TableError, document};
 
@@ -106,6 +107,40 @@ impl Origins {
         Err(StateError::Contended(format!("the origin of {place}")))
     }
 
+    /// Which source repository has the name of a target's repository, of those that a rule flattens to it; nobody yet without one.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn holder(&self, rule: RuleId, target: &Place) -> Result<Option<Repository>, StateError> {
+        let held: Option<Held> = self.table.get(&flattened(rule, target)).await?.map(document::value).transpose()?;
+        Ok(held.map(|held| held.source))
+    }
+
+    /// Gives the name of a target's repository to a source repository, if it is still `before` that has it. It is kept: what has been
+    /// copied there is not to be mixed with anything else, however long ago that was. True if it is given.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn hold(
+        &self,
+        rule: RuleId,
+        target: &Place,
+        source: &Repository,
+        before: Option<&Repository>,
+    ) -> Result<bool, StateError> {
+        let condition = match before {
+            None => Condition::Absent,
+            Some(before) => Condition::Equals("source".into(), Value::from(before.as_str())),
+        };
+        let attributes = document::attributes(&Held { source: source.clone() })?;
+        let item = Item { key: flattened(rule, target), attributes, expires: None };
+        match self.table.write(vec![Op::Put { item, condition: Some(condition) }]).await {
+            Ok(()) => Ok(true),
+            Err(TableError::Condition(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// What is known of some places.
     ///
     /// # Errors
@@ -152,6 +187,16 @@ impl Origins {
     async fn read(&self, place: &Place) -> Result<Option<Stored>, StateError> {
         self.table.get(&key(place)).await?.map(document::value).transpose()
     }
+}
+
+/// Who has a flattened name.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Held {
+    source: Repository,
+}
+
+fn flattened(rule: RuleId, target: &Place) -> Key {
+    Key::new(format!("flattened/{rule}"), format!("{}/{}", target.instance, target.repository))
 }
 
 pub(crate) fn key(place: &Place) -> Key {

@@ -357,6 +357,8 @@ impl TaskLog {
             note.keep_waiting(&mut changed);
         }
         let mut besides = note.listed(&changed, head, closes, expires);
+        // They are read as unchanged, see [`task`], and so they are counted.
+        let mut compared = note.compared();
         let (mut set, mut condition) = note.finish();
         // So that what does not move any more is found.
         let moved = Value::from(Timestamp::now().as_second());
@@ -389,7 +391,8 @@ impl TaskLog {
             ops.extend((closes && is_announced).then(|| to_announce(id, expires)));
             ops.append(&mut besides);
             self.table.write(ops).await?;
-            *counted += counts;
+            let compared = std::mem::take(&mut compared);
+            *counted += Counts { found: counts.found + compared, unchanged: counts.unchanged + compared, ..counts };
         }
         if closes && task.is_some() {
             self.leave_open(id).await;
@@ -631,6 +634,13 @@ impl<'a> Note<'a> {
             Some(revision) => Condition::Equals("revision".into(), Value::from(revision)),
         };
         (self.set, Some(condition))
+    }
+
+    /// How many more have been compared than was known.
+    fn compared(&self) -> u64 {
+        let number = |value: Option<&Value>| value.and_then(Value::as_u64).unwrap_or(0);
+        let known = number(self.known.and_then(|item| item.attributes.get("compared")));
+        number(self.current("compared")).saturating_sub(known)
     }
 
     fn current(&self, name: &str) -> Option<&Value> {

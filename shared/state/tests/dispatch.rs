@@ -145,7 +145,7 @@ fn rule(name: &str, target: &str) -> Rule {
             tag: "v.*".parse().unwrap(),
             types: Vec::new(),
         },
-        target: Target { instance: "b".parse().unwrap(), namespace: Some(target.parse().unwrap()) },
+        target: Target { instance: "b".parse().unwrap(), namespace: Some(target.parse().unwrap()), flatten: false },
         overwrite: false,
         propagate_deletions: false,
         referrers: true,

@@ -178,7 +178,7 @@ pub(crate) fn rule(name: &str, from: &str, to: &str) -> Rule {
             tag: ".*".parse().unwrap(),
             types: Vec::new(),
         },
-        target: Target { instance: to.parse().unwrap(), namespace: None },
+        target: Target { instance: to.parse().unwrap(), namespace: None, flatten: false },
         overwrite: true,
         propagate_deletions: false,
         referrers: true,

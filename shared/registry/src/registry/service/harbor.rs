@@ -125,17 +125,21 @@ impl Registry {
         Ok(())
     }
 
-    async fn ensure_project(&self, project: &str) -> Result<(), Error> {
+    pub(super) async fn has_harbor_project(&self, project: &str) -> Result<bool, Error> {
         let mut url = self.path("/api/v2.0/projects");
+        url.query_pairs_mut().append_pair("project_name", project);
+        let head = Call::head(format!("HEAD project {project}"), url, Scope::Service).expecting(&[404]);
+        Ok(self.send(&head).await?.status() != 404)
+    }
+
+    async fn ensure_project(&self, project: &str) -> Result<(), Error> {
         let action = format!("creating project {project}");
-        let post = Call::new(Method::POST, &action, url.clone(), Scope::Service)
+        let post = Call::new(Method::POST, &action, self.path("/api/v2.0/projects"), Scope::Service)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(Bytes::from(serde_json::json!({"project_name": project, "metadata": {"public": "false"}}).to_string()))
             // Somebody else has created it in the meantime.
             .expecting(&[409]);
-        url.query_pairs_mut().append_pair("project_name", project);
-        let head = Call::head(format!("HEAD project {project}"), url, Scope::Service).expecting(&[404]);
-        if self.send(&head).await?.status() == 404 {
+        if !self.has_harbor_project(project).await? {
             self.send(&post).await.map_err(|error| match error {
                 Error::Refused(failure) if matches!(failure.status(), Some(401 | 403)) => failure
                     .hint(format!(

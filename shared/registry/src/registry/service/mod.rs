@@ -90,6 +90,21 @@ impl Registry {
         Ok(self.0.auth.is_anonymous().await? || self.0.auth.has_login_for_service(self).await?)
     }
 
+    /// Whether the namespace of a repository is there, where [`Registry::ensure_namespace`] would make it beforehand; true elsewhere.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn has_namespace(&self, repository: &Repository) -> Result<bool, Error> {
+        match (self.service(), self.api(), repository.as_str().split_once('/')) {
+            (Kind::Harbor, Some(api), Some((project, _))) => api.has_harbor_project(project).await,
+            (Kind::Tcr, Some(api), Some((namespace, _))) => match &self.0.tcr {
+                Some(tcr) => Box::pin(api.has_tcr_namespace(tcr, namespace)).await,
+                None => Ok(true),
+            },
+            _ => Ok(true),
+        }
+    }
+
     /// Makes sure that a repository can be pushed to. On Harbor its first segment is a project, which is created, private, if
     /// it is not there, and so is Tencent's namespace, where the instance has a key for that; a repository of ECR is created when a
     /// push finds it missing; elsewhere there is nothing to do.

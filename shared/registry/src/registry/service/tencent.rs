@@ -76,7 +76,7 @@ impl Registry {
         Ok(())
     }
 
-    async fn has_tcr_namespace(&self, tcr: &Tcr, namespace: &str) -> Result<bool, Error> {
+    pub(super) async fn has_tcr_namespace(&self, tcr: &Tcr, namespace: &str) -> Result<bool, Error> {
         // The name is searched for, so that others come with it.
         let body = json!({"RegistryId": tcr.registry_id, "NamespaceName": namespace, "Limit": 100});
         let answer = self.ask_tencent(tcr, "DescribeNamespaces", &body).await?;
