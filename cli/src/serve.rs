@@ -125,6 +125,9 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
         written,
     });
     let api = api.streaming(feed.clone());
+    if settings.adopt {
+        api.suspect_all().await.context("secrets that were given to the API can't be looked at")?;
+    }
     let scheduler = Arc::new(Scheduler::new(catalog.clone(), table.clone(), jobs.clone(), events.clone()));
     let webhook = Webhook::new(catalog.clone(), dispatcher, scheduler.clone(), secrets.clone());
     let previews = Previews::new(table.clone());

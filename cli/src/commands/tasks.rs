@@ -181,7 +181,8 @@ async fn started(client: &Client, id: &TaskId, waits: bool, format: Format) -> a
         Format::Json => output::print_json(&task)?,
         Format::Table => {
             output::print(&output::task(&task))?;
-            if task.counts.found == 0 && task.error.is_none() && task.retry_of.is_none() {
+            let is_whole = task.status == TaskStatus::Succeeded && task.retry_of.is_none();
+            if task.counts.found == 0 && is_whole {
                 eprintln!("the source has nothing that the rule selects: are namespace and patterns what you mean?");
             }
             let resources = client.resources(id, usize::MAX).await?;

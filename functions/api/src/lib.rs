@@ -137,6 +137,19 @@ impl Api {
         self.written.sweep(Timestamp::now(), in_use).await
     }
 
+    /// Has the sweep look at the secrets of all that is there: a configuration file may have taken over what the API was given them for.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn suspect_all(&self) -> Result<(), StateError> {
+        let catalog = self.catalog.snapshot().await?;
+        let of_instances = catalog.instances().map(|instance| instance.name.to_string());
+        for owner in of_instances.chain(catalog.subscriptions().map(|known| subscriptions::owner(&known.name))) {
+            self.written.suspect(&owner).await?;
+        }
+        Ok(())
+    }
+
     /// The tokens that let callers in.
     pub fn tokens(&self) -> Arc<Tokens> {
         self.tokens.clone()

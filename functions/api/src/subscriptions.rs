@@ -283,7 +283,7 @@ async fn save(
 const OWNER: &str = "subscriptions/";
 
 /// Whose the secrets are that were given with a subscription.
-fn owner(name: &SubscriptionName) -> String {
+pub(crate) fn owner(name: &SubscriptionName) -> String {
     format!("{OWNER}{name}")
 }
 

@@ -73,6 +73,14 @@ impl WrittenSecrets {
         untidy(owner, &owner.to_string())
     }
 
+    /// Has an owner looked at by the next sweep: its secrets may have been replaced by somebody who can't take them away.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn suspect(&self, owner: &(impl Display + Sync + ?Sized)) -> Result<(), StateError> {
+        Ok(self.table.write(vec![Self::leaving(owner)]).await?)
+    }
+
     /// Takes away what changes have left that a crash has cut short, an hour after they began. `in_use` says what an owner uses now, and
     /// is asked after what was left has been listed.
     ///
