@@ -117,7 +117,7 @@ fn percent(rate: Option<f64>) -> String {
 }
 
 /// Columns of numbers, which are compared from the right.
-const NUMBERS: [&str; 7] = ["time", "success", "repositories", "moved", "mounted", "there", "attempts"];
+const NUMBERS: [&str; 8] = ["took", "time", "success", "repositories", "moved", "mounted", "there", "attempts"];
 /// Columns that may be folded where a terminal is narrow. The others are names and numbers that people copy and compare.
 const FOLDED: [&str; 12] =
     ["trigger", "resources", "source", "target", "outcome", "name", "instances", "what", "details", "events", "of", "webhook"];
@@ -400,7 +400,8 @@ pub(crate) fn task(task: &TaskView) -> String {
         lines.push(("cancelled", format!("by {} at {}", cancelled.by, time(Some(cancelled.at)))));
     }
     lines.extend(task.progress.as_ref().and_then(left).map(|left| ("left", left)));
-    lines.extend(task.error.clone().map(|error| ("error", error)));
+    let error = if task.ended.is_some() { "error" } else { "tried again" };
+    lines.extend(task.error.clone().map(|why| (error, why)));
     lines.iter().map(|(name, value)| format!("{name:<13} {value}")).collect::<Vec<_>>().join("\n")
 }
 

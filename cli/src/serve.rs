@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     /// What a configuration file says, if there is one.
     pub(crate) file: Option<File>,
+    /// Whether what others own becomes the file's where it has the same name; without a file, the API's.
+    pub(crate) adopt: bool,
     /// The address to answer at; port 0 for any that is free.
     pub(crate) listen: SocketAddr,
     /// What the API asks its callers for; without one it lets in this machine only.
@@ -94,8 +96,10 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let (jobs, events) = (Jobs(Arc::new(jobs_queue.clone())), Events(Arc::new(events_queue.clone())));
 
     let catalog = Arc::new(Catalog::new(table.clone()));
-    if let Some(file) = settings.file {
-        apply(&catalog, file).await?;
+    match settings.file {
+        Some(file) => apply(&catalog, file, settings.adopt).await?,
+        None if settings.adopt => hand_over(&catalog).await?,
+        None => {}
     }
     // Those of the file, and those whose start a kill came in between.
     let begun =
@@ -121,6 +125,9 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
         written,
     });
     let api = api.streaming(feed.clone());
+    if settings.adopt {
+        api.suspect_all().await.context("secrets that were given to the API can't be looked at")?;
+    }
     let scheduler = Arc::new(Scheduler::new(catalog.clone(), table.clone(), jobs.clone(), events.clone()));
     let webhook = Webhook::new(catalog.clone(), dispatcher, scheduler.clone(), secrets.clone());
     let previews = Previews::new(table.clone());
@@ -144,7 +151,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     loops.spawn(work(Arc::new(worker), jobs_queue.clone(), settings.workers, stopped.clone()));
     loops.spawn(record(logger.clone(), metrics.clone(), events_queue, stopped.clone()));
     loops.spawn(bury(logger.clone(), metrics.clone(), jobs_queue.dead_letters(), stopped.clone()));
-    loops.spawn(sweep(logger, stopped.clone()));
+    loops.spawn(sweep(logger, api.clone(), stopped.clone()));
     loops.spawn(tick(scheduler, stopped.clone()));
     loops.spawn(notify(Arc::new(notifier), notifications_queue, stopped.clone()));
     let router = http::router(webhook, api, settings.token, http::Health::new(store, queues), metrics);
@@ -153,17 +160,29 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
 }
 
 /// Brings what a configuration file owns to what it says.
-async fn apply(catalog: &Catalog, file: File) -> anyhow::Result<()> {
+async fn apply(catalog: &Catalog, file: File, adopt: bool) -> anyhow::Result<()> {
     let File { path, instances, rules, subscriptions, first_run } = file;
     let owner = Owner::File(path);
-    let plan = catalog.plan_all(&owner, &instances, &rules, &subscriptions, first_run).await;
+    let plan = match adopt {
+        true => catalog.plan_adopting(&owner, &instances, &rules, &subscriptions, first_run).await,
+        false => catalog.plan_all(&owner, &instances, &rules, &subscriptions, first_run).await,
+    };
     let plan = plan.context("the catalogue can't be read")?;
     if !plan.refusals().is_empty() {
-        bail!("{}", plan.refusals().join("; "));
+        let way = if plan.has_others() { "; or start it once with --adopt: then they are the file's" } else { "" };
+        bail!("{}{way}", plan.refusals().join("; "));
     }
     let applied = catalog.carry_out(plan).await.context("the catalogue can't be written")?;
     let Applied { created, changed, deleted } = applied;
     tracing::info!(instances = instances.len(), rules = rules.len(), created, changed, deleted, "configuration");
+    Ok(())
+}
+
+/// Gives the API what configuration files had.
+async fn hand_over(catalog: &Catalog) -> anyhow::Result<()> {
+    let plan = catalog.plan_handover(&Owner::Api).await.context("the catalogue can't be read")?;
+    catalog.carry_out(plan).await.context("the catalogue can't be written")?;
+    tracing::info!("all instances, rules and subscriptions are the API's now");
     Ok(())
 }
 
@@ -317,8 +336,9 @@ async fn bury(
     }
 }
 
-/// Tells what was not told: by the process before, if it was killed, or because a store did not answer.
-async fn sweep(logger: Logger, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+/// Tells what was not told, and takes away secrets that a change has left: by the process before, if it was killed, or because a store
+/// did not answer.
+async fn sweep(logger: Logger, api: transship_api::Api, mut stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut times = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
@@ -328,6 +348,9 @@ async fn sweep(logger: Logger, mut stopped: watch::Receiver<bool>) -> anyhow::Re
         }
         if let Err(error) = logger.sweep().await {
             tracing::error!(%error, "ends of tasks that were not told could not be looked for");
+        }
+        if let Err(error) = api.sweep().await {
+            tracing::error!(%error, "secrets that nobody uses any more could not be looked for");
         }
     }
 }

@@ -106,6 +106,16 @@ async fn a_preview_says_what_the_run_then_does_and_moves_nothing() {
     let (out, said) = (String::from_utf8_lossy(&table.stdout), String::from_utf8_lossy(&table.stderr));
     assert!(out.contains("SOURCE") && out.contains("skip: the target has another digest there"), "{out}");
     assert_eq!(said, "2 to copy, 1 unchanged, 1 to skip\n");
+    let tags: Vec<&str> = out.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(tags.len() == 4 && tags.is_sorted(), "by name, whatever the order of the registry: {out}");
+    target.on(|request| match request.method.as_str() {
+        "HEAD" => Action::status(403, &[], ""),
+        _ => Action::Pass,
+    });
+    let untold = transship.run(&["preview", "build/kept"]).await;
+    assert_eq!(untold.status.code(), Some(1), "{untold:?}");
+    assert!(String::from_utf8_lossy(&untold.stderr).contains("transship: "), "{untold:?}");
+    target.on(|_| Action::Pass);
 
     let run = transship.run(&["sync", "build/kept", "--wait", "--output", "json"]).await;
     let counts = &json_of(&run)["counts"];

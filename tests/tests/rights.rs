@@ -1,7 +1,7 @@
 //! Who may do what through the API, as `serve` has it: tokens, roles, the audit, and what every answer has.
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get is its failure")]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -358,6 +358,16 @@ async fn tokens_by_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = transship.run(&["completions", shell]).await;
         assert!(script.status.success() && String::from_utf8_lossy(&script.stdout).contains("tokens"), "{shell}");
+        if shell == "bash" {
+            // As a shell does for `transship subscriptions de` and a tabulator.
+            let complete = "source /dev/stdin; COMP_WORDS=(transship subscriptions de); COMP_CWORD=2; \
+                            _transship transship de subscriptions; echo ${COMPREPLY[@]}";
+            let mut bash = std::process::Command::new("bash");
+            let mut bash = bash.args(["-c", complete]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            std::io::Write::write_all(&mut bash.stdin.take().unwrap(), &script.stdout).unwrap();
+            let offered = bash.wait_with_output().unwrap().stdout;
+            assert_eq!(String::from_utf8(offered).unwrap(), "delete deliveries delivery\n");
+        }
     }
 }
 

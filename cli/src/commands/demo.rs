@@ -50,6 +50,7 @@ pub(crate) async fn run(_: Arguments) -> anyhow::Result<()> {
             subscriptions: Vec::new(),
             first_run: false,
         }),
+        adopt: false,
         listen: ([127, 0, 0, 1], 0).into(),
         token: None,
         workers: 4,

@@ -22,6 +22,10 @@ pub(crate) struct Arguments {
     /// Wait for pushes: rules of the file that are new do not begin with a full run
     #[arg(long, requires = "config")]
     no_first_run: bool,
+    /// Take over what is there already, once: with --config, what was made through the API and has a name that the file has becomes the
+    /// file's; without, all that a file had becomes the API's, which changes it from then on
+    #[arg(long)]
+    adopt: bool,
     /// The address to answer at: for registries' notifications and the API, whose first token TRANSSHIP_TOKEN sets
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -50,7 +54,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let patience = arguments.waiting.patience();
     let keep_tasks = Duration::from_secs(u64::from(arguments.keep_tasks) * 24 * 3600);
-    let mut running = serve::start(serve::Settings { data, file, listen, token, workers, patience, keep_tasks }).await?;
+    let mut running =
+        serve::start(serve::Settings { data, file, adopt: arguments.adopt, listen, token, workers, patience, keep_tasks })
+            .await?;
     tracing::info!(address = %running.address, "ready: notifications at /hooks/INSTANCE, the API at /v1/, /health");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {

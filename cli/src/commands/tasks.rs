@@ -32,7 +32,7 @@ enum Command {
     Show(ShowArguments),
     /// End a task before its time: what has an outcome keeps it, the rest is skipped
     Cancel(CancelArguments),
-    /// Make again, in a new task, what failed in a task
+    /// Make again, in a new task, what failed or was cancelled in a task
     Retry(RetryArguments),
 }
 
@@ -89,7 +89,7 @@ struct CancelArguments {
 
 #[derive(Debug, clap::Args)]
 struct RetryArguments {
-    /// The ID of the task in which something failed
+    /// The ID of the task in which something failed or was cancelled
     #[arg(value_name = "ID")]
     task: TaskId,
     /// Wait for the end of the new one and show how far it is; the exit status is 1 if anything failed
@@ -181,7 +181,8 @@ async fn started(client: &Client, id: &TaskId, waits: bool, format: Format) -> a
         Format::Json => output::print_json(&task)?,
         Format::Table => {
             output::print(&output::task(&task))?;
-            if task.counts.found == 0 && task.error.is_none() && task.retry_of.is_none() {
+            let is_whole = task.status == TaskStatus::Succeeded && task.retry_of.is_none();
+            if task.counts.found == 0 && is_whole {
                 eprintln!("the source has nothing that the rule selects: are namespace and patterns what you mean?");
             }
             let resources = client.resources(id, usize::MAX).await?;

@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use crate::{
     Api,
     failure::{Failure, permit_all},
-    requests::{By, Query, fifty, limit},
+    requests::{By, Query, fifty, limit, time},
     view::{AuditView, ListView},
 };
 
@@ -44,12 +44,6 @@ pub(crate) struct Filter {
 
 fn cursor<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<AuditCursor>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
-}
-
-fn time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let wrong = |_| serde::de::Error::custom(format!("a time like 2026-03-04T05:06:07Z is needed, not {text:?}"));
-    text.parse().map(Some).map_err(wrong)
 }
 
 fn who<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

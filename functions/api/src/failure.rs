@@ -60,8 +60,10 @@ pub(crate) fn changeable(stamp: Option<&Stamp>, entry: &Entry) -> Result<(), Fai
     match stamp.and_then(Stamp::file) {
         None => Ok(()),
         Some(file) => {
-            let detail =
-                format!("{entry} belongs to the configuration file {file}: change it there, and start `transship serve` again");
+            let detail = format!(
+                "{entry} belongs to the configuration file {file}: change it there, and start `transship serve` again; \
+                     or, to change it here from now on, start that once with --adopt and without --config"
+            );
             Err(Failure::new(409, detail))
         }
     }
@@ -100,7 +102,10 @@ pub(crate) fn permit_all(caller: &Caller, role: Role) -> Result<(), Failure> {
 /// Refuses a receiver in a private network that no admin of the whole deployment has named: what answers there is not the caller's alone.
 pub(crate) fn permit_receiver(caller: &Caller, before: Option<&Notify>, wanted: &Notify) -> Result<(), Failure> {
     let is_known = before.is_some_and(|before| before.private_network && before.url == wanted.url);
-    if wanted.private_network && !is_known { permit_all(caller, Role::Admin) } else { Ok(()) }
+    if !wanted.private_network || is_known {
+        return Ok(());
+    }
+    permit_all(caller, Role::Admin).map_err(|Failure(p)| Failure::new(p.status, format!("private_network: {}", p.detail)))
 }
 
 /// An instance that is not there, or not for this caller.

@@ -11,7 +11,7 @@ use axum::{
 };
 use serde_json::Value;
 use transship_model::{Caller, Instance, InstanceName, Owner, Role, Rule, SecretName, SubscriptionName};
-use transship_state::{AuditEntry, Catalog, Entry, Op, Snapshot, Stamp, StateError};
+use transship_state::{AuditEntry, Catalog, Entry, Op, Snapshot, Stamp, StateError, WrittenSecrets};
 
 use crate::{
     Api,
@@ -138,6 +138,7 @@ pub(crate) async fn delete(
             return Err(Failure::new(409, format!("{entry} is named by {}: delete that first", named(&caller, &rules))));
         }
         draft.delete(&entry);
+        draft.also(WrittenSecrets::leaving(&name));
         draft.also(api.audit.op(&AuditEntry::new(&caller, "instance.delete", &name, String::new()))?);
         Ok(instance)
     };
@@ -228,6 +229,10 @@ pub(crate) async fn change(
             Ok(response) => {
                 let gone = before.map(|instance| wanted::stored(instance)).unwrap_or_default();
                 api.written.tidy(name, &gone, &wanted::stored(&wanted.instance)).await;
+                // Functions have no clock of their own.
+                if let Err(error) = api.sweep().await {
+                    tracing::warn!(%error, "secrets that nobody uses any more could not be looked for");
+                }
                 return Ok(response);
             }
             // What it has named by then is still needed; what not, is taken away at the next change.

@@ -42,10 +42,11 @@ use axum::{
     middleware,
     response::IntoResponse as _,
 };
+use jiff::Timestamp;
 use serde_json::Value;
 use transship_state::{
-    AuditLog, Catalog, DeliveryLog, Events, Feed, Idempotency, Jobs, Notifications, Origins, Previews, Table, TaskLog, Tokens,
-    WrittenSecrets,
+    AuditLog, Catalog, DeliveryLog, Events, Feed, Idempotency, Jobs, Notifications, Origins, Previews, StateError, Table,
+    TaskLog, Tokens, WrittenSecrets,
 };
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -122,6 +123,32 @@ impl Api {
     #[must_use]
     pub fn streaming(self, feed: Feed) -> Self {
         Self { streams: Some(Streams::new(feed)), ..self }
+    }
+
+    /// Takes away secrets that were given to the API and that nothing names, because a change was cut short more than an hour ago.
+    ///
+    /// # Errors
+    /// See [`StateError`]. What is left is taken away the next time.
+    pub async fn sweep(&self) -> Result<(), StateError> {
+        let in_use = async |owner: String| {
+            let catalog = self.catalog.snapshot().await?;
+            let of_instance = || owner.parse().ok().and_then(|name| catalog.instance(&name).map(|known| wanted::stored(known)));
+            Ok(subscriptions::in_use(&catalog, &owner).or_else(of_instance).unwrap_or_default())
+        };
+        self.written.sweep(Timestamp::now(), in_use).await
+    }
+
+    /// Has the sweep look at the secrets of all that is there: a configuration file may have taken over what the API was given them for.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn suspect_all(&self) -> Result<(), StateError> {
+        let catalog = self.catalog.snapshot().await?;
+        let of_instances = catalog.instances().map(|instance| instance.name.to_string());
+        for owner in of_instances.chain(catalog.subscriptions().map(|known| subscriptions::owner(&known.name))) {
+            self.written.suspect(&owner).await?;
+        }
+        Ok(())
     }
 
     /// The tokens that let callers in.

@@ -6,6 +6,7 @@ use axum::{
     extract::{FromRequestParts, path::ErrorKind, rejection::PathRejection},
     http::request::Parts,
 };
+use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
 use transship_model::Caller;
 use utoipa::IntoParams;
@@ -95,6 +96,12 @@ pub(crate) fn limit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result
     let text = String::deserialize(deserializer)?;
     let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
     number.ok_or_else(|| serde::de::Error::custom(format!("a number from 1 to 1000 is needed, not {text:?}")))
+}
+
+pub(crate) fn time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = |_| serde::de::Error::custom(format!("a time like 2026-03-04T05:06:07Z is needed, not {text:?}"));
+    text.parse().map(Some).map_err(wrong)
 }
 
 impl Page {

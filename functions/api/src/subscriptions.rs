@@ -153,6 +153,10 @@ pub(crate) async fn delete(
         may_be_changed(&name, stamp)?;
         conditions.check(stamp.map(|stamp| stamp.revision))?;
         draft.delete(&entry);
+        let gone = stored(&subscription);
+        if !gone.is_empty() {
+            draft.also(WrittenSecrets::leaving(&owner(&name)));
+        }
         draft.also(api.audit.op(&AuditEntry::new(&caller, "subscription.delete", &name, describe(&subscription)))?);
         Ok::<_, Failure>(subscription)
     };
@@ -305,9 +309,18 @@ async fn bind(
     bindings::bind(api, caller, catalog, &entry, reference, &usage).await.map(Some)
 }
 
+/// Before the name of a subscription: whose the secrets are that were given with it.
+const OWNER: &str = "subscriptions/";
+
 /// Whose the secrets are that were given with a subscription.
-fn owner(name: &SubscriptionName) -> String {
-    format!("subscriptions/{name}")
+pub(crate) fn owner(name: &SubscriptionName) -> String {
+    format!("{OWNER}{name}")
+}
+
+/// The secrets given to the API that an owner uses, if that is a subscription that is there.
+pub(crate) fn in_use(catalog: &Snapshot, owner: &str) -> Option<Vec<SecretName>> {
+    let name = owner.strip_prefix(OWNER)?.parse().ok()?;
+    Some(catalog.subscription(&name).map(|subscription| stored(&subscription)).unwrap_or_default())
 }
 
 /// The secrets that were given to the API with a subscription.

@@ -21,7 +21,7 @@ use crate::{
     Api,
     failure::{Failure, permit, permit_between},
     instances,
-    requests::{By, Page, Path, Query, cursor, fifty, limit},
+    requests::{By, Page, Path, Query, cursor, fifty, limit, time},
     rights::IdempotencyKey,
     rules,
     view::{ListView, ProgressView, ResourceView, StartedView, TaskView},
@@ -62,9 +62,11 @@ pub(crate) struct Filter {
     /// With this status.
     status: Option<TaskStatus>,
     /// Triggered then or later: RFC 3339, to the millisecond.
+    #[serde(default, deserialize_with = "time")]
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
     /// Triggered before that: RFC 3339, to the millisecond.
+    #[serde(default, deserialize_with = "time")]
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
     /// At most so many items, 1 to 1000; 50 by default.
@@ -192,8 +194,8 @@ pub(crate) async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(StartedView { task: id })))
 }
 
-/// Makes again, in a task of its own, what failed in a task, under the rule as it is now. Where the source could not be listed whole, that
-/// is a full run.
+/// Makes again, in a task of its own, what failed or was cancelled in a task, under the rule as it is now. Where the source was not listed
+/// whole, that is a full run.
 #[utoipa::path(
     post, path = "/v1/tasks/{task}/retry", tag = "tasks", operation_id = "retryTask",
     security(("token" = ["operator"])),
@@ -213,10 +215,13 @@ pub(crate) async fn retry(State(api): State<Api>, By(caller): By, Path(of): Path
     if !rule.enabled {
         return Err(Failure::new(409, format!("rule {} is disabled: enable it first", rule.path())));
     }
-    if task.counts.failed == 0 && task.error.is_none() {
+    // What it did not list, because it could not or was cancelled, is not known.
+    let is_whole = task.error.is_none() && !task.stopped;
+    if is_whole && task.counts.failed == 0 && task.counts.cancelled == 0 {
+        let path = format!("/v1/instances/{}/rules/{}/sync", rule.source.instance, rule.name);
         return Err(Failure::new(
             409,
-            format!("nothing failed in task {of}: POST …/rules/{}/sync starts a full run", rule.name),
+            format!("nothing failed in task {of}, and nothing was cancelled: POST {path} starts a full run"),
         ));
     }
     let created = Timestamp::now();
@@ -225,10 +230,9 @@ pub(crate) async fn retry(State(api): State<Api>, By(caller): By, Path(of): Path
     let head = TaskHead { id: id.clone(), instance, rule: name, trigger: Trigger::Retry { of: of.clone() }, created };
     api.audit.note(&caller, "task.retry", of.to_string(), format!("task {id}")).await?;
     let (full_run, begun) = dispatch::full_run(head.clone());
-    let job = match task.error {
-        // What could not be listed is not known.
-        Some(_) => full_run,
-        None => Job::Retry(RetryJob {
+    let job = match is_whole {
+        false => full_run,
+        true => Job::Retry(RetryJob {
             task: head,
             of,
             after: None,

@@ -1,4 +1,4 @@
-//! Making again what failed in another task, a step at a time.
+//! Making again what failed or was cancelled in another task, a step at a time.
 
 use tokio::time::Instant;
 use transship_model::{
@@ -13,7 +13,7 @@ use crate::{Worker, scan::Progress, trouble::Trouble};
 const PAGE: usize = 200;
 
 impl Worker {
-    /// One step: sends the copies of what failed in the other task, under the rule as it is now. A step that is made again sends the same.
+    /// One step: sends the copies of what failed or was cancelled in the other task, under the rule as it is now. A step that is made again sends the same.
     pub(crate) async fn retry(&self, job: &mut RetryJob, until: Instant) -> Result<Progress, Trouble> {
         let catalog = self.catalog.snapshot().await?;
         let rule = catalog.rule(job.task.id.rule()).filter(|rule| rule.enabled);
@@ -23,7 +23,7 @@ impl Worker {
             let (mut jobs, mut routes, mut buried) = (Vec::new(), Vec::new(), Vec::new());
             let (mut resources, mut repository) = (job.resources, job.repository.clone());
             let mut repositories = job.repositories;
-            for failed in page.items.iter().filter(|resource| matches!(resource.result, Some(Outcome::Failed { .. }))) {
+            for failed in page.items.iter().filter(|resource| is_undone(resource.result.as_ref())) {
                 let letter = self.dead_letters.of_resource(&job.of, &failed.route.source).await?;
                 let copy = self.again(&catalog, rule, job, failed, letter.as_ref().map(|letter| &letter.job)).await?;
                 resources += 1;
@@ -94,6 +94,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether a resource ended without having been brought, and may be.
+fn is_undone(outcome: Option<&Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Skipped { reason: SkipReason::Cancelled }))
 }
 
 /// How a resource ends that nobody wants any more.

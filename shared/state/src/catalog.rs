@@ -441,7 +441,7 @@ impl Catalog {
         rules: &[Rule],
         first_run: bool,
     ) -> Result<Plan, StateError> {
-        self.plan_for(owner, instances, rules, None, first_run).await
+        self.plan_for(owner, Wanted { instances, rules, subscriptions: None }, first_run, false).await
     }
 
     /// As [`Catalog::plan`], and so that the owner has exactly these subscriptions.
@@ -456,23 +456,47 @@ impl Catalog {
         subscriptions: &[Subscription],
         first_run: bool,
     ) -> Result<Plan, StateError> {
-        self.plan_for(owner, instances, rules, Some(subscriptions), first_run).await
+        self.plan_for(owner, Wanted { instances, rules, subscriptions: Some(subscriptions) }, first_run, false).await
     }
 
-    async fn plan_for(
+    /// As [`Catalog::plan_all`], but what belongs to others under the names that are given becomes the owner's. Rules keep their IDs, and
+    /// so their logs.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn plan_adopting(
         &self,
         owner: &Owner,
         instances: &[Instance],
         rules: &[Rule],
-        subscriptions: Option<&[Subscription]>,
+        subscriptions: &[Subscription],
         first_run: bool,
     ) -> Result<Plan, StateError> {
+        self.plan_for(owner, Wanted { instances, rules, subscriptions: Some(subscriptions) }, first_run, true).await
+    }
+
+    /// Finds out what is to be done so that all there is becomes the owner's, as it is.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn plan_handover(&self, owner: &Owner) -> Result<Plan, StateError> {
+        let now = self.snapshot().await?;
+        let instances: Vec<Instance> = now.instances().map(|instance| (**instance).clone()).collect();
+        let rules: Vec<Rule> = now.rules().map(|rule| (**rule).clone()).collect();
+        let subscriptions: Vec<Subscription> = now.subscriptions.values().map(|known| (**known).clone()).collect();
+        // With first runs: those that are still to be started stay so, and nothing is new.
+        self.plan_adopting(owner, &instances, &rules, &subscriptions, true).await
+    }
+
+    async fn plan_for(&self, owner: &Owner, wanted: Wanted<'_>, first_run: bool, adopts: bool) -> Result<Plan, StateError> {
+        let Wanted { instances, rules, subscriptions } = wanted;
         let state = self.table.get(&version_key()).await?;
         let old = self.load(state.as_ref()).await?;
         let is_ours = |entry: &Entry| match old.stamp(entry).and_then(|stamp| stamp.owner.as_ref()) {
             None => true,
             Some(known) => known.file().is_some() == owner.file().is_some(),
         };
+        let may_have = |entry: &Entry| adopts || is_ours(entry);
         let mut draft = Draft::new(&old);
         let mut changes = Vec::new();
         let (mut taken, mut needed) = (Vec::new(), Vec::new());
@@ -489,17 +513,17 @@ impl Catalog {
         };
         for instance in instances {
             let entry = Entry::Instance(instance.name.clone());
-            let saved = is_ours(&entry).then(|| draft.put_instance(instance, owner));
+            let saved = may_have(&entry).then(|| draft.put_instance(instance, owner));
             note(entry, saved);
         }
         for rule in rules {
             let entry = Entry::of_rule(rule);
-            let saved = is_ours(&entry).then(|| draft.put_rule(rule, owner, first_run));
+            let saved = may_have(&entry).then(|| draft.put_rule(rule, owner, first_run));
             note(entry, saved);
         }
         for subscription in subscriptions.unwrap_or_default() {
             let entry = Entry::Subscription(subscription.name.clone());
-            let saved = is_ours(&entry).then(|| draft.put_subscription(subscription, owner));
+            let saved = may_have(&entry).then(|| draft.put_subscription(subscription, owner));
             note(entry, saved);
         }
         // Rules go before the instances that they name.
@@ -613,6 +637,14 @@ impl fmt::Display for Entry {
     }
 }
 
+/// What an owner is to have.
+struct Wanted<'a> {
+    instances: &'a [Instance],
+    rules: &'a [Rule],
+    /// `None`: whatever there is.
+    subscriptions: Option<&'a [Subscription]>,
+}
+
 /// What is to be done to bring the catalogue to what it should be.
 #[derive(Debug)]
 pub struct Plan {
@@ -644,6 +676,11 @@ impl Plan {
     /// Where somebody else's entries are in the way, in words for whoever has to mend it. A plan that has any is not to be carried out.
     pub fn refusals(&self) -> Vec<&str> {
         self.taken.iter().chain(&self.needed).map(String::as_str).collect()
+    }
+
+    /// Whether there are any of others' that [`Catalog::plan_adopting`] would take over.
+    pub fn has_others(&self) -> bool {
+        !self.taken.is_empty()
     }
 
     /// How much there is to do.

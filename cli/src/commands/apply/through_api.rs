@@ -122,13 +122,10 @@ async fn read(client: &Client) -> anyhow::Result<There> {
 
 fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyhow::Result<Plan> {
     let mut plan = Plan { steps: Vec::new(), unchanged: 0, not_sent: 0, left: 0 };
-    let mut taken = Vec::new();
+    let mut taken: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut is_theirs = |what: String, theirs: Option<&String>| {
         if let Some(theirs) = theirs {
-            taken.push(format!(
-                "{what} is in {} and in {theirs}, which the API's own machine reads: delete one",
-                file.display()
-            ));
+            taken.entry(theirs.clone()).or_default().push(what);
         }
         theirs.is_some()
     };
@@ -184,8 +181,14 @@ fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyho
         let known = Known::of(known.map(|view| view.revision));
         plan.steps.push(Step::Subscription { change, name, wanted: Some(Box::new(subscription.clone())), known });
     }
+    let taken: Vec<String> = taken.iter().map(|(theirs, what)| format!("{} ({})", theirs, what.join(", "))).collect();
     if !taken.is_empty() {
-        bail!("{}", taken.join("; "));
+        bail!(
+            "what {} names belongs to a file that the API's own machine reads, {}: change it there, or give it to the API by \
+             starting `transship serve` once with --adopt and without --config",
+            file.display(),
+            taken.join("; ")
+        );
     }
     deletions(&mut plan, config, there, options);
     Ok(plan)
