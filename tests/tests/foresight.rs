@@ -210,7 +210,7 @@ async fn an_explanation_names_each_rule_and_its_reason() {
     assert!(out.contains("yes a-release → prod/mirror/app:v7: the rule selects it"), "{out}");
     assert!(out.contains(r"no  c-off: the rule is disabled") && out.contains("(push team/app:v7, "), "{out}");
     let unknown = transship.run(&["explain", "nowhere/team/app:v7"]).await;
-    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(unknown.status.code(), Some(4), "not found");
     let malformed = transship.run(&["explain", "app"]).await;
     assert_eq!(malformed.status.code(), Some(2), "usage");
     let (status, body) = transship.call(Method::POST, "/v1/explain").await;

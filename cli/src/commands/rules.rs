@@ -1,17 +1,15 @@
 //! `transship rules`.
 
-use std::{
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use transship_api::view::RuleView;
 use transship_model::{InstanceName, RulePath};
 
 use crate::{
-    client::{Client, Connection},
+    client::{Client, Connection, Known},
+    commands::Printed,
+    config,
     output::{self, Format},
 };
 
@@ -21,14 +19,16 @@ pub(crate) enum Command {
     List(ListArguments),
     /// Show a rule
     Show(ShowArguments),
-    /// Make a rule as a JSON file describes it. It begins with a full run
+    /// Make a rule as a file describes it. It begins with a full run
     Create(CreateArguments),
+    /// Change some keys of a rule
+    Change(ChangeArguments),
     /// Enable a rule. If it never was, it begins with a full run
     Enable(EnableArguments),
     /// Disable a rule: what is on its way by it is skipped
-    Disable(NamedArguments),
+    Disable(ShowArguments),
     /// Delete a rule, and with it its log
-    Delete(NamedArguments),
+    Delete(DeleteArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -36,11 +36,8 @@ pub(crate) struct ListArguments {
     /// The source instance; all without it
     #[arg(value_name = "INSTANCE")]
     instance: Option<InstanceName>,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -48,11 +45,8 @@ pub(crate) struct ShowArguments {
     /// The rule
     #[arg(value_name = "INSTANCE/RULE")]
     rule: RulePath,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,14 +54,30 @@ pub(crate) struct CreateArguments {
     /// The rule's source instance and name
     #[arg(value_name = "INSTANCE/RULE")]
     rule: RulePath,
-    /// The file, or - for standard input: {"source": {"namespace": "team"}, "target": {"instance": "prod"}}
-    #[arg(short = 'f', long, value_name = "FILE")]
+    /// The file, or - for standard input: YAML or JSON, written as an entry of `rules` in a configuration file; its name and source
+    /// instance may be left out
+    #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+    /// Replace the one that has this name already
+    #[arg(long)]
+    replace: bool,
     /// Wait for pushes: do not begin with a full run
     #[arg(long)]
     no_first_run: bool,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChangeArguments {
+    /// The rule
+    #[arg(value_name = "INSTANCE/RULE")]
+    rule: RulePath,
+    /// The file, or - for standard input: YAML or JSON with the keys that are to be others; null takes one away
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,11 +89,11 @@ pub(crate) struct EnableArguments {
     #[arg(long)]
     no_first_run: bool,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct NamedArguments {
+pub(crate) struct DeleteArguments {
     /// The rule
     #[arg(value_name = "INSTANCE/RULE")]
     rule: RulePath,
@@ -94,35 +104,52 @@ pub(crate) struct NamedArguments {
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::List(arguments) => list(arguments).await,
-        Command::Show(ShowArguments { rule, output, connection }) => {
-            let rule = Client::new(connection)?.rule(&rule).await?;
-            match output {
-                Format::Json => output::print_json(&rule),
-                Format::Table => output::print(&output::fields(&rule)?),
+        Command::Show(ShowArguments { rule, printed }) => {
+            let (client, format) = printed.open()?;
+            let mut shown = client.rule(&rule).await?;
+            warn(&rule, &shown);
+            if format == Format::Table {
+                shown.warnings.clear();
             }
+            format.show(&shown, output::fields)
         }
-        Command::Create(CreateArguments { rule, file, no_first_run, connection }) => {
-            let document = document(&file)?;
-            let made = Client::new(connection)?.put_rule(&rule, &document, None, !no_first_run).await?;
-            say(&rule, "is made", &made)
+        Command::Create(CreateArguments { rule, file, replace, no_first_run, printed }) => {
+            let document = config::load_document(&file)?;
+            let (client, format) = printed.open()?;
+            let known = if replace { Known::Anything } else { Known::Nothing };
+            say(&rule, "is made", &client.put_rule(&rule, &document, known, !no_first_run).await?, format)
         }
-        Command::Enable(EnableArguments { rule, no_first_run, connection }) => {
-            let enabled = Client::new(connection)?.patch_rule(&rule, &json!({ "enabled": true }), !no_first_run).await?;
-            say(&rule, "is enabled", &enabled)
+        Command::Change(ChangeArguments { rule, file, printed }) => {
+            let patch = config::load_document(&file)?;
+            let (client, format) = printed.open()?;
+            say(&rule, "is changed", &client.patch_rule(&rule, &patch, true).await?, format)
         }
-        Command::Disable(NamedArguments { rule, connection }) => {
-            let disabled = Client::new(connection)?.patch_rule(&rule, &json!({ "enabled": false }), true).await?;
-            say(&rule, "is disabled", &disabled)
+        Command::Enable(EnableArguments { rule, no_first_run, printed }) => {
+            let (client, format) = printed.open()?;
+            let enabled = client.patch_rule(&rule, &json!({ "enabled": true }), !no_first_run).await?;
+            say(&rule, "is enabled", &enabled, format)
         }
-        Command::Delete(NamedArguments { rule, connection }) => {
-            Client::new(connection)?.delete_rule(&rule, None).await?;
-            output::print(&format!("rule {rule} is deleted"))
+        Command::Disable(ShowArguments { rule, printed }) => {
+            let (client, format) = printed.open()?;
+            say(&rule, "is disabled", &client.patch_rule(&rule, &json!({ "enabled": false }), true).await?, format)
+        }
+        Command::Delete(DeleteArguments { rule, connection }) => {
+            Client::new(connection)?.delete_rule(&rule, Known::Anything).await?;
+            eprintln!("rule {rule} is deleted");
+            Ok(())
         }
     }
 }
 
-async fn list(ListArguments { instance, output, connection }: ListArguments) -> anyhow::Result<()> {
-    let client = Client::new(connection)?;
+/// Tells what may not be meant.
+pub(crate) fn warn(path: &RulePath, rule: &RuleView) {
+    for warning in &rule.warnings {
+        eprintln!("{}", output::clean(&format!("warning: rule {path} {warning}")));
+    }
+}
+
+async fn list(ListArguments { instance, printed }: ListArguments) -> anyhow::Result<()> {
+    let (client, format) = printed.open()?;
     let instances = match instance {
         Some(instance) => vec![instance],
         None => client.instances().await?.into_iter().filter_map(|view| view.written.name).collect(),
@@ -131,31 +158,13 @@ async fn list(ListArguments { instance, output, connection }: ListArguments) -> 
     for instance in &instances {
         rules.extend(client.rules(instance).await?);
     }
-    match output {
-        Format::Json => output::print_json(&rules),
-        Format::Table if rules.is_empty() => {
-            eprintln!("there are no rules yet");
-            Ok(())
-        }
-        Format::Table => output::print(&table(&rules)),
-    }
+    format.list(&rules, "there are no rules yet: `transship rules create` makes one", table)
 }
 
-fn say(path: &RulePath, what: &str, rule: &RuleView) -> anyhow::Result<()> {
+fn say(path: &RulePath, what: &str, rule: &RuleView, format: Format) -> anyhow::Result<()> {
     let run = rule.first_run.as_ref().map(|task| format!(", and begins with task {task}")).unwrap_or_default();
-    output::print(&format!("rule {path} {what}{run}"))
-}
-
-/// A JSON document in a file, or from standard input.
-fn document(path: &Path) -> anyhow::Result<Value> {
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        io::stdin().read_to_string(&mut text).map(drop)
-    } else {
-        std::fs::read_to_string(path).map(|read| text = read)
-    };
-    read.with_context(|| format!("{} can't be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
+    warn(path, rule);
+    format.done(rule, &format!("rule {path} {what}{run}"))
 }
 
 fn table(rules: &[RuleView]) -> String {

@@ -786,3 +786,14 @@ fn rules_that_may_write_the_same_tags_are_warned_of() {
     let apart = text(2, ", tag: 'v.*'").replacen("v.*", "nightly-.*", 1);
     assert_eq!(read(&apart).unwrap().warnings, []);
 }
+
+/// Would break: an example that its readers copy, and `check` then refuses.
+#[test]
+fn the_examples_of_the_documents_have_no_mistakes() {
+    for document in [include_str!("../../../README.md"), include_str!("../../../docs/CONFIGURATION.md")] {
+        let begin = document.find("```yaml\ninstances:").unwrap() + "```yaml\n".len();
+        let example = &document[begin..][..document[begin..].find("```").unwrap()];
+        let config = read(example).unwrap();
+        assert!(config.instances.len() == 2 && config.rules.len() == 1, "{example}");
+    }
+}

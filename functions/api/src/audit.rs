@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use transship_model::{Problem, Role};
+use transship_model::Role;
 use transship_state::{AuditCursor, AuditQuery};
 use utoipa::IntoParams;
 
@@ -65,10 +65,7 @@ fn who<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
 /// What was changed through the API in the last year: by whom, when, from where and by which request.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "audit", operation_id = "listAudit", security(("token" = ["admin"])), params(Filter),
-    responses(
-        (status = 200, description = "A page of changes", body = ListView<AuditView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of changes", body = ListView<AuditView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,

@@ -8,7 +8,7 @@ use axum::{
     response::IntoResponse as _,
 };
 use jiff::Timestamp;
-use transship_model::{CloudEvent, DeliveryId, Notification, Problem, Role, SubscriptionName};
+use transship_model::{CloudEvent, DeliveryId, Notification, Role, SubscriptionName};
 
 use crate::{
     Api,
@@ -26,10 +26,7 @@ use crate::{
     get, path = "/v1/subscriptions/{subscription}/deliveries", tag = "subscriptions", operation_id = "listDeliveries",
     security(("token" = ["viewer"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription"), Page),
-    responses(
-        (status = 200, description = "A page of deliveries", body = ListView<DeliveryView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of deliveries", body = ListView<DeliveryView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -51,10 +48,7 @@ pub(crate) async fn list(
         ("subscription" = SubscriptionName, Path, description = "The subscription"),
         ("delivery" = DeliveryId, Path, description = "The delivery"),
     ),
-    responses(
-        (status = 200, description = "The delivery", body = DeliveryView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "The delivery", body = DeliveryView))
 )]
 pub(crate) async fn read(
     State(api): State<Api>,
@@ -73,10 +67,7 @@ pub(crate) async fn read(
     post, path = "/v1/subscriptions/{subscription}/test", tag = "subscriptions", operation_id = "testSubscription",
     security(("token" = ["operator"])),
     params(("subscription" = SubscriptionName, Path, description = "The subscription"), IdempotencyKey),
-    responses(
-        (status = 202, description = "It is on its way", body = SentView, headers(("location" = String, description = "What came of it"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 202, description = "It is on its way", body = SentView, headers(("location" = String, description = "What came of it"))))
 )]
 pub(crate) async fn test(
     State(api): State<Api>,
@@ -105,10 +96,7 @@ pub(crate) async fn test(
         ("delivery" = DeliveryId, Path, description = "The delivery"),
         IdempotencyKey,
     ),
-    responses(
-        (status = 202, description = "It is on its way", body = SentView, headers(("location" = String, description = "What came of it"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 202, description = "It is on its way", body = SentView, headers(("location" = String, description = "What came of it"))))
 )]
 pub(crate) async fn redeliver(
     State(api): State<Api>,

@@ -68,7 +68,6 @@ impl Streams {
         (status = 200, description = "Events until the task ends", body = String, content_type = "text/event-stream"),
         (status = 204, description = "The task's end was received: there is nothing more to come"),
         (status = 501, description = "Nothing can be streamed on AWS", body = Problem, content_type = Problem::MEDIA_TYPE),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn watch(

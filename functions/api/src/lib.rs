@@ -10,6 +10,7 @@
 
 pub mod access;
 mod audit;
+mod bindings;
 mod body;
 mod conditions;
 mod deliveries;
@@ -42,7 +43,6 @@ use axum::{
     response::IntoResponse as _,
 };
 use serde_json::Value;
-use transship_model::Problem;
 use transship_state::{
     AuditLog, Catalog, DeliveryLog, Events, Feed, Idempotency, Jobs, Notifications, Origins, Previews, Table, TaskLog, Tokens,
     WrittenSecrets,
@@ -192,10 +192,7 @@ impl Api {
 /// This document. It is the same for every deployment of a version, and everybody may read it.
 #[utoipa::path(
     get, path = document::PATH, tag = "api", operation_id = "readDocument", security(()),
-    responses(
-        (status = 200, description = "An OpenAPI document", body = Object),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "An OpenAPI document", body = Object))
 )]
 async fn describe(State(_): State<Api>) -> Json<Value> {
     Json(Api::document())

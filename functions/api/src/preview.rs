@@ -14,9 +14,7 @@ use axum::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use transship_model::{
-    Caller, Foreseen, InstanceName, Job, Preview, PreviewId, PreviewJob, Problem, Role, Rule, RuleName, ScanCursor,
-};
+use transship_model::{Caller, Foreseen, InstanceName, Job, Preview, PreviewId, PreviewJob, Role, Rule, RuleName, ScanCursor};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -91,7 +89,6 @@ pub struct PendingView {
     responses(
         (status = 200, description = "A page of the preview", body = PreviewView),
         (status = 202, description = "It is being made: the workers are busy", body = PendingView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn of_stored(
@@ -113,7 +110,6 @@ pub(crate) async fn of_stored(
     responses(
         (status = 200, description = "A page of the preview", body = PreviewView),
         (status = 202, description = "It is being made: the workers are busy", body = PendingView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn of_given(
@@ -141,10 +137,7 @@ pub(crate) async fn of_given(
 #[utoipa::path(
     get, path = "/v1/previews/{preview}", tag = "rules", operation_id = "readPreview", security(("token" = ["viewer"])),
     params(("preview" = PreviewId, Path, description = "The preview")),
-    responses(
-        (status = 200, description = "A page of the preview", body = PreviewView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of the preview", body = PreviewView))
 )]
 pub(crate) async fn read(
     State(api): State<Api>,

@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse as _,
 };
 use serde_json::{Value, json};
-use transship_model::{InstanceName, Problem};
+use transship_model::InstanceName;
 
 use crate::{
     Api,
@@ -46,10 +46,7 @@ fn place(document: &mut Value, purpose: Purpose) -> Result<&mut Value, Failure> 
         ("secret" = Purpose, Path, description = "What it is for"),
     ),
     request_body = Object,
-    responses(
-        (status = 200, description = "The instance", body = InstanceView, headers(("etag" = String, description = "Its revision"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "The instance", body = InstanceView, headers(("etag" = String, description = "Its revision"))))
 )]
 pub(crate) async fn put(
     State(api): State<Api>,
@@ -74,10 +71,7 @@ pub(crate) async fn put(
         ("instance" = InstanceName, Path, description = "The instance"),
         ("secret" = Purpose, Path, description = "What it is for"),
     ),
-    responses(
-        (status = 204, description = "It is gone"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 204, description = "It is gone"))
 )]
 pub(crate) async fn delete(
     State(api): State<Api>,

@@ -12,8 +12,7 @@ use axum::{
 use jiff::Timestamp;
 use serde::Deserialize;
 use transship_model::{
-    Caller, Happening, InstanceName, Job, Problem, RetryJob, Role, RuleName, Task, TaskEvent, TaskHead, TaskId, TaskStatus,
-    Trigger,
+    Caller, Happening, InstanceName, Job, RetryJob, Role, RuleName, Task, TaskEvent, TaskHead, TaskId, TaskStatus, Trigger,
 };
 use transship_state::{Selection, Snapshot, StateError, TaskLog, dispatch};
 use utoipa::IntoParams;
@@ -37,10 +36,7 @@ use crate::{
         ("rule" = RuleName, Path, description = "The rule"),
         Page,
     ),
-    responses(
-        (status = 200, description = "A page of tasks", body = ListView<TaskView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of tasks", body = ListView<TaskView>))
 )]
 pub(crate) async fn list_of_rule(
     State(api): State<Api>,
@@ -85,10 +81,7 @@ pub(crate) struct Filter {
 #[utoipa::path(
     get, path = "/v1/tasks", tag = "tasks", operation_id = "listTasks", security(("token" = ["viewer"])),
     params(Filter),
-    responses(
-        (status = 200, description = "A page of tasks", body = ListView<TaskView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of tasks", body = ListView<TaskView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -129,10 +122,7 @@ pub(crate) async fn list(
         ("rule" = RuleName, Path, description = "The rule"),
         IdempotencyKey,
     ),
-    responses(
-        (status = 202, description = "It has begun", body = StartedView, headers(("location" = String, description = "The task"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 202, description = "It has begun", body = StartedView, headers(("location" = String, description = "The task"))))
 )]
 pub(crate) async fn sync(
     State(api): State<Api>,
@@ -157,10 +147,7 @@ pub(crate) async fn sync(
 #[utoipa::path(
     get, path = "/v1/tasks/{task}", tag = "tasks", operation_id = "readTask", security(("token" = ["viewer"])),
     params(("task" = TaskId, Path, description = "The task")),
-    responses(
-        (status = 200, description = "The task", body = TaskView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "The task", body = TaskView))
 )]
 pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<TaskId>) -> Result<Json<TaskView>, Failure> {
     let task = known(&api.log, &caller, &id).await?;
@@ -186,10 +173,7 @@ pub(crate) async fn view(log: &TaskLog, task: Task) -> Result<TaskView, StateErr
     post, path = "/v1/tasks/{task}/cancel", tag = "tasks", operation_id = "cancelTask",
     security(("token" = ["operator"])),
     params(("task" = TaskId, Path, description = "The task")),
-    responses(
-        (status = 202, description = "It will end", body = StartedView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 202, description = "It will end", body = StartedView))
 )]
 pub(crate) async fn cancel(
     State(api): State<Api>,
@@ -214,10 +198,7 @@ pub(crate) async fn cancel(
     post, path = "/v1/tasks/{task}/retry", tag = "tasks", operation_id = "retryTask",
     security(("token" = ["operator"])),
     params(("task" = TaskId, Path, description = "The task in which something failed"), IdempotencyKey),
-    responses(
-        (status = 202, description = "It has begun", body = StartedView, headers(("location" = String, description = "The new task"))),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 202, description = "It has begun", body = StartedView, headers(("location" = String, description = "The new task"))))
 )]
 pub(crate) async fn retry(State(api): State<Api>, By(caller): By, Path(of): Path<TaskId>) -> Result<Response<Body>, Failure> {
     let task = known(&api.log, &caller, &of).await?;
@@ -283,10 +264,7 @@ async fn start(api: &Api, job: Job, begun: TaskEvent) -> Result<Response<Body>, 
     get, path = "/v1/tasks/{task}/resources", tag = "tasks", operation_id = "listResources",
     security(("token" = ["viewer"])),
     params(("task" = TaskId, Path, description = "The task"), Page),
-    responses(
-        (status = 200, description = "A page of resources", body = ListView<ResourceView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of resources", body = ListView<ResourceView>))
 )]
 pub(crate) async fn list_resources(
     State(api): State<Api>,

@@ -12,7 +12,7 @@ use axum::{
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
-use transship_model::{Caller, InstanceName, Problem, Role, TokenId};
+use transship_model::{Caller, InstanceName, Role, TokenId, input::words};
 use transship_state::{AuditEntry, MintedToken, NewToken, Token};
 use utoipa::ToSchema;
 
@@ -23,6 +23,11 @@ use crate::{
     requests::{By, Page, Path, Query},
     view::{ListView, MintedTokenView, TokenView},
 };
+
+/// The greatest length of a token's name, in characters.
+const MAX_NAME: usize = 100;
+/// So many tokens are read at a time.
+const PAGE: usize = 1000;
 
 /// What a token is to be.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -54,7 +59,6 @@ pub struct TokenInput {
             status = 201, description = "It lets its bearer in", body = MintedTokenView,
             headers(("location" = String, description = "What is known of it")),
         ),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
     )
 )]
 pub(crate) async fn create(
@@ -64,9 +68,7 @@ pub(crate) async fn create(
 ) -> Result<Response<Body>, Failure> {
     let now = Timestamp::now();
     let wrong = |detail: String| Failure::new(422, detail);
-    if !(1..=100).contains(&input.name.chars().count()) || input.name.chars().any(char::is_control) {
-        return Err(wrong("name: 1 to 100 characters, on one line".into()));
-    }
+    words(&input.name, MAX_NAME).map_err(|error| Failure::mistake("name", error.to_string()))?;
     if input.expires.is_some_and(|expires| expires <= now) {
         return Err(wrong("expires: a time to come is needed; without it the token is good until it is revoked".into()));
     }
@@ -99,10 +101,7 @@ pub(crate) async fn create(
 /// The tokens themselves are not among what is shown. One that is revoked or has expired is shown for thirty days more.
 #[utoipa::path(
     get, path = "/v1/tokens", tag = "tokens", operation_id = "listTokens", security(("token" = ["admin"])), params(Page),
-    responses(
-        (status = 200, description = "A page of tokens", body = ListView<TokenView>),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "A page of tokens", body = ListView<TokenView>))
 )]
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -130,10 +129,7 @@ pub(crate) async fn list(
 #[utoipa::path(
     get, path = "/v1/tokens/{token}", tag = "tokens", operation_id = "readToken", security(("token" = ["admin"])),
     params(("token" = TokenId, Path, description = "The token's ID")),
-    responses(
-        (status = 200, description = "What is known of it", body = TokenView),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 200, description = "What is known of it", body = TokenView))
 )]
 pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<TokenId>) -> Result<Json<TokenView>, Failure> {
     Ok(Json(TokenView::new(known(&api, &caller, &id).await?, Timestamp::now())))
@@ -145,10 +141,7 @@ pub(crate) async fn read(State(api): State<Api>, By(caller): By, Path(id): Path<
 #[utoipa::path(
     delete, path = "/v1/tokens/{token}", tag = "tokens", operation_id = "revokeToken", security(("token" = ["admin"])),
     params(("token" = TokenId, Path, description = "The token's ID")),
-    responses(
-        (status = 204, description = "It is revoked, or was already"),
-        (status = "4XX", description = "What is wrong with the request", body = Problem, content_type = Problem::MEDIA_TYPE),
-    )
+    responses((status = 204, description = "It is revoked, or was already"))
 )]
 pub(crate) async fn revoke(State(api): State<Api>, By(caller): By, Path(id): Path<TokenId>) -> Result<StatusCode, Failure> {
     let token = known(&api, &caller, &id).await?;
@@ -159,6 +152,31 @@ pub(crate) async fn revoke(State(api): State<Api>, By(caller): By, Path(id): Pat
         }
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes an instance that is gone away from all tokens that are for it; those that are for no other are revoked.
+pub(crate) async fn forget(api: &Api, caller: &Caller, gone: &InstanceName) -> Result<(), Failure> {
+    let mut after = None;
+    loop {
+        let listing = api.tokens.list(after, PAGE).await?;
+        for token in listing.items.into_iter().filter(|token| token.revoked.is_none()) {
+            let Some(mut left) = token.instances.clone().filter(|names| names.contains(gone)) else { continue };
+            left.remove(gone);
+            let details = |token: &Token| format!("{}; instance {gone} is gone", describe(token));
+            if left.is_empty() {
+                let entry = AuditEntry::new(caller, "token.revoke", &token.id, details(&token));
+                api.tokens.revoke(&token.id, Timestamp::now(), api.audit.op(&entry)?).await?;
+            } else {
+                let token = Token { instances: Some(left.clone()), ..token };
+                let entry = AuditEntry::new(caller, "token.change", &token.id, details(&token));
+                api.tokens.narrow(&token.id, &left, api.audit.op(&entry)?).await?;
+            }
+        }
+        after = listing.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// A token that the caller may know of.
