@@ -155,7 +155,7 @@ async fn of_two_repositories_that_flatten_to_one_name_the_first_has_it() {
     let task = run(&["sync", "build/flat", "--wait"]).await;
     assert_eq!([&task["counts"]["failed"], &task["counts"]["deleted"]], [2, 0].map(|n| json!(n)).each_ref(), "{task}");
     for resource in transship.resources(task["id"].as_str().unwrap()).await {
-        let error = resource["error"].as_str().unwrap();
+        let error = resource["reason"].as_str().unwrap();
         assert!(error.contains("team/base-app") && error.contains("team/base/app") && error.contains("pattern"), "{error}");
     }
     assert_same(&build.at("team/base/app", "v1"), &prod.at("mirror/base-app", "v1")).await;
@@ -163,6 +163,9 @@ async fn of_two_repositories_that_flatten_to_one_name_the_first_has_it() {
 
     let deep = run(&["preview", "build/deep"]).await;
     assert!(deep["error"].as_str().unwrap().contains("flatten: true"), "{deep}");
+    let explained = run(&["explain", "build/team/base/app:v1"]).await;
+    let says = |name: &str| explained["rules"].as_array().unwrap().iter().find(|rule| rule["rule"] == name).unwrap().clone();
+    assert_eq!((&says("deep")["reason"], &says("flat")["target"]["repository"]), (&json!("target-name"), &json!("mirror/base-app")));
     let task = run(&["sync", "build/deep", "--wait"]).await;
     assert!(task["error"].as_str().unwrap().contains("flatten: true"), "{task}");
     let (status, body) = transship.call(Method::GET, "/v1/instances/build/rules/flat").await;

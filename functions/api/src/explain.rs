@@ -9,6 +9,7 @@ use transship_model::{
     Digest, InstanceName, Outcome, Place, Reason, Reference, Repository, Resource, Role, Rule, RuleName, Tag, Task, TaskId,
     Trigger, explain as reason_of,
 };
+use transship_state::Snapshot;
 use utoipa::ToSchema;
 
 use crate::{Api, failure::Failure, instances, requests::By};
@@ -106,7 +107,10 @@ pub(crate) async fn explain(State(api): State<Api>, By(caller): By, body: Bytes)
     let is_seen = |rule: &&Arc<Rule>| caller.sees(&rule.target.instance);
     let hidden = catalog.rules_of(&place.instance).filter(|rule| !is_seen(rule)).count();
     for rule in catalog.rules_of(&place.instance).filter(is_seen) {
-        let reason = reason_of(rule, &place, &origin);
+        let mut reason = reason_of(rule, &place, &origin);
+        if let Some(problem) = too_deep(&catalog, rule, &place).filter(|_| reason.is_selected()) {
+            reason = Reason::TargetName { problem };
+        }
         let mut says = RuleSays::new(rule, &place, reason);
         for task in api.log.tasks(rule.id, None, TASKS).await?.items {
             let of_push = matches!(&task.head.trigger, Trigger::Push { resource } if *resource == place.name());
@@ -128,6 +132,12 @@ pub(crate) async fn explain(State(api): State<Api>, By(caller): By, body: Bytes)
     }
     let summary = summary(&place, &rules, hidden, last_push);
     Ok(Json(ExplainView { summary, last_push, rules }))
+}
+
+/// Why the target's registry has no place for a repository, if its name there is too deep.
+fn too_deep(catalog: &Snapshot, rule: &Rule, place: &Place) -> Option<String> {
+    let (kind, to) = (catalog.instance(&rule.target.instance)?.kind, rule.target_repository(&place.repository)?.ok()?);
+    rule.check_depth(kind, &to).err().map(|error| error.to_string())
 }
 
 impl RuleSays {

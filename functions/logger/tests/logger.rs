@@ -582,7 +582,7 @@ async fn the_topic_hears_of_resources_as_far_as_it_is_asked_for() {
     assert_eq!(of_it.attributes["type"], "io.transship.resource.failed");
     assert_eq!((of_it.attributes["status"].as_str(), of_it.attributes["rule"].as_str()), ("failed", "r"));
     assert_eq!(of_it.subject, "transship: a/r team/app:v2 failed");
-    assert_eq!(serde_json::from_str::<Value>(&of_it.body).unwrap()["data"]["resource"]["error"], "no");
+    assert_eq!(serde_json::from_str::<Value>(&of_it.body).unwrap()["data"]["resource"]["reason"], "no");
     assert_eq!(said.len(), 3, "and the ends of both tasks: {said:?}");
 }
 

@@ -367,7 +367,7 @@ async fn a_receiver_that_takes_nothing_for_days_or_has_gone_is_told_nothing_more
     // It moves: of the new one nothing is known.
     let world = World::to(sink.url()).await;
     sink.answer(|_: &Delivery| 410);
-    assert_eq!(world.deliver().await, Disposition::Done);
+    assert_eq!(world.deliver().await, Disposition::Disabled);
     sink.answer(|_: &Delivery| 200);
     world.set(json!({ "webhook": near(&format!("{}/moved", sink.url())) })).await;
     assert!(world.standing().await.is_none());

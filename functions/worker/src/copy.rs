@@ -67,11 +67,6 @@ pub(crate) struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Whether the tag's digest is all that counts: no versions, and no types that only the manifest tells.
-    fn is_plain(&self) -> bool {
-        !self.contested && !self.source_has_versions && self.rule.source.types.is_empty()
-    }
-
     /// Whether it is to be remembered where the target's content came from: for what leads on from there, or to know what may be deleted.
     fn is_remembered(&self) -> bool {
         self.contested || self.leads_on || self.rule.propagate_deletions
@@ -217,28 +212,9 @@ impl Worker {
         let Copy { job, rule, source, target, report, .. } = copy;
         // First of all: Harbor answers a look into a project that is not there like one that is forbidden.
         target.registry.ensure_namespace(&target.repository).await?;
-        let mut known = None;
-        if job.unattached && copy.is_plain() {
-            // Of a full run most is there already: then one look at each side is all, and none that counts as a pull.
-            let current = target.registry.head_manifest(&target.repository, &job.target.reference).await?;
-            if let Some(current) = &current
-                && let Some(theirs) = source.registry.head_manifest(&source.repository, &job.source.reference).await?
-                && theirs.digest == current.digest
-            {
-                report.resolved(&current.digest, None);
-                let brought = self.attachments_by(copy, &copy.way().without_attachment_tags(), &current.digest).await?;
-                return Self::finish(report.has_set() || brought, Outcome::Unchanged);
-            }
-            known = Some(current);
-        }
         for _ in 0..ROUNDS {
             let resolve = self.copier.resolve(source, &job.source.reference);
-            let look = async {
-                match known.take() {
-                    Some(current) => Ok(current),
-                    None => target.registry.head_manifest(&target.repository, &job.target.reference).await,
-                }
-            };
+            let look = target.registry.head_manifest(&target.repository, &job.target.reference);
             let (resolved, mut current) = tokio::try_join!(resolve, look)?;
             let Some(mut resolved) = resolved else {
                 if is_early(job, None) {
@@ -383,16 +359,12 @@ impl Worker {
 
     /// Brings what refers to a manifest, where the rule wants that. True if there was anything to bring.
     async fn attachments(&self, copy: &Copy<'_>, subject: &Digest) -> Result<bool, Trouble> {
-        self.attachments_by(copy, &copy.way(), subject).await
-    }
-
-    async fn attachments_by(&self, copy: &Copy<'_>, way: &Way<'_>, subject: &Digest) -> Result<bool, Trouble> {
         if !copy.rule.referrers {
             return Ok(false);
         }
         // Where rules lead both ways, two signature tags that replace each other would do so for ever.
         let overwrite = copy.rule.overwrite && !copy.contested;
-        let attached = self.copier.attachments(way, subject, overwrite).await?;
+        let attached = self.copier.attachments(&copy.way(), subject, overwrite).await?;
         if !attached.left.is_empty() {
             let (target, left) = (&copy.job.target, &attached.left);
             tracing::warn!(%target, ?left, "the target's signatures differ from the source's and are left as they are");

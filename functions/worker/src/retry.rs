@@ -79,7 +79,7 @@ impl Worker {
         let task = job.task.clone();
         // What failed may have been a deletion; if the source has it again it is copied.
         let deletion = rule.propagate_deletions && subject.is_none();
-        Ok(CopyJob { task, source, target, pushed: None, told, subject, unattached: false, deletion, continuation: 0 })
+        Ok(CopyJob { task, source, target, pushed: None, told, subject, deletion, continuation: 0 })
     }
 
     /// What an attachment belongs to. Its tag tells it, or else its manifest.

@@ -279,8 +279,6 @@ impl Worker {
             if let Some(seen) = &mut seen {
                 seen.extend(page.items.iter().map(|(tag, _)| tag.clone()));
             }
-            let is_whole = cursor.tags.is_none() && page.next.is_none();
-            let unattached = is_whole && page.items.iter().all(|(tag, _)| tag.subject().is_none());
             for slice in cursor.tag.rest(page.items, |(tag, _)| tag.as_str()).chunks(scan.slice()) {
                 if slice.iter().any(|(tag, _)| scan.concerns(tag)) {
                     let known = match comparison.take() {
@@ -289,7 +287,7 @@ impl Worker {
                     };
                     let known = comparison.insert(known);
                     match scan.purpose {
-                        Purpose::Send(task) => self.send_slice(scan, task, known, slice, unattached, cursor).await?,
+                        Purpose::Send(task) => self.send_slice(scan, task, known, slice, cursor).await?,
                         Purpose::Foresee(foresight) => {
                             let found = known.foresee(slice, |tag| scan.selects(tag), &self.origins).await?;
                             foresight.add(found, taken.as_deref());
@@ -386,7 +384,6 @@ impl Worker {
         task: &TaskHead,
         comparison: &Comparison<'_>,
         slice: &[Tagged],
-        unattached: bool,
         cursor: &mut ScanCursor,
     ) -> Result<(), Trouble> {
         let findings = comparison.find(slice, |tag| scan.tags.is_match(tag.as_str())).await?;
@@ -408,11 +405,7 @@ impl Worker {
             };
             let (source, target) = comparison.places(tag);
             routes.push(Route { source: source.clone(), target: target.clone() });
-            let (mut job, _) = dispatch::copy(task.clone(), source, target, subject);
-            if let Job::Copy(job) = &mut job {
-                job.unattached = unattached;
-            }
-            jobs.push(job);
+            jobs.push(dispatch::copy(task.clone(), source, target, subject).0);
         }
         if slice.iter().any(|(tag, _)| scan.selects(tag)) {
             cursor.repositories += u64::from(!std::mem::replace(&mut cursor.counted, true));

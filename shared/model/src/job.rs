@@ -45,10 +45,6 @@ pub struct CopyJob {
     /// The manifest whose attachment this is: the copy is made only while the target has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Digest>,
-    /// The tag was found in a list of all tags, none of which was an attachment: if the target has it already, there is nothing to look for
-    /// but what the source's referrers API lists.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unattached: bool,
     /// The source's tag was deleted: if it is not there again, the target's is deleted, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deletion: bool,

@@ -342,20 +342,7 @@ fn copies(event: &PushEvent, place: &Place, course: &Course<'_>, nonce: &str) ->
 pub fn copy(task: TaskHead, source: Place, target: Place, subject: Option<transship_model::Digest>) -> (Job, TaskEvent) {
     let route = Route { source: source.clone(), target: target.clone() };
     let found = TaskEvent { task: task.clone(), at: Timestamp::now(), what: Happening::Found { resources: vec![route] } };
-    (
-        Job::Copy(CopyJob {
-            task,
-            source,
-            target,
-            pushed: None,
-            told: None,
-            subject,
-            unattached: false,
-            deletion: false,
-            continuation: 0,
-        }),
-        found,
-    )
+    (Job::Copy(CopyJob { task, source, target, pushed: None, told: None, subject, deletion: false, continuation: 0 }), found)
 }
 
 /// The job to delete at the target what was deleted at the source, and the event that tells of it.

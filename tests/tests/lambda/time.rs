@@ -1,6 +1,9 @@
 //! Time: the end of an invocation, and the ice age between two.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use transship_tests::{Action, DockerRegistry, Image, Proxy, assert_same};
 
@@ -34,6 +37,28 @@ async fn a_layer_that_outlives_the_invocation_arrives_in_parts_and_no_byte_is_se
         proxy.exchanges().iter().filter(|exchange| exchange.request.path.contains("/blobs/")).map(|e| e.uploaded).sum();
     let size: u64 = image.blobs().values().map(|blob| blob.len() as u64).sum();
     assert_eq!(sent, size, "in {invocations} invocations");
+}
+
+/// Would break: a registry that asks for less, of which nobody sees anything on AWS.
+#[tokio::test]
+async fn what_a_registry_asks_for_is_counted() {
+    let (build, mirror) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let has_asked = AtomicBool::new(false);
+    let busy = Proxy::start(mirror.url(), move |_| match has_asked.swap(true, Ordering::SeqCst) {
+        true => Action::Pass,
+        false => Action::status(429, &[("Retry-After", "1")], ""),
+    })
+    .await;
+    let world = World::syncing(build.url(), busy.url()).await;
+    let image = Image::random(5).layers(1, 1 << 10).build();
+    image.push(&build.at("team/app", "v1")).await;
+    let (webhook, worker) = (world.function("webhook").await, world.function("worker").await);
+    assert_eq!(answer(&webhook.invoke(&push("team/app", "v1", &image)).await.unwrap()).0, 202);
+    world.drain("jobs.fifo", 1, &worker).await;
+    assert_same(&build.at("team/app", "v1"), &mirror.at("team/app", "v1")).await;
+    let counted = |name: &str| worker.lines().iter().filter_map(|line| line[name].as_u64()).sum::<u64>();
+    assert_eq!(counted("Throttled"), 1, "{}", worker.log());
+    assert!(counted("ThrottleWait") > 0, "{}", worker.log());
 }
 
 /// Between two events the process stands still, and its connections die without its noticing.

@@ -70,8 +70,13 @@ async fn many_tags_cost_few_requests_and_again_one_each() {
     let (source, target) = world.requests();
     // Of each tag: manifest, config, layer. Besides: the list, the two layers that all have, and whether there is a referrers API.
     assert!(source <= 3 * TAGS + 4, "{source} requests to the source");
-    // Of each tag: a POST and a PUT for config and layer, the manifest. Besides: the list, the two layers, a look at each.
-    assert!(target <= 5 * TAGS + 1 + 2 * 4, "{target} requests to the target");
+    // Of each tag: a POST and a PUT for config and layer, the manifest. Besides: the list, the two layers.
+    // On a busy machine the list is not fresh any more when a tag is about to be set, and the tag is looked at once more.
+    let late = world.target.count("HEAD", "/manifests/v");
+    assert!(
+        late <= TAGS && target - late <= 5 * TAGS + 1 + 2 * 4,
+        "{target} requests to the target, {late} of them late looks"
+    );
     let uploaded: u64 = world.target.exchanges().iter().map(|exchange| exchange.uploaded).sum();
     assert!(uploaded < size + (100 << 10), "{uploaded} bytes for {size}");
 
