@@ -1,5 +1,7 @@
 //! A client of the management API.
 
+mod refusal;
+
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -11,6 +13,7 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use transship_api::{
     TokenInput,
     explain::{ExplainInput, ExplainView},
@@ -21,12 +24,13 @@ use transship_api::{
     },
 };
 use transship_model::{
-    DeliveryId, Foreseen, InstanceName, Mistake, PreviewId, Problem, Rule, RulePath, SecretRef, Subscription, SubscriptionName,
-    TaskId, TokenId,
+    DeliveryId, Foreseen, InstanceName, PreviewId, Problem, Rule, RulePath, SecretRef, Subscription, SubscriptionName, TaskId,
+    TokenId,
 };
 use transship_state::{LocalSecrets, Secrets as _};
 use url::Url;
 
+pub(crate) use self::refusal::{Refusal, Unanswered};
 use crate::config;
 
 /// The path of a rule in the API.
@@ -45,24 +49,6 @@ pub(crate) struct Connection {
 
 /// Where the API is if nobody says so.
 const DEFAULT: &str = "http://127.0.0.1:8080";
-
-/// What the API answered instead of what it was asked for.
-#[derive(Debug)]
-pub(crate) struct Refusal(pub(crate) Problem);
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The detail tells the first of several.
-        match &self.0.errors[..] {
-            [] | [_] => f.write_str(&self.0.detail),
-            errors => errors.iter().enumerate().try_for_each(|(at, Mistake { pointer, detail })| {
-                write!(f, "{}{pointer}: {detail}", if at == 0 { "" } else { "; " })
-            }),
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// Which entries of the audit are asked for.
 #[derive(Debug, Serialize)]
@@ -164,6 +150,11 @@ impl Client {
         self.list(&["v1", "tokens"], limit).await
     }
 
+    /// A token, without what lets in by it.
+    pub(crate) async fn token(&self, id: &TokenId) -> anyhow::Result<TokenView> {
+        read(self.request(Method::GET, &["v1", "tokens", id.as_str()])?).await
+    }
+
     /// Revokes a token.
     pub(crate) async fn revoke_token(&self, id: &TokenId) -> anyhow::Result<()> {
         answer(self.request(Method::DELETE, &["v1", "tokens", id.as_str()])?).await.map(drop)
@@ -185,25 +176,15 @@ impl Client {
     }
 
     /// Makes a subscription, or replaces the one of its name.
-    pub(crate) async fn put_subscription(
-        &self,
-        subscription: &Subscription,
-        replaces: bool,
-    ) -> anyhow::Result<SubscriptionView> {
+    pub(crate) async fn put_subscription(&self, subscription: &Subscription, known: Known) -> anyhow::Result<SubscriptionView> {
         let request = self.request(Method::PUT, &["v1", "subscriptions", subscription.name.as_str()])?;
-        let request = if replaces { request } else { request.header(IF_NONE_MATCH, "*") };
         let mut input = SubscriptionInput::written(subscription);
         if let Some(secret @ (SecretRef::Env(_) | SecretRef::File(_))) = &subscription.webhook.secret {
             // It is of this machine: the deployment keeps what it is.
             let value = LocalSecrets.read(secret).await?.expose_secret().to_owned();
             input.webhook.secret = Some(SecretInput { value: Some(value), ..SecretInput::default() });
         }
-        match read(request.json(&input)).await {
-            Err(error) if error.downcast_ref().is_some_and(|Refusal(problem)| problem.status == 412) => {
-                bail!("there is a subscription {} already: --replace replaces it", subscription.name)
-            }
-            other => other,
-        }
+        known.met(read(known.asked_of(request.json(&input))).await, || format!("subscription {}", subscription.name))
     }
 
     /// Enables a subscription.
@@ -213,14 +194,18 @@ impl Client {
 
     /// Disables a subscription.
     pub(crate) async fn disable_subscription(&self, name: &SubscriptionName) -> anyhow::Result<SubscriptionView> {
-        let request = self.request(Method::PATCH, &["v1", "subscriptions", name.as_str()])?;
-        let patch = serde_json::json!({ "enabled": false }).to_string();
-        read(request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch)).await
+        self.patch_subscription(name, &serde_json::json!({ "enabled": false })).await
+    }
+
+    /// Changes a subscription by a merge patch.
+    pub(crate) async fn patch_subscription(&self, name: &SubscriptionName, patch: &Value) -> anyhow::Result<SubscriptionView> {
+        read(merge(self.request(Method::PATCH, &["v1", "subscriptions", name.as_str()])?, patch)).await
     }
 
     /// Deletes a subscription.
-    pub(crate) async fn delete_subscription(&self, name: &SubscriptionName) -> anyhow::Result<()> {
-        answer(self.request(Method::DELETE, &["v1", "subscriptions", name.as_str()])?).await.map(drop)
+    pub(crate) async fn delete_subscription(&self, name: &SubscriptionName, known: Known) -> anyhow::Result<()> {
+        let request = self.request(Method::DELETE, &["v1", "subscriptions", name.as_str()])?;
+        known.met(answer(known.asked_of(request)).await.map(drop), || format!("subscription {name}"))
     }
 
     /// Sends a test to a subscription's receiver.
@@ -268,7 +253,7 @@ impl Client {
                 answer = read(self.request(Method::GET, &["v1", "previews", preview.as_str()])?).await?;
             }
             let Previewed::Page(PreviewView { items: page, next, error }) = answer else {
-                bail!("the workers are too busy to find it out: try again later");
+                return Err(Unanswered("the workers are too busy to find it out: try again later".into()).into());
             };
             items.extend(page);
             if next.is_none() || error.is_some() || items.len() >= limit {
@@ -295,21 +280,41 @@ impl Client {
         read(self.request(Method::GET, &["v1", "instances", name.as_str()])?).await
     }
 
-    /// Makes an instance, or replaces the revision that is known.
+    /// Makes an instance, or replaces it.
     pub(crate) async fn put_instance(
         &self,
         name: &InstanceName,
         instance: &InstanceInput,
-        known: Option<u64>,
+        known: Known,
     ) -> anyhow::Result<InstanceView> {
         let request = self.request(Method::PUT, &["v1", "instances", name.as_str()])?.json(instance);
-        read(if_known(request, known)).await
+        known.met(read(known.asked_of(request)).await, || format!("instance {name}"))
     }
 
-    /// Deletes an instance; the revision that is known, if one is.
-    pub(crate) async fn delete_instance(&self, name: &InstanceName, known: Option<u64>) -> anyhow::Result<()> {
+    /// Changes an instance by a merge patch.
+    pub(crate) async fn patch_instance(&self, name: &InstanceName, patch: &Value) -> anyhow::Result<InstanceView> {
+        read(merge(self.request(Method::PATCH, &["v1", "instances", name.as_str()])?, patch)).await
+    }
+
+    /// Deletes an instance.
+    pub(crate) async fn delete_instance(&self, name: &InstanceName, known: Known) -> anyhow::Result<()> {
         let request = self.request(Method::DELETE, &["v1", "instances", name.as_str()])?;
-        answer(if known.is_some() { if_known(request, known) } else { request }).await.map(drop)
+        known.met(answer(known.asked_of(request)).await.map(drop), || format!("instance {name}"))
+    }
+
+    /// Writes or replaces a secret of an instance.
+    pub(crate) async fn put_secret(&self, name: &InstanceName, purpose: &str, secret: &Value) -> anyhow::Result<InstanceView> {
+        read(self.request(Method::PUT, &["v1", "instances", name.as_str(), "secrets", purpose])?.json(secret)).await
+    }
+
+    /// Takes a secret away from an instance.
+    pub(crate) async fn delete_secret(&self, name: &InstanceName, purpose: &str) -> anyhow::Result<()> {
+        answer(self.request(Method::DELETE, &["v1", "instances", name.as_str(), "secrets", purpose])?).await.map(drop)
+    }
+
+    /// The API's own document.
+    pub(crate) async fn document(&self) -> anyhow::Result<Value> {
+        read(self.request(Method::GET, &["v1", "openapi.json"])?).await
     }
 
     /// All rules of an instance.
@@ -322,36 +327,27 @@ impl Client {
         read(self.request(Method::GET, &segments(rule))?).await
     }
 
-    /// A rule, if there is one of this path.
-    pub(crate) async fn rule_if_any(&self, rule: &RulePath) -> anyhow::Result<Option<RuleView>> {
-        match self.rule(rule).await {
-            Err(error) if error.downcast_ref().is_some_and(|Refusal(problem)| problem.status == 404) => Ok(None),
-            other => other.map(Some),
-        }
-    }
-
-    /// Makes a rule, or replaces the revision that is known. With `start` a new one begins with a full run.
+    /// Makes a rule, or replaces it. With `start` a new one begins with a full run.
     pub(crate) async fn put_rule(
         &self,
         rule: &RulePath,
         document: &impl Serialize,
-        known: Option<u64>,
+        known: Known,
         start: bool,
     ) -> anyhow::Result<RuleView> {
         let request = self.request(Method::PUT, &segments(rule))?.query(&[("start", start)]).json(document);
-        read(if_known(request, known)).await
+        known.met(read(known.asked_of(request)).await, || format!("rule {rule}"))
     }
 
     /// Changes a rule by a merge patch.
-    pub(crate) async fn patch_rule(&self, rule: &RulePath, patch: &serde_json::Value, start: bool) -> anyhow::Result<RuleView> {
-        let request = self.request(Method::PATCH, &segments(rule))?.query(&[("start", start)]);
-        read(request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch.to_string())).await
+    pub(crate) async fn patch_rule(&self, rule: &RulePath, patch: &Value, start: bool) -> anyhow::Result<RuleView> {
+        read(merge(self.request(Method::PATCH, &segments(rule))?.query(&[("start", start)]), patch)).await
     }
 
-    /// Deletes a rule; the revision that is known, if one is.
-    pub(crate) async fn delete_rule(&self, rule: &RulePath, known: Option<u64>) -> anyhow::Result<()> {
+    /// Deletes a rule.
+    pub(crate) async fn delete_rule(&self, rule: &RulePath, known: Known) -> anyhow::Result<()> {
         let request = self.request(Method::DELETE, &segments(rule))?;
-        answer(if known.is_some() { if_known(request, known) } else { request }).await.map(drop)
+        known.met(answer(known.asked_of(request)).await.map(drop), || format!("rule {rule}"))
     }
 
     async fn list<T: DeserializeOwned>(&self, path: &[&str], limit: usize) -> anyhow::Result<Vec<T>> {
@@ -410,12 +406,50 @@ fn token_in(path: &Path) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(text.trim_end()))
 }
 
-/// What is to be written is what is known, or new.
-fn if_known(request: RequestBuilder, known: Option<u64>) -> RequestBuilder {
-    match known {
-        Some(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
-        None => request.header(IF_NONE_MATCH, "*"),
+/// What is there of what is to be written, as far as the caller knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing: it is to be new.
+    Nothing,
+    /// This revision, which is the only one that is meant.
+    Revision(u64),
+    /// Whatever is there.
+    Anything,
+}
+
+impl Known {
+    /// One that may be there already.
+    pub(crate) fn of(revision: Option<u64>) -> Self {
+        revision.map_or(Self::Nothing, Self::Revision)
     }
+
+    fn asked_of(self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Self::Nothing => request.header(IF_NONE_MATCH, "*"),
+            Self::Revision(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
+            Self::Anything => request,
+        }
+    }
+
+    /// The API's answer; if that is that something else is there, in words that say what to do.
+    fn met<T>(self, answer: anyhow::Result<T>, what: impl FnOnce() -> String) -> anyhow::Result<T> {
+        answer.map_err(|error| match error.downcast::<Refusal>() {
+            Ok(Refusal(problem)) if problem.status == 412 => {
+                let detail = match self {
+                    Self::Nothing => format!("there is {} already: --replace replaces it", what()),
+                    _ => format!("somebody else has changed {} meanwhile: look at it, and try again", what()),
+                };
+                Refusal(Problem::new(412, detail)).into()
+            }
+            Ok(refusal) => refusal.into(),
+            Err(error) => error,
+        })
+    }
+}
+
+/// A merge patch (RFC 7396).
+fn merge(request: RequestBuilder, patch: &Value) -> RequestBuilder {
+    request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch.to_string())
 }
 
 async fn read<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {
@@ -432,7 +466,7 @@ async fn answer(request: RequestBuilder) -> anyhow::Result<(String, Bytes)> {
         // The outer messages say little more than that a request was sent.
         let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
         let cause = causes.last().map_or_else(String::new, ToString::to_string);
-        anyhow!("no answer from {base} ({cause}): is `transship serve` running there? --api names another address")
+        Unanswered(format!("no answer from {base} ({cause}): is `transship serve` running there? --api names another address"))
     };
     let response: Response = client.execute(request).await.map_err(unreachable)?;
     let status = response.status();
@@ -442,6 +476,6 @@ async fn answer(request: RequestBuilder) -> anyhow::Result<(String, Bytes)> {
     }
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => Err(Refusal(problem).into()),
-        Err(_) => bail!("{base} answered {status}"),
+        Err(_) => Err(Unanswered(format!("{base} answered {status}, and not as the API does")).into()),
     }
 }

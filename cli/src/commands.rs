@@ -8,6 +8,7 @@ pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod instances;
+pub(crate) mod openapi;
 pub(crate) mod preview;
 pub(crate) mod rules;
 pub(crate) mod serve;
@@ -18,6 +19,28 @@ pub(crate) mod tokens;
 use std::time::Duration;
 
 use transship_registry::Patience;
+
+use crate::{
+    client::{Client, Connection},
+    output::Format,
+};
+
+/// What commands take that call the API and print what it answers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Printed {
+    /// How the answer is printed
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Printed {
+    /// The API, and how to print what it answers.
+    pub(crate) fn open(self) -> anyhow::Result<(Client, Format)> {
+        Ok((Client::new(self.connection)?, self.output))
+    }
+}
 
 /// What all commands that talk to registries take.
 #[derive(Debug, clap::Args)]

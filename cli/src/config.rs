@@ -112,13 +112,16 @@ pub(crate) fn load(path: &Path) -> Result<Config, LoadError> {
     load_as(path, read)
 }
 
-/// Reads a file of some kind.
+/// Reads a file of some kind; `-` is standard input.
 fn load_as<T>(path: &Path, read: impl FnOnce(&str) -> Result<T, Vec<Mistake>>) -> Result<T, LoadError> {
     // One byte more than is allowed shows that there are too many, also of what has no length, as /dev/stdin.
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| LoadError::Unreadable { path: path.into(), error })?;
+    let limit = MAX_SIZE as u64 + 1;
+    let read_whole = match path == Path::new("-") {
+        true => io::stdin().lock().take(limit).read_to_end(&mut bytes),
+        false => fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)),
+    };
+    read_whole.map_err(|error| LoadError::Unreadable { path: path.into(), error })?;
     let config = if bytes.len() > MAX_SIZE {
         Err(vec![too_large()])
     } else {
@@ -127,26 +130,36 @@ fn load_as<T>(path: &Path, read: impl FnOnce(&str) -> Result<T, Vec<Mistake>>) -
     config.map_err(|mistakes| LoadError::Mistakes { path: path.into(), mistakes })
 }
 
+/// Reads a file with one thing, called `what`, of which the keys `needed` have to be there.
+fn load_one<T>(
+    path: &Path,
+    what: &str,
+    needed: &str,
+    read: impl FnOnce(&Node<'_>, &mut Notes) -> Option<T>,
+) -> Result<T, LoadError> {
+    load_as(path, |text| {
+        let mut notes = Notes::default();
+        let document = yaml::parse(text, &mut notes);
+        let one = document.and_then(|document| read(&Node::root(&document), &mut notes));
+        match one {
+            Some(one) if notes.mistakes.is_empty() => return Ok(one),
+            None if notes.mistakes.is_empty() => {
+                let message = format!("there is no {what} in it: write its keys, {needed} at least");
+                notes.mistakes.push(Mistake { line: 1, column: 1, message });
+            }
+            _ => notes.mistakes.sort(),
+        }
+        Err(notes.mistakes)
+    })
+}
+
 /// Reads a file that has one subscription, written as an entry of `subscriptions` is. What it may name is not known here.
 ///
 /// # Errors
 /// As [`load`].
 pub(crate) fn load_subscription(path: &Path) -> Result<Subscription, LoadError> {
-    let text = fs::read_to_string(path).map_err(|error| LoadError::Unreadable { path: path.into(), error })?;
-    let mut notes = Notes::default();
-    let document = if text.len() > MAX_SIZE { None } else { yaml::parse(&text, &mut notes) };
-    let read = document.and_then(|document| subscription::Reader::of_others().read(&Node::root(&document), &mut notes));
-    notes.mistakes.sort();
-    match read {
-        Some(subscription) if notes.mistakes.is_empty() => Ok(subscription),
-        _ => {
-            if notes.mistakes.is_empty() {
-                let message = "there is no subscription in it: write its keys, name and webhook at least".into();
-                notes.mistakes.push(Mistake { line: 1, column: 1, message });
-            }
-            Err(LoadError::Mistakes { path: path.into(), mistakes: notes.mistakes })
-        }
-    }
+    let read = |node: &Node<'_>, notes: &mut Notes| subscription::Reader::of_others().read(node, notes);
+    load_one(path, "subscription", "name and webhook", read)
 }
 
 /// Reads a file with one rule, as an entry of `rules` is written; its instances are known elsewhere.
@@ -154,20 +167,29 @@ pub(crate) fn load_subscription(path: &Path) -> Result<Subscription, LoadError> 
 /// # Errors
 /// As [`load`].
 pub(crate) fn load_rule(path: &Path) -> Result<Rule, LoadError> {
-    let text = fs::read_to_string(path).map_err(|error| LoadError::Unreadable { path: path.into(), error })?;
-    let mut notes = Notes::default();
-    let rule = if text.len() > MAX_SIZE {
-        notes.mistakes.push(too_large());
-        None
-    } else {
-        let document = yaml::parse(&text, &mut notes);
-        document.and_then(|document| rule::Reader::of_one().read(&Node::root(&document), &mut notes))
-    };
-    notes.mistakes.sort();
-    match rule {
-        Some(rule) if notes.mistakes.is_empty() => Ok(rule),
-        _ => Err(LoadError::Mistakes { path: path.into(), mistakes: notes.mistakes }),
-    }
+    load_one(path, "rule", "name, source and target", |node, notes| rule::Reader::of_one().read(node, notes))
+}
+
+/// Reads a file with one instance, as an entry of `instances` is written.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_instance(path: &Path) -> Result<Instance, LoadError> {
+    load_one(path, "instance", "name and endpoint", instance::read)
+}
+
+/// Reads a file with a document of the API, which judges it: YAML, or JSON, which is YAML.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_document(path: &Path) -> Result<serde_json::Value, LoadError> {
+    load_one(path, "document", "those that are to be written", |node, notes| {
+        let document = node.to_json();
+        if !document.is_object() && notes.mistakes.is_empty() {
+            notes.mistake(node, "keys and values are needed here, like 'enabled: false'");
+        }
+        Some(document)
+    })
 }
 
 fn too_large() -> Mistake {

@@ -21,8 +21,14 @@ use clap::{Parser, Subcommand};
     max_term_width = 120,
     propagate_version = true,
     after_help = "Commands that talk to the API find it by TRANSSHIP_API, and it lets in who has the token that TRANSSHIP_TOKEN is set to. \
-                  Every option with [env: …] can be set so. The exit status is 0, or 1 if something did not succeed, with one line that \
-                  says why; 2 for a command line that is not understood."
+                  Every option with [env: …] can be set so.\n\n\
+                  Exit status, with a line on standard error that says why:\n\
+                  \x20 0  it is done\n\
+                  \x20 1  it did not succeed: a task failed, a copy was refused, a file has mistakes …\n\
+                  \x20 2  the command line is not understood\n\
+                  \x20 3  the API refused it: who may do it, or what is there, forbids it\n\
+                  \x20 4  the API knows of no such thing\n\
+                  \x20 5  the API did not answer, or could not do it now"
 )]
 struct Arguments {
     /// How the process's own log is written, to standard error
@@ -55,12 +61,12 @@ enum Command {
     Serve(commands::serve::Arguments),
     /// Check a configuration file and name every mistake in it
     Check(commands::check::Arguments),
-    /// Bring instances and rules to what a configuration file says, through the API
+    /// Bring instances, rules and subscriptions to what a configuration file says, through the API
     Apply(commands::apply::Arguments),
-    /// List, show or delete instances
+    /// List, show, make, change or delete instances, and give them secrets
     #[command(subcommand)]
     Instances(commands::instances::Command),
-    /// List, show, make, enable, disable or delete rules
+    /// List, show, make, change, enable, disable or delete rules
     #[command(subcommand)]
     Rules(commands::rules::Command),
     /// List, show, cancel and retry tasks
@@ -81,21 +87,11 @@ enum Command {
     Tokens(commands::tokens::Arguments),
     /// List who changed what, the newest first
     Audit(commands::audit::Arguments),
+    /// Print the API's own document: OpenAPI 3.1
+    Openapi(commands::openapi::Arguments),
     /// Print what a shell needs to complete this command line
     Completions(commands::completions::Arguments),
 }
-
-/// Something did not succeed that a command was to bring about or wait for; what it was has been printed.
-#[derive(Debug)]
-struct NotDone;
-
-impl std::fmt::Display for NotDone {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("not everything succeeded")
-    }
-}
-
-impl std::error::Error for NotDone {}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -121,6 +117,7 @@ fn main() -> ExitCode {
             Command::Subscriptions(arguments) => commands::subscriptions::run(arguments).await,
             Command::Tokens(arguments) => commands::tokens::run(arguments).await,
             Command::Audit(arguments) => commands::audit::run(arguments).await,
+            Command::Openapi(arguments) => commands::openapi::run(arguments).await,
             Command::Completions(arguments) => commands::completions::run(&arguments),
         }
     });
@@ -132,15 +129,28 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line that says what is wrong, or the lines of a list of mistakes; and the exit status 1.
+/// One line that says what is wrong, or the lines of a list of mistakes; and the exit status.
 fn fail(error: &anyhow::Error) -> ExitCode {
     if error.is::<config::LoadError>() {
         // It begins with the name of the file, which editors and terminals make links of.
         eprintln!("{}", output::clean(&error.to_string()));
-    } else if !error.is::<NotDone>() {
+    } else {
         eprintln!("transship: {}", output::clean(&format!("{error:#}")));
     }
-    ExitCode::FAILURE
+    ExitCode::from(status(error))
+}
+
+/// The exit status, as `--help` explains it.
+fn status(error: &anyhow::Error) -> u8 {
+    if error.is::<client::Unanswered>() {
+        return 5;
+    }
+    match error.downcast_ref::<client::Refusal>().map(|client::Refusal(problem)| problem.status) {
+        None => 1,
+        Some(404) => 4,
+        Some(500..) => 5,
+        Some(_) => 3,
+    }
 }
 
 /// How much AWS's SDK says at most.
@@ -164,5 +174,91 @@ fn start_log(format: LogFormat, command: &Command) {
     match format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::CommandFactory as _;
+    use transship_model::Problem;
+
+    use super::*;
+    use crate::client::{Refusal, Unanswered};
+
+    /// The commands that do what operations of the API do, by the operations' IDs.
+    const COMMANDS: &[(&str, &str)] = &[
+        ("cancelTask", "tasks cancel"),
+        ("changeSubscription", "subscriptions change"),
+        ("createToken", "tokens create"),
+        ("deleteInstance", "instances delete"),
+        ("deleteRule", "rules delete"),
+        ("deleteSecret", "instances delete-secret"),
+        ("deleteSubscription", "subscriptions delete"),
+        ("enableSubscription", "subscriptions enable"),
+        ("explain", "explain"),
+        ("listAudit", "audit"),
+        ("listDeliveries", "subscriptions deliveries"),
+        ("listInstances", "instances list"),
+        ("listResources", "tasks show"),
+        ("listRules", "rules list"),
+        ("listSubscriptions", "subscriptions list"),
+        ("listTasks", "tasks list"),
+        ("listTasksOfRule", "tasks list"),
+        ("listTokens", "tokens list"),
+        ("patchInstance", "instances change"),
+        ("patchRule", "rules change"),
+        ("preview", "preview"),
+        ("previewRule", "preview"),
+        ("putInstance", "instances create"),
+        ("putRule", "rules create"),
+        ("putSecret", "instances set-secret"),
+        ("putSubscription", "subscriptions create"),
+        ("readDelivery", "subscriptions delivery"),
+        ("readDocument", "openapi"),
+        ("readInstance", "instances show"),
+        ("readPreview", "preview"),
+        ("readRule", "rules show"),
+        ("readSubscription", "subscriptions show"),
+        ("readTask", "task"),
+        ("readToken", "tokens show"),
+        ("redeliver", "subscriptions redeliver"),
+        ("retryTask", "tasks retry"),
+        ("revokeToken", "tokens revoke"),
+        ("syncRule", "sync"),
+        ("testSubscription", "subscriptions test"),
+        // With --follow.
+        ("watchTask", "task"),
+    ];
+
+    /// Would break: something that the API can do and the command line can't; a command that was renamed, and is named here as it was.
+    #[test]
+    fn every_operation_of_the_api_has_a_command() {
+        let document = transship_api::Api::document();
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|item| item.as_object().unwrap().values());
+        let mut operations: Vec<&str> = operations.filter_map(|operation| operation["operationId"].as_str()).collect();
+        operations.sort_unstable();
+        let known: BTreeMap<&str, &str> = COMMANDS.iter().copied().collect();
+        assert_eq!(
+            operations,
+            known.keys().copied().collect::<Vec<_>>(),
+            "an operation without a command, or one that is gone"
+        );
+        let all = Arguments::command();
+        for command in known.values() {
+            let found = command.split(' ').try_fold(&all, |command, word| command.find_subcommand(word));
+            assert!(found.is_some_and(|found| !found.has_subcommands() || *command == "tasks"), "{command}");
+        }
+    }
+
+    /// Would break: scripts that go by the exit status; a reason that context hides.
+    #[test]
+    fn each_kind_of_failure_has_its_status() {
+        let refused = |status| anyhow::Error::from(Refusal(Problem::new(status, "no")));
+        assert_eq!([401, 403, 409, 412, 422, 404, 500, 503].map(|code| status(&refused(code))), [3, 3, 3, 3, 3, 4, 5, 5]);
+        assert_eq!(status(&anyhow::Error::from(Unanswered("nobody there".into())).context("a step").context("a plan")), 5);
+        assert_eq!(status(&anyhow::anyhow!("a task failed")), 1);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use transship_api::view::{
     AuditView, DeliveryView, ProgressView, ResourceView, SubscriptionView, TaskView, TokenStatus, TokenView,
 };
-use transship_model::{Counts, DeliveryState, Digest, Foreseen, InstanceName, ResourceState, input::is_control};
+use transship_model::{Attempt, Counts, DeliveryState, Digest, Foreseen, InstanceName, ResourceState, input::is_control};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -18,6 +18,44 @@ pub(crate) enum Format {
     Table,
     /// JSON for scripts
     Json,
+}
+
+impl Format {
+    /// Prints something that was asked for.
+    pub(crate) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+        match self {
+            Self::Json => print_json(value),
+            Self::Table => print(&text(value)),
+        }
+    }
+
+    /// Prints a list; people are told what it means that there is `nothing` in it.
+    pub(crate) fn list<T: Serialize>(
+        self,
+        items: &[T],
+        nothing: &str,
+        table: impl FnOnce(&[T]) -> String,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Json => print_json(&items),
+            Self::Table if items.is_empty() => {
+                eprintln!("{nothing}");
+                Ok(())
+            }
+            Self::Table => print(&table(items)),
+        }
+    }
+
+    /// Tells people what was done, as a sentence on standard error; scripts get what it was done to.
+    pub(crate) fn done<T: Serialize>(self, value: &T, sentence: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Json => print_json(value),
+            Self::Table => {
+                eprintln!("{sentence}");
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Writes to standard output. A reader that has gone away, as `head` does, ends the process quietly.
@@ -112,8 +150,8 @@ pub(crate) fn rows(headers: &[&str], rows: impl Iterator<Item = Vec<String>>) ->
     text(&table)
 }
 
-/// One thing, a field a line: what is in another is named `credentials.username`.
-pub(crate) fn fields(value: &impl Serialize) -> anyhow::Result<String> {
+/// One thing, a field a line, its name first: what is in another is named `credentials.username`; what is empty is left out.
+pub(crate) fn fields(value: &impl Serialize) -> String {
     fn walk(name: &str, value: &Value, lines: &mut Vec<(String, String)>) {
         match value {
             Value::Object(map) => {
@@ -122,17 +160,24 @@ pub(crate) fn fields(value: &impl Serialize) -> anyhow::Result<String> {
                     walk(&name, value, lines);
                 }
             }
+            Value::Array(items) => {
+                let word = |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                lines.push((name.to_owned(), items.iter().map(word).collect::<Vec<_>>().join(", ")));
+            }
             Value::String(text) => lines.push((name.to_owned(), text.clone())),
             other => lines.push((name.to_owned(), other.to_string())),
         }
     }
     let mut lines = Vec::new();
-    walk("", &serde_json::to_value(value)?, &mut lines);
+    // It was JSON when it came.
+    walk("", &serde_json::to_value(value).unwrap_or_default(), &mut lines);
+    lines.retain(|(_, value)| !value.is_empty());
+    lines.sort_by_key(|(name, _)| name != "name");
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     // A further line of a value is no field.
     let below = format!("\n{:width$}  ", "");
     let line = |(name, value): &(String, String)| format!("{name:width$}  {}", value.replace('\n', &below));
-    Ok(lines.iter().map(line).collect::<Vec<_>>().join("\n"))
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A list of tasks.
@@ -261,6 +306,28 @@ pub(crate) fn deliveries(deliveries: &[DeliveryView]) -> String {
         ]);
     }
     text(&table)
+}
+
+/// One delivery, with its attempts and what was sent.
+pub(crate) fn delivery(delivery: &DeliveryView) -> String {
+    let mut text = deliveries(std::slice::from_ref(delivery));
+    for (n, attempt) in delivery.attempts.iter().enumerate() {
+        let at = attempt.at.strftime("%F %T UTC");
+        text += &format!("\nattempt {} at {at}, {} ms: {}", n + 1, attempt.milliseconds, answered(attempt));
+    }
+    if let Some(body) = &delivery.body {
+        text += &format!("\n{}", serde_json::to_string_pretty(body).unwrap_or_default());
+    }
+    text
+}
+
+/// What a receiver answered.
+pub(crate) fn answered(attempt: &Attempt) -> String {
+    match (&attempt.error, attempt.status) {
+        (Some(error), _) => short(error),
+        (None, Some(status)) => format!("answered {status}"),
+        (None, None) => "no answer".into(),
+    }
 }
 
 fn joined<T: ToString>(all: &[T]) -> String {
@@ -442,7 +509,7 @@ mod tests {
         let json = escaped(&serde_json::to_string_pretty(&serde_json::json!({ "a": sly })).unwrap());
         assert!(!json.chars().any(|c| is_control(c) && c != '\n'), "{json:?}");
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), serde_json::json!({ "a": sly }));
-        let shown = fields(&serde_json::json!({ "description": "one\nrevision  7", "revision": 1 })).unwrap();
+        let shown = fields(&serde_json::json!({ "description": "one\nrevision  7", "revision": 1 }));
         assert_eq!(shown.lines().filter(|line| line.starts_with("revision")).count(), 1, "{shown}");
     }
 

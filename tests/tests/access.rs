@@ -71,7 +71,7 @@ async fn with_a_token_the_api_answers_its_bearer_only() {
         let mut command = transship.command(&["tasks", "build/all"]);
         let output = command.env("TRANSSHIP_TOKEN", token).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code() == Some(1) && said.lines().count() == 1 && said.contains("TRANSSHIP_TOKEN"), "{said}");
+        assert!(output.status.code() == Some(3) && said.lines().count() == 1 && said.contains("TRANSSHIP_TOKEN"), "{said}");
     }
 }
 

@@ -91,6 +91,9 @@ async fn a_failed_resource_fails_the_command_and_is_shown() {
     assert!(out.contains("1 copied, 1 failed"), "{out}");
     assert!(out.contains("the quota is used up") && !out.contains("team/good:v1"), "only what failed is listed: {out}");
     let id = transship.ended("build/all", 1).await[0]["id"].as_str().unwrap().to_owned();
+    let why =
+        format!("transship: task {id} partly failed: 1 of 2 resources failed; `transship tasks retry {id}` makes them again\n");
+    assert_eq!(text(&output.stderr), why);
     assert_eq!(transship.run(&["task", &id, "--follow"]).await.status.code(), Some(1), "following tells how it ended");
     assert_eq!(transship.run(&["task", &id]).await.status.code(), Some(0), "showing a failed task is no failure");
     let json = transship.run(&["sync", "build/all", "--wait", "--output", "json"]).await;
@@ -419,19 +422,19 @@ async fn what_the_api_can_not_do_is_one_line() {
     let port = transship.url().rsplit(':').next().unwrap().to_owned();
     for arguments in [&["tasks", "build/all"][..], &["sync", "build/all", "--wait"], &["task", NO_TASK, "--follow"]] {
         let output = transship.run(arguments).await;
-        assert_one_line(&output, &[&port, "Connection refused", "transship serve", "--api"]);
+        assert_one_line_of(5, &output, &[&port, "Connection refused", "transship serve", "--api"]);
         assert!(text(&output.stderr).len() < 200, "{output:?}");
     }
     let disabled = two_at("https://a.example", "https://b.example", "enabled: false");
     transship.start(&disabled).await;
-    for (arguments, parts) in [
-        (&["tasks", "build/none"][..], &["instance build has no rule none"][..]),
-        (&["tasks", "none/all"], &["there is no instance none"]),
-        (&["task", NO_TASK], &["there is no task", NO_TASK]),
-        (&["task", NO_TASK, "--follow"], &["there is no task", NO_TASK]),
-        (&["sync", "build/all"], &["build/all", "disabled"]),
+    for (status, arguments, parts) in [
+        (4, &["tasks", "build/none"][..], &["instance build has no rule none", "`transship rules list build`"][..]),
+        (4, &["tasks", "none/all"], &["there is no instance none", "`transship instances list`"]),
+        (4, &["task", NO_TASK], &["there is no task", NO_TASK]),
+        (4, &["task", NO_TASK, "--follow"], &["there is no task", NO_TASK]),
+        (3, &["sync", "build/all"], &["build/all", "disabled"]),
     ] {
-        assert_one_line(&transship.run(arguments).await, parts);
+        assert_one_line_of(status, &transship.run(arguments).await, parts);
     }
     let wrong: [&[&str]; 4] =
         [&["tasks", "build"], &["task", "7"], &["tasks", "build/all", "--limit", "0"], &["sync", "a/b", "--api", "x"]];
@@ -509,7 +512,13 @@ fn json_of(output: &Output) -> Value {
 /// Exit status 1, nothing on standard output, and one line on standard error that has all these parts.
 #[track_caller]
 fn assert_one_line(output: &Output, parts: &[&str]) {
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""), "{output:?}");
+    assert_one_line_of(1, output, parts);
+}
+
+/// The same with another exit status.
+#[track_caller]
+fn assert_one_line_of(status: i32, output: &Output, parts: &[&str]) {
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(status), ""), "{output:?}");
     let said = text(&output.stderr);
     assert!(said.lines().count() == 1 && said.ends_with('\n'), "{said}");
     for part in parts {

@@ -357,12 +357,12 @@ async fn tokens_by_command() {
     let list = String::from_utf8(transship.run(&["tokens", "list"]).await.stdout).unwrap();
     assert!(list.contains(id) && list.contains("the ci") && list.contains("operator") && list.contains("active"), "{list}");
     let more = transship.command(&["tokens", "create", "more"]).env("TRANSSHIP_TOKEN", &token).output().unwrap();
-    assert_eq!(more.status.code(), Some(1));
+    assert_eq!(more.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&more.stderr).contains("this needs the role admin"), "{more:?}");
     assert!(transship.run(&["tokens", "revoke", &token]).await.status.success(), "its ID is taken of it");
     assert!(transship.run(&["tokens", "revoke", id]).await.status.success(), "once more is no mistake");
     let refused = transship.command(&["tasks", "build/all"]).env("TRANSSHIP_TOKEN", &token).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = transship.run(&["completions", shell]).await;
         assert!(script.status.success() && String::from_utf8_lossy(&script.stdout).contains("tokens"), "{shell}");

@@ -45,7 +45,7 @@ async fn a_subscriber_hears_of_resources_and_tasks_and_it_is_seen_what_came_of_i
     assert_eq!(made.status.code(), Some(0), "{}", text(&made));
     assert_eq!((&json_of(&made)["revision"], &json_of(&made)["health"]), (&json!(1), &json!("fine")));
     let again = run(&["create", "-f", file]).await;
-    assert!(again.status.code() == Some(1) && text(&again).contains("--replace"), "{}", text(&again));
+    assert!(again.status.code() == Some(3) && text(&again).contains("--replace"), "{}", text(&again));
     assert_eq!(run(&["create", "-f", file, "--replace"]).await.status.code(), Some(0));
 
     let tested = run(&["test", "ci", "--output", "json"]).await;
@@ -81,6 +81,8 @@ async fn a_subscriber_hears_of_resources_and_tasks_and_it_is_seen_what_came_of_i
     sink.answer(|_| 503);
     let refused = run(&["redeliver", "ci", id, "--output", "json"]).await;
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.lines().count() == 1 && said.contains("did not take it") && said.contains("503"), "{said}");
     let shown = json_of(&refused);
     assert_eq!((&shown["state"], &shown["attempts"][1]["status"]), (&json!("waiting"), &json!(503)));
     sink.answer(|_| 200);
@@ -101,7 +103,7 @@ async fn a_subscriber_hears_of_resources_and_tasks_and_it_is_seen_what_came_of_i
     let shown = run(&["list"]).await;
     assert!(text(&shown).contains("ci") && text(&shown).contains("no"), "{}", text(&shown));
     assert!(run(&["delete", "ci"]).await.status.success());
-    assert_eq!(run(&["show", "ci"]).await.status.code(), Some(1));
+    assert_eq!(run(&["show", "ci"]).await.status.code(), Some(4));
     assert!(!transship.log().contains("s3cret"), "the log tells the token in the URL");
 }
 
@@ -132,7 +134,11 @@ async fn a_receiver_that_has_gone_is_seen_and_enabled_by_hand_also_where_a_file_
         let deliveries = json_of(&run(&["deliveries", name, "--output", "json"]).await);
         let id = deliveries[0]["id"].as_str().unwrap();
         let refused = run(&["redeliver", name, id]).await;
-        assert!(refused.status.code() == Some(1) && text(&refused).contains("enable"), "{}", text(&refused));
+        assert!(
+            refused.status.code() == Some(3) && text(&refused).contains("transship subscriptions enable"),
+            "{}",
+            text(&refused)
+        );
     }
     let http = reqwest::Client::new();
     let url = |name: &str| format!("{}/v1/subscriptions/{name}", transship.url());

@@ -15,6 +15,8 @@ use crate::{
     output,
 };
 
+pub(crate) use through_api::with_values;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The configuration file: instances, rules and subscriptions

@@ -2,11 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use crate::{
-    client::{AuditFilter, Client, Connection},
-    output::{self, Format},
-    time::When,
-};
+use crate::{client::AuditFilter, commands::Printed, output, time::When};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -22,23 +18,14 @@ pub(crate) struct Arguments {
     /// At most so many
     #[arg(long, value_name = "N", default_value = "50")]
     limit: NonZeroUsize,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { since, until, who, limit, output, connection } = arguments;
+    let Arguments { since, until, who, limit, printed } = arguments;
+    let (client, format) = printed.open()?;
     let filter = AuditFilter { since: since.map(When::ago).transpose()?, until: until.map(When::ago).transpose()?, who };
-    let entries = Client::new(connection)?.audit(&filter, limit.get()).await?;
-    match output {
-        Format::Json => output::print_json(&entries),
-        Format::Table if entries.is_empty() => {
-            eprintln!("nothing has been changed");
-            Ok(())
-        }
-        Format::Table => output::print(&output::audit(&entries)),
-    }
+    let entries = client.audit(&filter, limit.get()).await?;
+    format.list(&entries, "nothing of that kind has been changed", output::audit)
 }

@@ -11,7 +11,6 @@ use transship_registry::{
 };
 
 use crate::{
-    NotDone,
     commands::Waiting,
     output::{self, Format},
     progress::{Meter, Unit},
@@ -99,12 +98,13 @@ async fn one(
     let result = Report::new(outcome?, started.elapsed().as_secs_f64());
     match arguments.output {
         Format::Json => output::print_json(&result)?,
-        Format::Table if result.outcome == "exists" => {
-            bail!("the target has {} there, which is left as it is: --overwrite replaces it", result.digest)
-        }
+        Format::Table if result.outcome == "exists" => {}
         Format::Table => output::print(&result.sentence())?,
     }
-    if result.outcome == "exists" { Err(NotDone.into()) } else { Ok(()) }
+    if result.outcome == "exists" {
+        bail!("the target has {} there, which is left as it is: --overwrite replaces it", result.digest);
+    }
+    Ok(())
 }
 
 async fn all(source: &Endpoint, target: &Endpoint, arguments: &Arguments) -> anyhow::Result<()> {
@@ -131,7 +131,11 @@ async fn all(source: &Endpoint, target: &Endpoint, arguments: &Arguments) -> any
             output::print(&result.sentence())?;
         }
     }
-    if result.failed + result.exists > 0 { Err(NotDone.into()) } else { Ok(()) }
+    match (result.failed, result.exists) {
+        (0, 0) => Ok(()),
+        (0, exists) => bail!("left as they are: {}; --overwrite replaces them", output::count(exists as u64, "tag")),
+        (failed, _) => bail!("{} failed", output::count(failed as u64, "tag")),
+    }
 }
 
 /// What a copy did.

@@ -1,23 +1,17 @@
 //! `transship explain`: why something was, or was not, synchronised.
 
-use transship_api::explain::ExplainInput;
+use transship_api::explain::{ExplainInput, ExplainView};
 use transship_model::Reference;
 
-use crate::{
-    client::{Client, Connection},
-    output::{self, Format},
-};
+use crate::commands::Printed;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// What was pushed, as in build/team/app:v7, or with @sha256:… in place of the tag
     #[arg(value_name = "INSTANCE/REPOSITORY:TAG", value_parser = parse)]
     place: ExplainInput,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 fn parse(text: &str) -> Result<ExplainInput, String> {
@@ -34,30 +28,28 @@ fn parse(text: &str) -> Result<ExplainInput, String> {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let client = Client::new(arguments.connection)?;
-    let said = client.explain(&arguments.place).await?;
-    match arguments.output {
-        Format::Json => output::print_json(&said),
-        Format::Table => {
-            output::print(&said.summary)?;
-            if let Some(time) = said.last_push {
-                output::print(&format!("its last push that is known was at {}", time.strftime("%F %T UTC")))?;
-            }
-            for rule in &said.rules {
-                let mark = if rule.selected { "yes" } else { "no " };
-                let target = rule.target.as_ref().map(|target| format!(" → {target}")).unwrap_or_default();
-                output::print(&format!("{mark} {}{target}: {}", rule.rule, rule.words))?;
-                for task in &rule.tasks {
-                    let outcome = match (&task.outcome, &task.error) {
-                        (Some(outcome), _) => outcome.to_string(),
-                        (None, Some(error)) => format!("is tried again: {error}"),
-                        (None, None) => "has not ended".into(),
-                    };
-                    let at = task.created.strftime("%F %T UTC");
-                    output::print(&format!("    task {} ({}, {at}): {outcome}", task.task, task.trigger))?;
-                }
-            }
-            Ok(())
+    let (client, format) = arguments.printed.open()?;
+    format.show(&client.explain(&arguments.place).await?, text)
+}
+
+fn text(said: &ExplainView) -> String {
+    let mut lines = vec![said.summary.clone()];
+    if let Some(time) = said.last_push {
+        lines.push(format!("its last push that is known was at {}", time.strftime("%F %T UTC")));
+    }
+    for rule in &said.rules {
+        let mark = if rule.selected { "yes" } else { "no " };
+        let target = rule.target.as_ref().map(|target| format!(" → {target}")).unwrap_or_default();
+        lines.push(format!("{mark} {}{target}: {}", rule.rule, rule.words));
+        for task in &rule.tasks {
+            let outcome = match (&task.outcome, &task.error) {
+                (Some(outcome), _) => outcome.to_string(),
+                (None, Some(error)) => format!("is tried again: {error}"),
+                (None, None) => "has not ended".into(),
+            };
+            let at = task.created.strftime("%F %T UTC");
+            lines.push(format!("    task {} ({}, {at}): {outcome}", task.task, task.trigger));
         }
     }
+    lines.join("\n")
 }

@@ -3,13 +3,9 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use transship_api::view::RuleInput;
-use transship_model::{RulePath, Would};
+use transship_model::{Foreseen, RulePath, Would};
 
-use crate::{
-    client::{Client, Connection},
-    config, output,
-    output::Format,
-};
+use crate::{commands::Printed, config, output, output::Format};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -22,11 +18,8 @@ pub(crate) struct Arguments {
     /// At most about so many resources
     #[arg(long, value_name = "N", default_value = "1000")]
     limit: NonZeroUsize,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -35,9 +28,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         (None, Some(rule)) => Ok(rule),
         (None, None) => anyhow::bail!("name a rule, or a file with one"),
     };
-    let client = Client::new(arguments.connection)?;
-    let (items, is_all, error) = client.preview(rule.as_ref(), arguments.limit.get()).await?;
-    match arguments.output {
+    let (client, format) = arguments.printed.open()?;
+    let (mut items, is_all, error) = client.preview(rule.as_ref(), arguments.limit.get()).await?;
+    // Registries list in orders of their own.
+    items.sort_by_cached_key(|item| (item.source.to_string(), item.target.to_string()));
+    match format {
         Format::Json => {
             output::print_json(&serde_json::json!({ "items": items, "complete": is_all && error.is_none(), "error": error }))?;
         }
@@ -47,28 +42,42 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Format::Table => {
             if !items.is_empty() {
                 output::print(&output::foreseen(&items))?;
+                eprintln!("{}", summary(&items));
             }
-            let counts = [
-                (items.iter().filter(|item| item.would == Would::Copy).count(), "to copy"),
-                (items.iter().filter(|item| item.would == Would::Replace).count(), "to replace"),
-                (
-                    items.iter().filter(|item| item.would == Would::Attach).count(),
-                    "with something to bring that refers to them",
-                ),
-                (items.iter().filter(|item| item.would == Would::Unchanged).count(), "unchanged"),
-                (items.iter().filter(|item| item.would == Would::Delete).count(), "to delete"),
-                (items.iter().filter(|item| matches!(item.would, Would::Skip { .. })).count(), "to skip"),
-                (items.iter().filter(|item| matches!(item.would, Would::Fail { .. })).count(), "that can't be told"),
-            ];
-            let words: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-            eprintln!("{}", words.join(", "));
-            if !is_all {
+            if !is_all && error.is_none() {
                 eprintln!("and there are more: --limit shows them");
             }
         }
     }
-    match error {
-        Some(error) => anyhow::bail!("not all could be found out: {error}"),
-        None => Ok(()),
+    if let Some(error) = error {
+        anyhow::bail!("not all could be found out: {error}");
     }
+    match untold(&items) {
+        (0, _) => Ok(()),
+        (n, why) => anyhow::bail!("{n} of {} could not be told: {why}", items.len()),
+    }
+}
+
+/// How many resources nothing can be told of, and why of the first.
+fn untold(items: &[Foreseen]) -> (usize, &str) {
+    let reasons = items.iter().filter_map(|item| match &item.would {
+        Would::Fail { reason } => Some(reason.as_str()),
+        _ => None,
+    });
+    (reasons.clone().count(), reasons.clone().next().unwrap_or_default())
+}
+
+fn summary(items: &[Foreseen]) -> String {
+    let count = |is_such: fn(&Would) -> bool| items.iter().filter(|item| is_such(&item.would)).count();
+    let counts = [
+        (count(|would| *would == Would::Copy), "to copy"),
+        (count(|would| *would == Would::Replace), "to replace"),
+        (count(|would| *would == Would::Attach), "with something to bring that refers to them"),
+        (count(|would| *would == Would::Unchanged), "unchanged"),
+        (count(|would| *would == Would::Delete), "to delete"),
+        (count(|would| matches!(would, Would::Skip { .. })), "to skip"),
+        (untold(items).0, "that can't be told"),
+    ];
+    let words: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    words.join(", ")
 }

@@ -1,17 +1,15 @@
 //! `transship rules`.
 
-use std::{
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::json;
 use transship_api::view::RuleView;
-use transship_model::{InstanceName, Problem, RulePath};
+use transship_model::{InstanceName, RulePath};
 
 use crate::{
-    client::{Client, Connection, Refusal},
+    client::{Client, Connection, Known},
+    commands::Printed,
+    config,
     output::{self, Format},
 };
 
@@ -21,14 +19,16 @@ pub(crate) enum Command {
     List(ListArguments),
     /// Show a rule
     Show(ShowArguments),
-    /// Make a rule as a JSON file describes it. It begins with a full run
+    /// Make a rule as a file describes it. It begins with a full run
     Create(CreateArguments),
+    /// Change some keys of a rule
+    Change(ChangeArguments),
     /// Enable a rule. If it never was, it begins with a full run
     Enable(EnableArguments),
     /// Disable a rule: what is on its way by it is skipped
-    Disable(NamedArguments),
+    Disable(ShowArguments),
     /// Delete a rule, and with it its log
-    Delete(NamedArguments),
+    Delete(DeleteArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -36,11 +36,8 @@ pub(crate) struct ListArguments {
     /// The source instance; all without it
     #[arg(value_name = "INSTANCE")]
     instance: Option<InstanceName>,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -48,11 +45,8 @@ pub(crate) struct ShowArguments {
     /// The rule
     #[arg(value_name = "INSTANCE/RULE")]
     rule: RulePath,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,17 +54,30 @@ pub(crate) struct CreateArguments {
     /// The rule's source instance and name
     #[arg(value_name = "INSTANCE/RULE")]
     rule: RulePath,
-    /// The file, or - for standard input: {"source": {"namespace": "team"}, "target": {"instance": "prod"}}
-    #[arg(short = 'f', long, value_name = "FILE")]
+    /// The file, or - for standard input: YAML or JSON, written as an entry of `rules` in a configuration file; its name and source
+    /// instance may be left out
+    #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
+    /// Replace the one that has this name already
+    #[arg(long)]
+    replace: bool,
     /// Wait for pushes: do not begin with a full run
     #[arg(long)]
     no_first_run: bool,
-    /// Replace the rule of this name, if there is one
-    #[arg(long)]
-    replace: bool,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChangeArguments {
+    /// The rule
+    #[arg(value_name = "INSTANCE/RULE")]
+    rule: RulePath,
+    /// The file, or - for standard input: YAML or JSON with the keys that are to be others; null takes one away
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,11 +89,11 @@ pub(crate) struct EnableArguments {
     #[arg(long)]
     no_first_run: bool,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct NamedArguments {
+pub(crate) struct DeleteArguments {
     /// The rule
     #[arg(value_name = "INSTANCE/RULE")]
     rule: RulePath,
@@ -97,49 +104,41 @@ pub(crate) struct NamedArguments {
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::List(arguments) => list(arguments).await,
-        Command::Show(ShowArguments { rule, output, connection }) => {
-            let mut shown = Client::new(connection)?.rule(&rule).await?;
+        Command::Show(ShowArguments { rule, printed }) => {
+            let (client, format) = printed.open()?;
+            let mut shown = client.rule(&rule).await?;
             warn(&rule, &shown);
-            match output {
-                Format::Json => output::print_json(&shown),
-                Format::Table => {
-                    shown.warnings.clear();
-                    output::print(&output::fields(&shown)?)
-                }
+            if format == Format::Table {
+                shown.warnings.clear();
             }
+            format.show(&shown, output::fields)
         }
-        Command::Create(arguments) => create(arguments).await,
-        Command::Enable(EnableArguments { rule, no_first_run, connection }) => {
-            let enabled = Client::new(connection)?.patch_rule(&rule, &json!({ "enabled": true }), !no_first_run).await?;
-            say(&rule, "is enabled", &enabled)
+        Command::Create(CreateArguments { rule, file, replace, no_first_run, printed }) => {
+            let document = config::load_document(&file)?;
+            let (client, format) = printed.open()?;
+            let known = if replace { Known::Anything } else { Known::Nothing };
+            say(&rule, "is made", &client.put_rule(&rule, &document, known, !no_first_run).await?, format)
         }
-        Command::Disable(NamedArguments { rule, connection }) => {
-            let disabled = Client::new(connection)?.patch_rule(&rule, &json!({ "enabled": false }), true).await?;
-            say(&rule, "is disabled", &disabled)
+        Command::Change(ChangeArguments { rule, file, printed }) => {
+            let patch = config::load_document(&file)?;
+            let (client, format) = printed.open()?;
+            say(&rule, "is changed", &client.patch_rule(&rule, &patch, true).await?, format)
         }
-        Command::Delete(NamedArguments { rule, connection }) => {
-            Client::new(connection)?.delete_rule(&rule, None).await?;
-            output::print(&format!("rule {rule} is deleted"))
+        Command::Enable(EnableArguments { rule, no_first_run, printed }) => {
+            let (client, format) = printed.open()?;
+            let enabled = client.patch_rule(&rule, &json!({ "enabled": true }), !no_first_run).await?;
+            say(&rule, "is enabled", &enabled, format)
+        }
+        Command::Disable(ShowArguments { rule, printed }) => {
+            let (client, format) = printed.open()?;
+            say(&rule, "is disabled", &client.patch_rule(&rule, &json!({ "enabled": false }), true).await?, format)
+        }
+        Command::Delete(DeleteArguments { rule, connection }) => {
+            Client::new(connection)?.delete_rule(&rule, Known::Anything).await?;
+            eprintln!("rule {rule} is deleted");
+            Ok(())
         }
     }
-}
-
-async fn create(arguments: CreateArguments) -> anyhow::Result<()> {
-    let CreateArguments { rule, file, no_first_run, replace, connection } = arguments;
-    let document = document(&file)?;
-    let client = Client::new(connection)?;
-    let known = if replace { client.rule_if_any(&rule).await?.map(|known| known.revision) } else { None };
-    let made = match client.put_rule(&rule, &document, known, !no_first_run).await {
-        Err(error) if is(&error, Problem::EXISTS) => bail!("there is a rule {rule} already: --replace replaces it"),
-        Err(error) if is(&error, Problem::CHANGED) => bail!("rule {rule} is being changed by others: try again"),
-        other => other?,
-    };
-    say(&rule, if known.is_some() { "is replaced" } else { "is made" }, &made)
-}
-
-/// Whether the API has refused something for this reason.
-fn is(error: &anyhow::Error, code: &str) -> bool {
-    error.downcast_ref().is_some_and(|Refusal(problem)| problem.code.as_deref() == Some(code))
 }
 
 /// Tells what may not be meant.
@@ -149,8 +148,8 @@ pub(crate) fn warn(path: &RulePath, rule: &RuleView) {
     }
 }
 
-async fn list(ListArguments { instance, output, connection }: ListArguments) -> anyhow::Result<()> {
-    let client = Client::new(connection)?;
+async fn list(ListArguments { instance, printed }: ListArguments) -> anyhow::Result<()> {
+    let (client, format) = printed.open()?;
     let instances = match instance {
         Some(instance) => vec![instance],
         None => client.instances().await?.into_iter().filter_map(|view| view.written.name).collect(),
@@ -159,32 +158,13 @@ async fn list(ListArguments { instance, output, connection }: ListArguments) -> 
     for instance in &instances {
         rules.extend(client.rules(instance).await?);
     }
-    match output {
-        Format::Json => output::print_json(&rules),
-        Format::Table if rules.is_empty() => {
-            eprintln!("there are no rules yet");
-            Ok(())
-        }
-        Format::Table => output::print(&table(&rules)),
-    }
+    format.list(&rules, "there are no rules yet: `transship rules create` makes one", table)
 }
 
-fn say(path: &RulePath, what: &str, rule: &RuleView) -> anyhow::Result<()> {
+fn say(path: &RulePath, what: &str, rule: &RuleView, format: Format) -> anyhow::Result<()> {
     let run = rule.first_run.as_ref().map(|task| format!(", and begins with task {task}")).unwrap_or_default();
     warn(path, rule);
-    output::print(&format!("rule {path} {what}{run}"))
-}
-
-/// A JSON document in a file, or from standard input.
-fn document(path: &Path) -> anyhow::Result<Value> {
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        io::stdin().read_to_string(&mut text).map(drop)
-    } else {
-        std::fs::read_to_string(path).map(|read| text = read)
-    };
-    read.with_context(|| format!("{} can't be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
+    format.done(rule, &format!("rule {path} {what}{run}"))
 }
 
 fn table(rules: &[RuleView]) -> String {

@@ -3,12 +3,12 @@
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use anyhow::bail;
-use transship_api::view::{DeliveryView, SentView, SubscriptionView};
+use transship_api::view::{DeliveryView, SentView};
 use transship_model::{DeliveryId, DeliveryState, SubscriptionName};
 
 use crate::{
-    NotDone,
-    client::{Client, Connection, Refusal},
+    client::{Client, Connection, Known, Refusal},
+    commands::Printed,
     config,
     output::{self, Format},
 };
@@ -27,27 +27,22 @@ enum Action {
     Show(Named),
     /// Make a subscription
     Create(CreateArguments),
+    /// Change some keys of a subscription
+    Change(ChangeArguments),
     /// Enable a subscription, also one that was disabled because its receiver took nothing for days
     Enable(Named),
     /// Disable a subscription: it is told nothing until it is enabled
     Disable(Named),
     /// Delete a subscription
-    Delete(Named),
+    Delete(DeleteArguments),
     /// Send a test and wait for what comes of it; the exit status is 1 if it was not taken
     Test(Named),
     /// List what a subscription was told, the newest events first
     Deliveries(DeliveriesArguments),
+    /// Show one delivery, with each attempt and what was sent
+    Delivery(DeliveryArguments),
     /// Send an event again and wait for what comes of it; the exit status is 1 if it was not taken
-    Redeliver(RedeliverArguments),
-}
-
-#[derive(Debug, clap::Args)]
-struct Printed {
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
-    #[command(flatten)]
-    connection: Connection,
+    Redeliver(DeliveryArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,7 +56,7 @@ struct Named {
 
 #[derive(Debug, clap::Args)]
 struct CreateArguments {
-    /// A file with the subscription, written as an entry of `subscriptions` in a configuration file (YAML, or JSON)
+    /// The file, or - for standard input: YAML or JSON, written as an entry of `subscriptions` in a configuration file
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
     /// Replace the one that has this name already
@@ -69,6 +64,27 @@ struct CreateArguments {
     replace: bool,
     #[command(flatten)]
     printed: Printed,
+}
+
+#[derive(Debug, clap::Args)]
+struct ChangeArguments {
+    /// The subscription's name
+    #[arg(value_name = "NAME")]
+    name: SubscriptionName,
+    /// The file, or - for standard input: YAML or JSON with the keys that are to be others, as the API takes them; null takes one away
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    printed: Printed,
+}
+
+#[derive(Debug, clap::Args)]
+struct DeleteArguments {
+    /// The subscription's name
+    #[arg(value_name = "NAME")]
+    name: SubscriptionName,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,7 +100,7 @@ struct DeliveriesArguments {
 }
 
 #[derive(Debug, clap::Args)]
-struct RedeliverArguments {
+struct DeliveryArguments {
     /// The subscription's name
     #[arg(value_name = "NAME")]
     name: SubscriptionName,
@@ -102,67 +118,59 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.action {
-        Action::List(Printed { output, connection }) => list(&Client::new(connection)?, output).await,
-        Action::Show(Named { name, printed: Printed { output, connection } }) => {
-            let subscription = Client::new(connection)?.subscription(&name).await?;
-            print(&subscription, output)
+        Action::List(printed) => {
+            let (client, format) = printed.open()?;
+            let nothing = "nobody is told of anything: `transship subscriptions create -f FILE` makes a subscription";
+            format.list(&client.subscriptions().await?, nothing, output::subscriptions)
         }
-        Action::Create(CreateArguments { file, replace, printed: Printed { output, connection } }) => {
+        Action::Show(Named { name, printed }) => {
+            let (client, format) = printed.open()?;
+            format.show(&client.subscription(&name).await?, output::subscription)
+        }
+        Action::Create(CreateArguments { file, replace, printed }) => {
             let subscription = config::load_subscription(&file)?;
-            let made = Client::new(connection)?.put_subscription(&subscription, replace).await?;
-            print(&made, output)
+            let (client, format) = printed.open()?;
+            let known = if replace { Known::Anything } else { Known::Nothing };
+            let made = client.put_subscription(&subscription, known).await?;
+            format.done(&made, &format!("subscription {} is made", made.name))
         }
-        Action::Enable(Named { name, printed: Printed { output, connection } }) => {
-            print(&Client::new(connection)?.enable_subscription(&name).await?, output)
+        Action::Change(ChangeArguments { name, file, printed }) => {
+            let patch = config::load_document(&file)?;
+            let (client, format) = printed.open()?;
+            format.done(&client.patch_subscription(&name, &patch).await?, &format!("subscription {name} is changed"))
         }
-        Action::Disable(Named { name, printed: Printed { output, connection } }) => {
-            print(&Client::new(connection)?.disable_subscription(&name).await?, output)
+        Action::Enable(Named { name, printed }) => {
+            let (client, format) = printed.open()?;
+            format.done(&client.enable_subscription(&name).await?, &format!("subscription {name} is enabled"))
         }
-        Action::Delete(Named { name, printed: Printed { connection, .. } }) => {
-            Client::new(connection)?.delete_subscription(&name).await?;
+        Action::Disable(Named { name, printed }) => {
+            let (client, format) = printed.open()?;
+            format.done(&client.disable_subscription(&name).await?, &format!("subscription {name} is disabled"))
+        }
+        Action::Delete(DeleteArguments { name, connection }) => {
+            Client::new(connection)?.delete_subscription(&name, Known::Anything).await?;
             eprintln!("subscription {name} is deleted");
             Ok(())
         }
-        Action::Test(Named { name, printed: Printed { output, connection } }) => {
-            let client = Client::new(connection)?;
+        Action::Test(Named { name, printed }) => {
+            let (client, format) = printed.open()?;
             let sent = client.test_subscription(&name).await?;
-            follow(&client, &name, &sent, output).await
+            follow(&client, &name, &sent, format).await
         }
-        Action::Deliveries(DeliveriesArguments { name, limit, printed: Printed { output, connection } }) => {
-            let deliveries = Client::new(connection)?.deliveries(&name, limit.get()).await?;
-            match output {
-                Format::Json => output::print_json(&deliveries),
-                Format::Table if deliveries.is_empty() => {
-                    eprintln!("{name} has been told nothing in the last 30 days");
-                    Ok(())
-                }
-                Format::Table => output::print(&output::deliveries(&deliveries)),
-            }
+        Action::Deliveries(DeliveriesArguments { name, limit, printed }) => {
+            let (client, format) = printed.open()?;
+            let nothing = format!("{name} has been told nothing in the last 30 days");
+            format.list(&client.deliveries(&name, limit.get()).await?, &nothing, output::deliveries)
         }
-        Action::Redeliver(RedeliverArguments { name, delivery, printed: Printed { output, connection } }) => {
-            let client = Client::new(connection)?;
+        Action::Delivery(DeliveryArguments { name, delivery, printed }) => {
+            let (client, format) = printed.open()?;
+            format.show(&client.delivery(&name, &delivery).await?, output::delivery)
+        }
+        Action::Redeliver(DeliveryArguments { name, delivery, printed }) => {
+            let (client, format) = printed.open()?;
             let sent = client.redeliver(&name, &delivery).await?;
-            follow(&client, &name, &sent, output).await
+            follow(&client, &name, &sent, format).await
         }
-    }
-}
-
-async fn list(client: &Client, format: Format) -> anyhow::Result<()> {
-    let subscriptions = client.subscriptions().await?;
-    match format {
-        Format::Json => output::print_json(&subscriptions),
-        Format::Table if subscriptions.is_empty() => {
-            eprintln!("nobody is told of anything: `transship subscriptions create -f FILE` makes a subscription");
-            Ok(())
-        }
-        Format::Table => output::print(&output::subscriptions(&subscriptions)),
-    }
-}
-
-fn print(subscription: &SubscriptionView, format: Format) -> anyhow::Result<()> {
-    match format {
-        Format::Json => output::print_json(subscription),
-        Format::Table => output::print(&output::subscription(subscription)),
     }
 }
 
@@ -184,11 +192,13 @@ async fn follow(client: &Client, name: &SubscriptionName, sent: &SentView, forma
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };
-    match format {
-        Format::Json => output::print_json(&delivery)?,
-        Format::Table => output::print(&output::deliveries(std::slice::from_ref(&delivery)))?,
+    format.show(&delivery, |delivery| output::deliveries(std::slice::from_ref(delivery)))?;
+    if delivery.state == DeliveryState::Delivered {
+        return Ok(());
     }
-    if delivery.state == DeliveryState::Delivered { Ok(()) } else { Err(NotDone.into()) }
+    let why = delivery.attempts.last().map(output::answered).unwrap_or_default();
+    let next = if delivery.state == DeliveryState::Waiting { "; it is tried again" } else { "" };
+    bail!("the receiver of {name} did not take it: {why}{next}")
 }
 
 /// Whether there is an attempt of this round.

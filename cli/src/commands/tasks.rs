@@ -2,12 +2,13 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
+use anyhow::bail;
 use transship_api::view::{ProgressView, TaskView};
 use transship_model::{InstanceName, ResourceState, RulePath, TaskId, TaskStatus};
 
 use crate::{
-    NotDone,
-    client::{Client, Connection, Refusal},
+    client::{Client, Refusal},
+    commands::Printed,
     output::{self, Format},
     progress::{Meter, Unit},
     time::When,
@@ -55,11 +56,8 @@ pub(crate) struct ListArguments {
     /// At most so many
     #[arg(long, value_name = "N", default_value = "20")]
     limit: NonZeroUsize,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,11 +77,8 @@ pub(crate) struct ShowArguments {
     /// At most so many resources
     #[arg(long, value_name = "N", default_value = "1000")]
     limit: NonZeroUsize,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,11 +89,8 @@ struct CancelArguments {
     /// Wait until work on it has ended
     #[arg(long)]
     wait: bool,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,11 +101,8 @@ struct RetryArguments {
     /// Wait for the end of the new one and show how far it is; the exit status is 1 if anything failed
     #[arg(long)]
     wait: bool,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 /// A status as it is asked for.
@@ -147,11 +136,8 @@ pub(crate) struct SyncArguments {
     /// Wait for its end and show how far it is; the exit status is 1 if anything failed
     #[arg(long)]
     wait: bool,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 /// How often a running task is looked at.
@@ -170,7 +156,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn list(arguments: ListArguments) -> anyhow::Result<()> {
-    let client = Client::new(arguments.connection)?;
+    let (client, format) = arguments.printed.open()?;
     let (instance, rule) = match arguments.rule {
         Some(path) => (Some(path.instance), Some(path.rule)),
         None => (arguments.instance, None),
@@ -187,39 +173,29 @@ async fn list(arguments: ListArguments) -> anyhow::Result<()> {
     .filter_map(|(name, value)| Some((name, value?)))
     .collect();
     let tasks = client.select_tasks(&query, arguments.limit.get()).await?;
-    match arguments.output {
-        Format::Json => output::print_json(&tasks),
-        Format::Table if tasks.is_empty() => {
-            eprintln!("there are no such tasks");
-            Ok(())
-        }
-        Format::Table => output::print(&output::tasks(&tasks)),
-    }
+    format.list(&tasks, "there are no such tasks", output::tasks)
 }
 
 pub(crate) async fn show(arguments: ShowArguments) -> anyhow::Result<()> {
-    let client = Client::new(arguments.connection)?;
+    let (client, format) = arguments.printed.open()?;
     let task = if arguments.follow { follow(&client, &arguments.task).await? } else { client.task(&arguments.task).await? };
     let state = arguments.state.as_ref().and_then(clap::ValueEnum::to_possible_value);
     let query = [("state", state.map(|state| state.get_name().to_owned())), ("name", arguments.name)];
     let query: Vec<(&str, String)> = query.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-    print(&client, &task, &query, arguments.limit.get(), arguments.output).await?;
+    print(&client, &task, &query, arguments.limit.get(), format).await?;
     if arguments.follow { verdict(&task) } else { Ok(()) }
 }
 
 pub(crate) async fn sync(arguments: SyncArguments) -> anyhow::Result<()> {
-    let client = Client::new(arguments.connection)?;
+    let (client, format) = arguments.printed.open()?;
     let id = client.sync(&arguments.rule).await?;
-    started(&client, &id, arguments.wait, arguments.output).await
+    started(&client, &id, arguments.wait, format).await
 }
 
 /// What is printed of a task that has been started, at once or when it has ended.
 async fn started(client: &Client, id: &TaskId, waits: bool, format: Format) -> anyhow::Result<()> {
     if !waits {
-        return match format {
-            Format::Json => output::print_json(&serde_json::json!({ "task": id })),
-            Format::Table => output::print(id.as_str()),
-        };
+        return format.show(&serde_json::json!({ "task": id }), |_| id.to_string());
     }
     let task = follow(client, id).await?;
     match format {
@@ -239,29 +215,33 @@ async fn started(client: &Client, id: &TaskId, waits: bool, format: Format) -> a
 }
 
 async fn cancel(arguments: CancelArguments) -> anyhow::Result<()> {
-    let client = Client::new(arguments.connection)?;
+    let (client, format) = arguments.printed.open()?;
     client.cancel(&arguments.task).await?;
     if arguments.wait {
-        let task = follow(&client, &arguments.task).await?;
-        return match arguments.output {
-            Format::Json => output::print_json(&task),
-            Format::Table => output::print(&output::task(&task)),
-        };
+        return format.show(&follow(&client, &arguments.task).await?, output::task);
     }
-    match arguments.output {
-        Format::Json => output::print_json(&serde_json::json!({ "task": arguments.task })),
-        Format::Table => output::print(arguments.task.as_str()),
-    }
+    format.show(&serde_json::json!({ "task": arguments.task }), |_| arguments.task.to_string())
 }
 
 async fn retry(arguments: RetryArguments) -> anyhow::Result<()> {
-    let client = Client::new(arguments.connection)?;
+    let (client, format) = arguments.printed.open()?;
     let id = client.retry(&arguments.task).await?;
-    started(&client, &id, arguments.wait, arguments.output).await
+    started(&client, &id, arguments.wait, format).await
 }
 
+/// Whether a task that has ended succeeded, and if not, why in a sentence.
 fn verdict(task: &TaskView) -> anyhow::Result<()> {
-    if task.status == TaskStatus::Succeeded { Ok(()) } else { Err(NotDone.into()) }
+    let TaskView { id, status, counts, .. } = task;
+    match (status, &task.error, &task.cancelled) {
+        (TaskStatus::Succeeded, ..) => Ok(()),
+        (TaskStatus::Cancelled, _, Some(cancelled)) => bail!("task {id} was cancelled by {}", cancelled.by),
+        (_, Some(error), _) => bail!("task {id} {status}: {error}"),
+        (..) => bail!(
+            "task {id} {status}: {} of {} failed; `transship tasks retry {id}` makes them again",
+            counts.failed,
+            output::count(counts.found, "resource")
+        ),
+    }
 }
 
 /// Prints a task, and those of its resources that the query selects.

@@ -8,6 +8,7 @@ use transship_model::{InstanceName, Role, TokenId};
 
 use crate::{
     client::{Client, Connection},
+    commands::Printed,
     output::{self, Format},
     time::When,
 };
@@ -24,6 +25,8 @@ enum Action {
     Create(CreateArguments),
     /// List tokens, the newest first, with what they may do and when they were used last
     List(ListArguments),
+    /// Show one token: what it may do, and when it was used last
+    Show(ShowArguments),
     /// Revoke a token: within ten seconds it lets nobody in any more
     Revoke(RevokeArguments),
 }
@@ -42,11 +45,8 @@ struct CreateArguments {
     /// When it expires: a time, or so long from now, as in 90d or 12h. Without it: never
     #[arg(long, value_name = "WHEN")]
     expires: Option<When>,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,11 +54,17 @@ struct ListArguments {
     /// At most so many
     #[arg(long, value_name = "N", default_value = "100")]
     limit: NonZeroUsize,
-    /// How the answer is printed
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
     #[command(flatten)]
-    connection: Connection,
+    printed: Printed,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArguments {
+    /// The token's ID, the 16 digits after `tsh_`; or the token itself, of which only the ID is sent
+    #[arg(value_name = "ID", value_parser = id_of)]
+    id: TokenId,
+    #[command(flatten)]
+    printed: Printed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -85,6 +91,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.action {
         Action::Create(arguments) => create(arguments).await,
         Action::List(arguments) => list(arguments).await,
+        Action::Show(ShowArguments { id, printed }) => {
+            let (client, format) = printed.open()?;
+            format.show(&client.token(&id).await?, |token| output::tokens(std::slice::from_ref(token)))
+        }
         Action::Revoke(RevokeArguments { id, connection }) => {
             Client::new(connection)?.revoke_token(&id).await?;
             eprintln!("token {id} is revoked");
@@ -94,11 +104,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn create(arguments: CreateArguments) -> anyhow::Result<()> {
-    let CreateArguments { name, role, instances, expires, output, connection } = arguments;
+    let CreateArguments { name, role, instances, expires, printed } = arguments;
+    let (client, format) = printed.open()?;
     let expires = expires.map(When::ahead).transpose()?;
     let instances = (!instances.is_empty()).then(|| instances.into_iter().collect());
-    let made = Client::new(connection)?.create_token(&TokenInput { name, role, instances, expires }).await?;
-    match output {
+    let made = client.create_token(&TokenInput { name, role, instances, expires }).await?;
+    match format {
         Format::Json => output::print_json(&made),
         Format::Table => {
             output::print(&made.token)?;
@@ -111,13 +122,7 @@ async fn create(arguments: CreateArguments) -> anyhow::Result<()> {
 }
 
 async fn list(arguments: ListArguments) -> anyhow::Result<()> {
-    let tokens = Client::new(arguments.connection)?.tokens(arguments.limit.get()).await?;
-    match arguments.output {
-        Format::Json => output::print_json(&tokens),
-        Format::Table if tokens.is_empty() => {
-            eprintln!("there are no tokens but the deployment's own: `transship tokens create NAME` makes one");
-            Ok(())
-        }
-        Format::Table => output::print(&output::tokens(&tokens)),
-    }
+    let (client, format) = arguments.printed.open()?;
+    let nothing = "there are no tokens but the deployment's own: `transship tokens create NAME` makes one";
+    format.list(&client.tokens(arguments.limit.get()).await?, nothing, output::tokens)
 }

@@ -121,6 +121,29 @@ impl Value {
         }
     }
 
+    /// The same as JSON. What is refused is noted as a mistake already, and is nothing here.
+    fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.data {
+            Data::Scalar { text, .. } => match self.meaning() {
+                Some(Meaning::Flag(flag)) => Json::Bool(flag),
+                // A number that JSON does not have, like `.inf` or `0x10`, stays the text that it is.
+                Some(Meaning::Number) => text.parse().map_or_else(|_| Json::from(text.as_str()), Json::Number),
+                Some(Meaning::Text(text)) => Json::from(text),
+                Some(Meaning::Null) | None => Json::Null,
+            },
+            Data::List(items) => items.iter().map(Self::to_json).collect(),
+            Data::Mapping(_) => {
+                let key = |key: &Self| match &key.data {
+                    Data::Scalar { text, .. } => text.clone(),
+                    _ => String::new(),
+                };
+                self.entries().unwrap_or_default().iter().map(|[name, value]| (key(name), value.to_json())).collect()
+            }
+            Data::Refused => Json::Null,
+        }
+    }
+
     fn is_refused(&self) -> bool {
         matches!(self.data, Data::Refused)
     }
@@ -371,6 +394,11 @@ impl<'a> Node<'a> {
     /// The whole document.
     pub(super) fn root(document: &'a Value) -> Self {
         Self { path: String::new(), key: document.start, value: document }
+    }
+
+    /// The value as JSON, for somebody else to judge.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        self.value.to_json()
     }
 
     /// The line of the value, or of its key if there is none.

@@ -95,17 +95,19 @@ pub(crate) fn read(name: &InstanceName, document: &Value, before: Option<&Instan
 
 /// What repositories of Amazon ECR are like that are made.
 fn ecr(reader: &Reader<'_>) -> Option<EcrSettings> {
-    let Some(keys) = reader.below("ecr", &["immutable_tags", "scan_on_push", "kms_key", "tags"]) else {
+    let Some(keys) = reader.below("ecr", &["immutable_tags", "scan_on_push", "kms_key", "lifecycle_policy", "tags"]) else {
         return Some(EcrSettings::default());
     };
     let (immutable_tags, scan_on_push) = (keys.or("immutable_tags", false), keys.or("scan_on_push", false));
     let kms_key = keys.checked("kms_key", |text| input::words(text, input::MAX_KMS_KEY));
+    let lifecycle_policy = keys.checked("lifecycle_policy", str::parse);
     let tags: BTreeMap<String, String> = keys.or("tags", BTreeMap::new())?;
     if tags.len() > input::MAX_RESOURCE_TAGS {
         keys.note("tags", format!("AWS allows {} tags", input::MAX_RESOURCE_TAGS));
     }
     tags.iter().filter_map(|(key, value)| input::resource_tag(key, value).err()).for_each(|error| keys.note("tags", error));
-    Some(EcrSettings { immutable_tags: immutable_tags?, scan_on_push: scan_on_push?, kms_key: kms_key?, tags })
+    let (immutable_tags, scan_on_push, kms_key) = (immutable_tags?, scan_on_push?, kms_key?);
+    Some(EcrSettings { immutable_tags, scan_on_push, kms_key, lifecycle_policy: lifecycle_policy?, tags })
 }
 
 impl Reading<'_> {

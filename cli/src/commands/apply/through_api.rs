@@ -20,7 +20,7 @@ use transship_state::{Change, LocalSecrets, Secrets as _};
 
 use super::{Options, sign};
 use crate::{
-    client::Client,
+    client::{Client, Known},
     commands::rules,
     config::{self, Config},
     output,
@@ -28,9 +28,9 @@ use crate::{
 
 /// What is to become of one entry.
 enum Step {
-    Instance { change: Change, name: InstanceName, wanted: Option<Box<Instance>>, known: Option<u64> },
-    Rule { change: Change, path: RulePath, wanted: Option<Box<RuleInput>>, known: Option<u64> },
-    Subscription { change: Change, name: SubscriptionName, wanted: Option<Box<Subscription>> },
+    Instance { change: Change, name: InstanceName, wanted: Option<Box<Instance>>, known: Known },
+    Rule { change: Change, path: RulePath, wanted: Option<Box<RuleInput>>, known: Known },
+    Subscription { change: Change, name: SubscriptionName, wanted: Option<Box<Subscription>>, known: Known },
 }
 
 impl Step {
@@ -149,7 +149,7 @@ fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyho
             continue;
         }
         let change = if known.is_some() { Change::Changed } else { Change::Created };
-        let known = known.map(|view| view.revision);
+        let known = Known::of(known.map(|view| view.revision));
         plan.steps.push(Step::Instance { change, name, wanted: Some(Box::new(instance.clone())), known });
     }
     for rule in &config.rules {
@@ -165,7 +165,7 @@ fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyho
             continue;
         }
         let change = if known.is_some() { Change::Changed } else { Change::Created };
-        let known = known.map(|view| view.revision);
+        let known = Known::of(known.map(|view| view.revision));
         plan.steps.push(Step::Rule { change, path, wanted: Some(Box::new(wanted)), known });
     }
     for subscription in &config.subscriptions {
@@ -181,7 +181,8 @@ fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyho
             continue;
         }
         let change = if known.is_some() { Change::Changed } else { Change::Created };
-        plan.steps.push(Step::Subscription { change, name, wanted: Some(Box::new(subscription.clone())) });
+        let known = Known::of(known.map(|view| view.revision));
+        plan.steps.push(Step::Subscription { change, name, wanted: Some(Box::new(subscription.clone())), known });
     }
     if !taken.is_empty() {
         bail!("{}", taken.join("; "));
@@ -199,15 +200,22 @@ fn deletions(plan: &mut Plan, config: &Config, there: &There, options: &Options)
     let subscriptions: BTreeSet<_> = config.subscriptions.iter().map(|subscription| &subscription.name).collect();
     let mut steps = Vec::new();
     // They may name rules and instances.
-    for (name, _) in there.subscriptions.iter().filter(|(name, view)| !subscriptions.contains(name) && view.file.is_none()) {
-        steps.push(Step::Subscription { change: Change::Deleted, name: name.clone(), wanted: None });
+    let gone = there.subscriptions.iter().filter(|(name, view)| !subscriptions.contains(name) && view.file.is_none());
+    for (name, view) in gone {
+        let known = Known::Revision(view.revision);
+        steps.push(Step::Subscription { change: Change::Deleted, name: name.clone(), wanted: None, known });
     }
     for ((instance, rule), view) in gone_rules {
         let path = RulePath { instance: instance.clone(), rule: rule.clone() };
-        steps.push(Step::Rule { change: Change::Deleted, path, wanted: None, known: Some(view.revision) });
+        steps.push(Step::Rule { change: Change::Deleted, path, wanted: None, known: Known::Revision(view.revision) });
     }
     for (name, view) in gone_instances {
-        steps.push(Step::Instance { change: Change::Deleted, name: name.clone(), wanted: None, known: Some(view.revision) });
+        steps.push(Step::Instance {
+            change: Change::Deleted,
+            name: name.clone(),
+            wanted: None,
+            known: Known::Revision(view.revision),
+        });
     }
     if options.prune {
         plan.steps.extend(steps);
@@ -235,10 +243,10 @@ async fn carry_out(client: &Client, step: Step, options: &Options) -> anyhow::Re
             }
         }
         Step::Rule { path, known, .. } => client.delete_rule(&path, known).await?,
-        Step::Subscription { wanted: Some(subscription), change, .. } => {
-            client.put_subscription(&subscription, change == Change::Changed).await?;
+        Step::Subscription { wanted: Some(subscription), known, .. } => {
+            client.put_subscription(&subscription, known).await?;
         }
-        Step::Subscription { name, .. } => client.delete_subscription(&name).await?,
+        Step::Subscription { name, known, .. } => client.delete_subscription(&name, known).await?,
     }
     Ok(())
 }
@@ -309,7 +317,7 @@ fn places(input: &mut InstanceInput) -> [Option<&mut SecretInput>; 4] {
 }
 
 /// The document that makes an instance what the file says, with the values of secrets that are on this machine.
-async fn with_values(instance: &Instance) -> anyhow::Result<InstanceInput> {
+pub(crate) async fn with_values(instance: &Instance) -> anyhow::Result<InstanceInput> {
     if instance.credentials == Credentials::DockerConfig {
         bail!(
             "credentials: 'docker-config' is for `serve --config`: through the API give username and password, or refresh_token"
