@@ -106,9 +106,14 @@ impl Client {
         read(self.request(Method::GET, &["v1", "tasks", id.as_str()])?).await
     }
 
-    /// A task's resources, at most `limit`.
-    pub(crate) async fn resources(&self, id: &TaskId, limit: usize) -> anyhow::Result<Vec<ResourceView>> {
-        self.list(&["v1", "tasks", id.as_str(), "resources"], limit).await
+    /// Those of a task's resources that a query of the API selects, at most `limit`.
+    pub(crate) async fn resources(
+        &self,
+        id: &TaskId,
+        query: &[(&str, String)],
+        limit: usize,
+    ) -> anyhow::Result<Vec<ResourceView>> {
+        self.list_with(&["v1", "tasks", id.as_str(), "resources"], &query, limit).await
     }
 
     /// Starts a full run of a rule.

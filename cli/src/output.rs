@@ -9,9 +9,7 @@ use serde_json::Value;
 use transship_api::view::{
     AuditView, DeliveryView, ProgressView, ResourceView, SubscriptionView, TaskView, TokenStatus, TokenView,
 };
-use transship_model::{
-    Attempt, Counts, DeliveryState, Digest, Foreseen, InstanceName, Outcome, ResourceState, input::is_control,
-};
+use transship_model::{Attempt, Counts, DeliveryState, Digest, Foreseen, InstanceName, ResourceState, input::is_control};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -498,11 +496,6 @@ pub(crate) fn short(text: &str) -> String {
 /// A number of things: `1 rule`, `2 rules`.
 pub(crate) fn count(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
-}
-
-/// Whether nothing of an outcome has to be looked at by anybody.
-pub(crate) fn is_fine(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::Failed { .. })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 use transship_logger::{Logger, Outlets};
-use transship_model::{Instance, Owner, Rule, Subscription};
+use transship_model::{Caller, Instance, Owner, Rule, Subscription};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
@@ -167,7 +167,8 @@ async fn apply(catalog: &Catalog, file: File, adopt: bool) -> anyhow::Result<()>
         true => catalog.plan_adopting(&owner, &instances, &rules, &subscriptions, first_run).await,
         false => catalog.plan_all(&owner, &instances, &rules, &subscriptions, first_run).await,
     };
-    let plan = plan.context("the catalogue can't be read")?;
+    let file = Caller::all_powerful(format!("file {}", owner.file().unwrap_or_default()));
+    let plan = plan.context("the catalogue can't be read")?.by(file, "");
     if !plan.refusals().is_empty() {
         let way = if plan.has_others() { "; or start it once with --adopt: then they are the file's" } else { "" };
         bail!("{}{way}", plan.refusals().join("; "));

@@ -8,7 +8,8 @@ use std::{
 
 use aws_sdk_dynamodb::{
     Client,
-    types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
+    operation::scan::builders::ScanFluentBuilder,
+    types::{AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType},
 };
 use transship_tests::*;
 
@@ -43,7 +44,20 @@ impl Deployment {
 
     /// How many items the table has.
     async fn items(&self) -> i32 {
-        let mut pages = self.client.scan().table_name("catalogue").consistent_read(true).into_paginator().send();
+        self.count(self.client.scan()).await
+    }
+
+    /// How many of them are entries of the audit that say who has applied what.
+    async fn noted(&self) -> i32 {
+        let of_audit = self.client.scan().filter_expression("begins_with(#p, :audit) AND begins_with(who, :user)");
+        let of_audit = of_audit.expression_attribute_names("#p", "partition");
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let of_audit = of_audit.expression_attribute_values(":audit", text("audit/"));
+        self.count(of_audit.expression_attribute_values(":user", text("user "))).await
+    }
+
+    async fn count(&self, scan: ScanFluentBuilder) -> i32 {
+        let mut pages = scan.table_name("catalogue").consistent_read(true).into_paginator().send();
         let mut items = 0;
         while let Some(page) = pages.next().await {
             items += page.unwrap().count();
@@ -85,7 +99,7 @@ async fn apply_brings_the_table_to_what_the_file_says_and_a_dry_run_only_tells()
 
     let done = deployment.apply(&first, &TABLE).await;
     assert_eq!(lines(&done), [&told[..], &["catalogue: 5 created, 0 changed, 0 deleted"]].concat(), "{done:?}");
-    assert_eq!(deployment.items().await, 6, "with the catalogue's version");
+    assert_eq!((deployment.items().await, deployment.noted().await), (11, 5), "with the catalogue's version and the audit");
     assert_eq!(lines(&deployment.apply(&first, &TABLE).await), ["catalogue: 0 created, 0 changed, 0 deleted"]);
 
     // A file that was cut off, or is empty, takes nothing away unless that is said.
@@ -98,7 +112,7 @@ async fn apply_brings_the_table_to_what_the_file_says_and_a_dry_run_only_tells()
     assert_eq!(lines(&dry)[..4], told, "{dry:?}");
     let done = deployment.apply(&second, &["--table", "catalogue", "--prune"]).await;
     assert_eq!(lines(&done), [&told[..], &["catalogue: 1 created, 1 changed, 2 deleted"]].concat());
-    assert_eq!(deployment.items().await, 5);
+    assert_eq!((deployment.items().await, deployment.noted().await), (14, 9));
 }
 
 /// Would break: a catalogue with more entries than DynamoDB writes at once can't be applied, or not changed.
@@ -109,11 +123,11 @@ async fn a_large_catalogue_is_written_in_parts() {
     let rules = |more: &str| (0..450).map(|n| rule(&format!("r{n}"), FROM, TO, more)).collect::<Vec<_>>();
     let done = deployment.apply(&config(&instances, &rules("")), &TABLE).await;
     assert_eq!(lines(&done).last(), Some(&"catalogue: 452 created, 0 changed, 0 deleted"), "{done:?}");
-    assert_eq!(deployment.items().await, 453);
+    assert_eq!((deployment.items().await, deployment.noted().await), (905, 452));
     let done =
         deployment.apply(&config(&instances, &rules("overwrite: true")[..225]), &["--table", "catalogue", "--prune"]).await;
     assert_eq!(lines(&done).last(), Some(&"catalogue: 0 created, 225 changed, 225 deleted"), "{done:?}");
-    assert_eq!(deployment.items().await, 228);
+    assert_eq!((deployment.items().await, deployment.noted().await), (1130, 902));
 }
 
 /// Would break: functions that fail at run time with secrets they can't read, which the person who applied the file could have

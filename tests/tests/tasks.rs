@@ -100,6 +100,29 @@ async fn a_retry_brings_what_failed_and_nothing_else() {
     assert_eq!(transship.run(&["sync", "build/all", "--wait"]).await.status.code(), Some(1));
     let first = id_of(&transship.ended("build/all", 1).await[0]);
 
+    // What failed is found among the rest, page by page, by its state or by its name at either end.
+    for (query, expected) in [
+        ("state=failed", &["bad", "worse"][..]),
+        ("state=copied", &["good"]),
+        ("state=skipped", &[]),
+        ("name=mirror/w", &["worse"]),
+        ("name=build/team/", &["bad", "good", "worse"]),
+        ("state=failed&name=bad", &["bad"]),
+    ] {
+        let mut found = Vec::new();
+        let mut path = format!("/v1/tasks/{first}/resources?{query}&limit=1");
+        loop {
+            let page = transship.get(&path).await;
+            let of_page = page["items"].as_array().unwrap().iter();
+            found.extend(of_page.map(|item| item["source"]["repository"].as_str().unwrap().replace("team/", "")));
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/v1/tasks/{first}/resources?{query}&limit=1&cursor={next}");
+        }
+        assert_eq!(found, expected, "{query}");
+    }
+    let shown = transship.run(&["task", &first, "--state", "failed", "--name", "worse"]).await;
+    assert!(text(&shown.stdout).contains("team/worse") && !text(&shown.stdout).contains("team/bad"), "{shown:?}");
+
     target.on(move |request| denied(request, &["worse"]));
     let output = transship.run(&["tasks", "retry", &first, "--wait", "--output", "json"]).await;
 

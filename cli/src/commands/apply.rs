@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use aws_config::{BehaviorVersion, timeout::TimeoutConfig};
-use transship_model::Owner;
+use transship_model::{Caller, Owner};
 use transship_state::{Applied, Catalog, Change, aws::DynamoDbTable};
 
 use crate::{
@@ -84,6 +84,7 @@ async fn into_table(path: PathBuf, config: Config, table: &str, options: &Option
     // A first run of new rules is started by the API, which has the queues.
     let plan = catalog.plan_all(&Owner::Api, &config.instances, &config.rules, &config.subscriptions, false).await;
     let plan = plan.with_context(|| format!("the catalogue in the table {table} can't be read"))?;
+    let plan = plan.by(local_user(), format!("apply --table, of {}", path.display()));
     let (plan, left) = if prune { (plan, 0) } else { plan.without_deletions() };
     if !plan.refusals().is_empty() {
         bail!("{}: {}", path.display(), plan.refusals().join("; "));
@@ -104,6 +105,12 @@ async fn into_table(path: PathBuf, config: Config, table: &str, options: &Option
         format!("the catalogue in the table {table} was not brought up to date, or only in part; the same command completes it")
     })?;
     output::print(&format!("{table}: {}{left}", summary(applied, "")))
+}
+
+/// Who calls, as far as this machine knows: what AWS lets in is for AWS's own log.
+fn local_user() -> Caller {
+    let name = ["USER", "LOGNAME", "USERNAME"].iter().filter_map(|name| std::env::var(name).ok()).find(|name| !name.is_empty());
+    Caller::all_powerful(format!("user {}", name.as_deref().unwrap_or("unknown")))
 }
 
 fn summary(applied: Applied, to_be: &str) -> String {

@@ -81,7 +81,7 @@ pub(crate) async fn run(_: Arguments) -> anyhow::Result<()> {
     output::print("\nIts resources:\n")?;
     let mut resources = Vec::new();
     for task in &ended {
-        resources.extend(client.resources(task, 100).await?);
+        resources.extend(client.resources(task, &[], 100).await?);
     }
     output::print(&output::resources(&resources))?;
 
@@ -209,7 +209,7 @@ async fn watch(client: &Client, id: &TaskId) {
     let meter = Meter::new(format!("{:<32}", "copying"), Unit::Bytes);
     for _ in 0..1000 {
         let ended = client.task(id).await.is_ok_and(|task| task.ended.is_some());
-        let resources = client.resources(id, 100).await.unwrap_or_default();
+        let resources = client.resources(id, &[], 100).await.unwrap_or_default();
         let (done, total) = resources.iter().fold((0, 0), |(done, total), resource| {
             let here = resource.bytes_done();
             (done + here, total + resource.bytes_total.max(here))

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use anyhow::bail;
-use transship_api::view::{ProgressView, ResourceView, TaskView};
+use transship_api::view::{ProgressView, TaskView};
 use transship_model::{InstanceName, ResourceState, RulePath, TaskId, TaskStatus};
 
 use crate::{
@@ -68,6 +68,12 @@ pub(crate) struct ShowArguments {
     /// Wait for its end and show how far it is; the exit status is 1 if anything failed
     #[arg(long)]
     follow: bool,
+    /// Only resources in this state
+    #[arg(long, value_name = "STATE")]
+    state: Option<State>,
+    /// Only resources with this text in their name at the source or at the target
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
     /// At most so many resources
     #[arg(long, value_name = "N", default_value = "1000")]
     limit: NonZeroUsize,
@@ -108,6 +114,18 @@ enum Status {
     PartlyFailed,
     Failed,
     Cancelled,
+}
+
+/// A resource's state as it is asked for.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum State {
+    Queued,
+    Running,
+    Copied,
+    Unchanged,
+    Deleted,
+    Skipped,
+    Failed,
 }
 
 #[derive(Debug, clap::Args)]
@@ -161,7 +179,10 @@ async fn list(arguments: ListArguments) -> anyhow::Result<()> {
 pub(crate) async fn show(arguments: ShowArguments) -> anyhow::Result<()> {
     let (client, format) = arguments.printed.open()?;
     let task = if arguments.follow { follow(&client, &arguments.task).await? } else { client.task(&arguments.task).await? };
-    print(&client, &task, arguments.limit.get(), format).await?;
+    let state = arguments.state.as_ref().and_then(clap::ValueEnum::to_possible_value);
+    let query = [("state", state.map(|state| state.get_name().to_owned())), ("name", arguments.name)];
+    let query: Vec<(&str, String)> = query.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    print(&client, &task, &query, arguments.limit.get(), format).await?;
     if arguments.follow { verdict(&task) } else { Ok(()) }
 }
 
@@ -185,9 +206,7 @@ async fn started(client: &Client, id: &TaskId, waits: bool, format: Format) -> a
             if task.counts.found == 0 && is_whole {
                 eprintln!("the source has nothing that the rule selects: are namespace and patterns what you mean?");
             }
-            let resources = client.resources(id, usize::MAX).await?;
-            let failed: Vec<ResourceView> =
-                resources.into_iter().filter(|r| r.outcome.as_ref().is_some_and(|outcome| !output::is_fine(outcome))).collect();
+            let failed = client.resources(id, &[("state", "failed".to_owned())], usize::MAX).await?;
             if !failed.is_empty() {
                 output::print(&format!("\n{}", output::resources(&failed)))?;
             }
@@ -226,18 +245,24 @@ fn verdict(task: &TaskView) -> anyhow::Result<()> {
     }
 }
 
-async fn print(client: &Client, task: &TaskView, limit: usize, format: Format) -> anyhow::Result<()> {
-    let resources = client.resources(&task.id, limit).await?;
+/// Prints a task, and those of its resources that the query selects.
+async fn print(client: &Client, task: &TaskView, query: &[(&str, String)], limit: usize, format: Format) -> anyhow::Result<()> {
+    let resources = client.resources(&task.id, query, limit).await?;
     match format {
         Format::Json => output::print_json(&serde_json::json!({ "task": task, "resources": resources })),
         Format::Table => {
             output::print(&output::task(task))?;
             if resources.is_empty() {
+                if !query.is_empty() {
+                    eprintln!("there are no such resources");
+                }
                 return Ok(());
             }
             output::print(&format!("\n{}", output::resources(&resources)))?;
             let rest = (task.counts.found - task.compared).saturating_sub(resources.len() as u64);
-            if rest > 0 {
+            if !query.is_empty() && resources.len() >= limit {
+                eprintln!("and perhaps more: --limit shows them");
+            } else if query.is_empty() && rest > 0 {
                 eprintln!("and {rest} more: --limit shows them");
             }
             Ok(())
@@ -265,7 +290,7 @@ pub(crate) async fn follow(client: &Client, id: &TaskId) -> anyhow::Result<TaskV
         let name = format!("{}/{}", task.instance, task.rule);
         let known = task.total.unwrap_or(task.counts.found);
         if task.total.is_some() && known.saturating_sub(task.compared) <= ProgressView::FEW {
-            let resources = client.resources(id, usize::MAX).await?;
+            let resources = client.resources(id, &[], usize::MAX).await?;
             let (done, total) = resources.iter().fold((0, 0), |(done, total), r| {
                 let here = r.bytes_done();
                 (done + here, total + r.bytes_total.max(here))

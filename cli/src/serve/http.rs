@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use transship_api::{
     Api, Guarded,
-    access::{Deployment, Gate, refuse},
+    access::{Deployment, Gate},
 };
 use transship_model::Problem;
 use transship_state::sqlite::SqliteStore;
@@ -83,10 +83,8 @@ async fn scrape(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    match scraped.api.admit(&headers, &access::origin(scraped.has_token, peer, &headers)).await {
-        Ok(caller) => scraped.metrics.scrape(&caller).await,
-        Err(problem) => refuse(&problem),
-    }
+    let origin = access::origin(scraped.has_token, peer, &headers);
+    scraped.api.beside(&headers, origin, async |caller| scraped.metrics.scrape(&caller).await).await
 }
 
 /// Hands a notification to the webhook. Its body is read up to the webhook's limit, and for no longer than senders wait.

@@ -41,33 +41,35 @@ impl Guarded {
         Self { router: api.router(), gate }
     }
 
-    /// Who sends a request with these headers.
-    ///
-    /// # Errors
-    /// The problem to answer with.
-    pub async fn admit(&self, headers: &HeaderMap, origin: &Origin) -> Result<Caller, Problem> {
-        self.gate.authenticate(headers, origin).await
+    /// Lets somebody in whom something beside the API then answers: the answer has an ID, as the API's have, and so has what the log tells
+    /// of the request.
+    pub async fn beside<F: Future<Output = Response<Body>>>(
+        &self,
+        headers: &HeaderMap,
+        origin: Origin,
+        answer: impl FnOnce(Caller) -> F,
+    ) -> Response<Body> {
+        let id = id_of(headers, &origin);
+        let origin = Origin { request: Some(id.clone()), ..origin };
+        let span = tracing::info_span!("request", request = id);
+        let answered = async {
+            match self.gate.authenticate(headers, &origin).await {
+                Ok(caller) => answer(caller).await,
+                Err(problem) => refuse(&problem),
+            }
+        };
+        finished(answered.instrument(span).await, id, false)
     }
 
     /// Answers a request.
     pub async fn call(&self, request: Request<Body>, origin: Origin) -> Response<Body> {
-        let id = given_id(request.headers()).or(origin.request.clone()).unwrap_or_else(new_id);
+        let id = id_of(request.headers(), &origin);
         let is_head = request.method() == Method::HEAD;
         let path = tellable(request.uri().path());
         let span = tracing::info_span!("request", request = id, method = %request.method(), path);
         let origin = Origin { request: Some(id.clone()), ..origin };
         let answer = self.answer(request, origin).instrument(span).await;
-        let mut response = answer.unwrap_or_else(|problem| refuse(&problem));
-        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-            let problem = Problem { request: Some(id.clone()), ..problem };
-            *response.body_mut() = if is_head { Body::empty() } else { problem.to_json().into() };
-            response.headers_mut().remove(header::CONTENT_LENGTH);
-        }
-        let headers = response.headers_mut();
-        headers.extend(HeaderValue::try_from(id).map(|id| (REQUEST_ID, id)));
-        // What one caller may see the next may not.
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-        response
+        finished(answer.unwrap_or_else(|problem| refuse(&problem)), id, is_head)
     }
 
     /// Answers a request whose body is here already: for AWS.
@@ -97,6 +99,25 @@ impl Guarded {
             Err(never) => match never {},
         }
     }
+}
+
+/// An answer with what every one has: the request's ID, and that nobody keeps it.
+fn finished(mut response: Response<Body>, id: String, is_head: bool) -> Response<Body> {
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let problem = Problem { request: Some(id.clone()), ..problem };
+        *response.body_mut() = if is_head { Body::empty() } else { problem.to_json().into() };
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    let headers = response.headers_mut();
+    headers.extend(HeaderValue::try_from(id).map(|id| (REQUEST_ID, id)));
+    // What one caller may see the next may not.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The ID that a request has, or gets.
+fn id_of(headers: &HeaderMap, origin: &Origin) -> String {
+    given_id(headers).or(origin.request.clone()).unwrap_or_else(new_id)
 }
 
 async fn read(body: Body) -> Result<Bytes, Problem> {

@@ -23,6 +23,7 @@ mod instance_view;
 mod instances;
 pub mod preview;
 mod requests;
+mod resources;
 mod rights;
 mod rules;
 mod secrets;
@@ -200,7 +201,7 @@ impl Api {
             .routes(routes!(tasks::cancel))
             .routes(routes!(tasks::retry))
             .routes(routes!(events::watch))
-            .routes(routes!(tasks::list_resources))
+            .routes(routes!(resources::list))
             .routes(routes!(subscriptions::list))
             .routes(routes!(subscriptions::read, subscriptions::put, subscriptions::change, subscriptions::delete))
             .routes(routes!(subscriptions::enable))

@@ -24,7 +24,7 @@ use crate::{
     requests::{By, Page, Path, Query, cursor, fifty, limit, time},
     rights::IdempotencyKey,
     rules,
-    view::{ListView, ProgressView, ResourceView, StartedView, TaskView},
+    view::{ListView, ProgressView, StartedView, TaskView},
 };
 
 /// Lists the tasks of a rule, the newest first.
@@ -261,24 +261,6 @@ async fn start(api: &Api, job: Job, begun: TaskEvent) -> Result<Response<Body>, 
     api.events.send(&[begun]).await?;
     let location = format!("/v1/tasks/{id}");
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(StartedView { task: id })).into_response())
-}
-
-/// Lists the resources of a task, by their names at the source.
-#[utoipa::path(
-    get, path = "/v1/tasks/{task}/resources", tag = "tasks", operation_id = "listResources",
-    security(("token" = ["viewer"])),
-    params(("task" = TaskId, Path, description = "The task"), Page),
-    responses((status = 200, description = "A page of resources", body = ListView<ResourceView>))
-)]
-pub(crate) async fn list_resources(
-    State(api): State<Api>,
-    By(caller): By,
-    Path(id): Path<TaskId>,
-    Query(page): Query<Page>,
-) -> Result<Json<ListView<ResourceView>>, Failure> {
-    known(&api.log, &caller, &id).await?;
-    let listing = api.log.resources(&id, page.cursor, page.limit).await?;
-    Ok(Json(ListView { items: listing.items.into_iter().map(ResourceView::new).collect(), next: listing.next }))
 }
 
 /// A task of an instance that the caller may see.

@@ -47,7 +47,7 @@ pub use origin::{Origin, Precedence, Pushed, Told, Tombstone, Trail, Verdict, Ve
 pub use overlap::Overlap;
 pub use owner::Owner;
 pub use preview::{Foreseen, Preview, PreviewId, PreviewJob, Would};
-pub use problem::{Mistake, Problem};
+pub use problem::{Mistake, Problem, ProblemCode};
 pub use rule::{ArtifactType, InvalidPattern, InvalidRule, Pattern, Rule, Source, Target};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use subscription::{

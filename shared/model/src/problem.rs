@@ -13,15 +13,28 @@ pub struct Problem {
     pub title: String,
     /// What is wrong with this request and how to mend it.
     pub detail: String,
-    /// For programs, where the status alone leaves in doubt what has happened: `exists`, `changed`.
+    /// For programs, where the status alone leaves in doubt what has happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
+    pub code: Option<ProblemCode>,
     /// The request's ID, as the log has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
     /// All that is wrong with the document that was sent, where more can be said than one sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Mistake>,
+}
+
+/// What has happened, where several things have one status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemCode {
+    /// What was to be made is there already.
+    Exists,
+    /// What was to be changed is another by now.
+    Changed,
+    /// Something that a later version tells apart.
+    #[serde(other)]
+    Other,
 }
 
 /// Something that is wrong with a document (RFC 9457, section 3.1, in the form of its example).
@@ -36,11 +49,6 @@ pub struct Mistake {
 impl Problem {
     /// The media type of a problem document.
     pub const MEDIA_TYPE: &'static str = "application/problem+json";
-
-    /// The code of a refusal to make what is there already.
-    pub const EXISTS: &'static str = "exists";
-    /// The code of a refusal to change what is another by now.
-    pub const CHANGED: &'static str = "changed";
 
     /// A problem with its status, the status's words, and the detail.
     pub fn new(status: u16, detail: impl Into<String>) -> Self {

@@ -19,14 +19,14 @@ use std::{
 
 use serde_json::Value;
 use transship_model::{
-    Instance, InstanceName, Owner, Place, Repository, Rule, RuleId, RuleIndex, RuleName, Subscription, SubscriptionName,
+    Caller, Instance, InstanceName, Owner, Place, Repository, Rule, RuleId, RuleIndex, RuleName, Subscription, SubscriptionName,
 };
 
 pub use draft::{Change, Draft, Saved, Stamp};
 use draft::{Content, Step};
 
 use crate::{
-    Condition, Item, Key, Op, Query, StateError, Table, TableError, document,
+    AuditEntry, AuditLog, Condition, Item, Key, Op, Query, StateError, Table, TableError, document,
     origins::{self, Recalled},
     table::{
         MAX_OPS,
@@ -546,7 +546,7 @@ impl Catalog {
         }
         let Draft { next_rule, steps, .. } = draft;
         let steps = changes.into_iter().zip(steps).map(|((change, entry), step)| Ok((change, entry, step.op()?)));
-        Ok(Plan { version: old.version, next_rule, steps: steps.collect::<Result<_, StateError>>()?, taken, needed })
+        Ok(Plan { version: old.version, next_rule, steps: steps.collect::<Result<_, StateError>>()?, taken, needed, by: None })
     }
 
     /// Does what a plan says, unless the catalogue has changed since it was made.
@@ -555,8 +555,14 @@ impl Catalog {
     /// See [`StateError`]; a part may have been written then, and another plan completes it.
     pub async fn carry_out(&self, plan: Plan) -> Result<Applied, StateError> {
         let applied = plan.applied();
-        let Plan { mut version, next_rule, steps, .. } = plan;
-        for mut chunk in chunks(steps.into_iter().map(|(_, _, op)| op)) {
+        let Plan { mut version, next_rule, steps, by, .. } = plan;
+        let audit = AuditLog::new(self.table.clone());
+        let noted = steps.into_iter().map(|(change, entry, op)| {
+            let note = by.as_ref().and_then(|(caller, details)| entry.note(change, caller, details));
+            let note = note.map(|note| audit.op(&note)).transpose()?;
+            Ok(std::iter::once(op).chain(note).collect())
+        });
+        for mut chunk in chunks(noted.collect::<Result<Vec<_>, StateError>>()?) {
             chunk.push(move_on(version, next_rule));
             version += 1;
             self.table.write(chunk).await.map_err(|error| match error {
@@ -580,21 +586,21 @@ fn move_on(version: i64, next_rule: u64) -> Op {
     Op::Put { item: Item { key: version_key(), attributes, expires: None }, condition: Some(is_at(version)) }
 }
 
-/// Operations in chunks that each fit one write, with room for the version.
-fn chunks(ops: impl Iterator<Item = Op>) -> Vec<Vec<Op>> {
+/// Operations in chunks that each fit one write, with room for the version. What belongs together stays together.
+fn chunks(groups: Vec<Vec<Op>>) -> Vec<Vec<Op>> {
     const ROOM: usize = MAX_WRITE - 1024;
     let mut chunks: Vec<Vec<Op>> = Vec::new();
     let mut bytes = 0;
-    for op in ops {
-        let size = size(&op);
+    for group in groups {
+        let size: usize = group.iter().map(size).sum();
         match chunks.last_mut() {
-            Some(chunk) if chunk.len() < MAX_OPS - 1 && bytes + size <= ROOM => {
+            Some(chunk) if chunk.len() + group.len() < MAX_OPS && bytes + size <= ROOM => {
                 bytes += size;
-                chunk.push(op);
+                chunk.extend(group);
             }
             _ => {
                 bytes = size;
-                chunks.push(vec![op]);
+                chunks.push(group);
             }
         }
     }
@@ -616,6 +622,22 @@ impl Entry {
     /// A rule's.
     pub fn of_rule(rule: &Rule) -> Self {
         Self::Rule(rule.source.instance.clone(), rule.name.clone())
+    }
+
+    /// What the audit tells of a change, in the words that it has for the API's. A new owner is no change of what it is.
+    fn note(&self, change: Change, caller: &Caller, details: &str) -> Option<AuditEntry> {
+        let verb = match change {
+            Change::Created => "create",
+            Change::Changed => "change",
+            Change::Deleted => "delete",
+            Change::Claimed => return None,
+        };
+        let (kind, name) = match self {
+            Self::Instance(name) => ("instance", name.to_string()),
+            Self::Rule(instance, name) => ("rule", format!("{instance}/{name}")),
+            Self::Subscription(name) => ("subscription", name.to_string()),
+        };
+        Some(AuditEntry::new(caller, &format!("{kind}.{verb}"), name, details))
     }
 
     fn key(&self) -> Key {
@@ -656,9 +678,17 @@ pub struct Plan {
     taken: Vec<String>,
     /// What can't be deleted, because somebody else names it.
     needed: Vec<String>,
+    /// Who carries it out, for the audit, and how.
+    by: Option<(Caller, String)>,
 }
 
 impl Plan {
+    /// The same, which notes each change in the audit as this caller's.
+    #[must_use]
+    pub fn by(self, caller: Caller, how: impl Into<String>) -> Self {
+        Self { by: Some((caller, how.into())), ..self }
+    }
+
     /// The same without its deletions, and how many there were.
     pub fn without_deletions(mut self) -> (Self, usize) {
         let all = self.steps.len();
@@ -703,7 +733,10 @@ mod tests {
             let attributes = Map::from_iter([("text".to_owned(), Value::from("x".repeat(bytes)))]);
             Op::Put { item: Item { key: Key::new(RULES, n.to_string()), attributes, expires: None }, condition: None }
         };
-        let lengths = |ops: Vec<Op>| chunks(ops.into_iter()).iter().map(Vec::len).collect::<Vec<_>>();
+        let lengths =
+            |ops: Vec<Op>| chunks(ops.into_iter().map(|op| vec![op]).collect()).iter().map(Vec::len).collect::<Vec<_>>();
+        let pairs = (0..100).map(|n| vec![put(2 * n, 10), put(2 * n + 1, 10)]).collect();
+        assert_eq!(chunks(pairs).iter().map(Vec::len).collect::<Vec<_>>(), [98, 98, 4], "no change without what tells of it");
         assert_eq!(lengths((0..200).map(|n| put(n, 10)).collect()), [99, 99, 2]);
         assert_eq!(lengths((0..25).map(|n| put(n, 399 << 10)).collect()), [10, 10, 5]);
         assert_eq!(lengths(vec![]), Vec::<usize>::new());

@@ -8,6 +8,7 @@
 //! been told. Partition `cancelling`, sort key the task's ID: a task that somebody wants to end, until it has.
 
 mod lists;
+mod search;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

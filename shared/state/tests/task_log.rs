@@ -790,6 +790,34 @@ async fn pages_of_resources_come_in_the_order_of_their_names() {
     assert!(names.iter().eq(expected.keys()), "{names:?}");
 }
 
+/// Would break: a page that reads a whole log to find little; pages that leave something out where one ended early, or never end.
+#[tokio::test]
+async fn of_many_resources_the_few_that_are_wanted_are_found_in_pages_with_a_bound() {
+    let scratch = Scratch::new();
+    let head = manual("few");
+    for begin in (0..2600).step_by(100) {
+        scratch.log().record(&[TaskEvent { task: head.clone(), at: at(1), what: found(begin..begin + 100) }]).await.unwrap();
+    }
+    let mut all: Vec<String> = (0..2600).map(|n| route(n).source.name()).collect();
+    all.sort();
+    let wanted: Vec<String> = [3, 4, 2500, 2599].iter().map(|n| all[*n].clone()).collect();
+    for limit in [1, 2, 3, 100] {
+        let (mut items, mut after, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let is_wanted = |resource: &Resource| wanted.contains(&resource.route.source.name());
+            let page = scratch.log().resources_where(&head.id, after, limit, is_wanted).await.unwrap();
+            assert!(page.items.len() <= limit);
+            items.extend(page.items.iter().map(|resource| resource.route.source.name()));
+            (after, pages) = (page.next, pages + 1);
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(items, wanted, "{limit}");
+        assert!(pages > 1, "{limit}: a page looks at a part only");
+    }
+}
+
 /// Would break: a cancelled task whose log depends on whether a worker, the scan or the wish was heard of first; one that is counted twice,
 /// stays open, or is called a success; a wish that changes what had come to its end before.
 #[tokio::test]
