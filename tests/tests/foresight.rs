@@ -155,7 +155,10 @@ async fn of_two_repositories_that_flatten_to_one_name_the_first_has_it() {
     assert!(deep["error"].as_str().unwrap().contains("flatten: true"), "{deep}");
     let explained = run(&["explain", "build/team/base/app:v1"]).await;
     let says = |name: &str| explained["rules"].as_array().unwrap().iter().find(|rule| rule["rule"] == name).unwrap().clone();
-    assert_eq!((&says("deep")["reason"], &says("flat")["target"]["repository"]), (&json!("target-name"), &json!("mirror/base-app")));
+    assert_eq!(
+        (&says("deep")["reason"], &says("flat")["target"]["repository"]),
+        (&json!("target-name"), &json!("mirror/base-app"))
+    );
     let task = run(&["sync", "build/deep", "--wait"]).await;
     assert!(task["error"].as_str().unwrap().contains("flatten: true"), "{task}");
     let (status, body) = transship.call(Method::GET, "/v1/instances/build/rules/flat").await;
