@@ -133,9 +133,9 @@ fn main() -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     if error.is::<config::LoadError>() {
         // It begins with the name of the file, which editors and terminals make links of.
-        eprintln!("{error}");
+        eprintln!("{}", output::clean(&error.to_string()));
     } else {
-        eprintln!("transship: {error:#}");
+        eprintln!("transship: {}", output::clean(&format!("{error:#}")));
     }
     ExitCode::from(status(error))
 }

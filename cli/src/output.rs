@@ -9,7 +9,9 @@ use serde_json::Value;
 use transship_api::view::{
     AuditView, DeliveryView, ProgressView, ResourceView, SubscriptionView, TaskView, TokenStatus, TokenView,
 };
-use transship_model::{Attempt, Counts, DeliveryState, Digest, Foreseen, InstanceName, Outcome, ResourceState};
+use transship_model::{
+    Attempt, Counts, DeliveryState, Digest, Foreseen, InstanceName, Outcome, ResourceState, input::is_control,
+};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -60,7 +62,7 @@ impl Format {
 
 /// Writes to standard output. A reader that has gone away, as `head` does, ends the process quietly.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    let result = writeln!(io::stdout().lock(), "{text}");
+    let result = writeln!(io::stdout().lock(), "{}", clean(text));
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
@@ -69,7 +71,30 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 
 /// Writes a value as JSON.
 pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(value)?)
+    print(&escaped(&serde_json::to_string_pretty(value)?))
+}
+
+/// Text as a terminal may have it: registries, and whoever wrote before it was refused, may have put anything into it.
+pub(crate) fn clean(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\r' => None,
+        '\n' | '\t' => Some(c),
+        c if is_control(c) => Some(char::REPLACEMENT_CHARACTER),
+        c => Some(c),
+    };
+    text.chars().filter_map(shown).collect()
+}
+
+/// JSON that says the same without a character that a terminal would obey. Outside of texts it has none.
+fn escaped(json: &str) -> String {
+    json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
+        match c {
+            // All of them are one unit of UTF-16.
+            c if is_control(c) && c != '\n' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+        text
+    })
 }
 
 /// A number of bytes for people.
@@ -151,7 +176,9 @@ pub(crate) fn fields(value: &impl Serialize) -> String {
     lines.retain(|(_, value)| !value.is_empty());
     lines.sort_by_key(|(name, _)| name != "name");
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-    let line = |(name, value): &(String, String)| format!("{name:width$}  {value}");
+    // A further line of a value is no field.
+    let below = format!("\n{:width$}  ", "");
+    let line = |(name, value): &(String, String)| format!("{name:width$}  {}", value.replace('\n', &below));
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
@@ -481,6 +508,18 @@ pub(crate) fn is_fine(outcome: &Outcome) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Would break: a description that somebody else has written, and that paints over what a table says; JSON that says something else.
+    #[test]
+    fn nothing_that_is_printed_moves_the_cursor() {
+        let sly = "a\u{1b}[2J\u{9b}1A\u{202e}b\r\n\tc é";
+        assert_eq!(clean(sly), "a\u{fffd}[2J\u{fffd}1A\u{fffd}b\n\tc é");
+        let json = escaped(&serde_json::to_string_pretty(&serde_json::json!({ "a": sly })).unwrap());
+        assert!(!json.chars().any(|c| is_control(c) && c != '\n'), "{json:?}");
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), serde_json::json!({ "a": sly }));
+        let shown = fields(&serde_json::json!({ "description": "one\nrevision  7", "revision": 1 }));
+        assert_eq!(shown.lines().filter(|line| line.starts_with("revision")).count(), 1, "{shown}");
+    }
 
     #[test]
     fn digests_are_short_wherever_they_stand_and_nothing_else_is() {

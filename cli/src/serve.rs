@@ -136,7 +136,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     let uploads = Uploads::new(table.clone(), "serve");
     let notifier = Notifier::new(catalog.clone(), DeliveryLog::new(table.clone()), secrets.clone());
     // Outside subscribers are AWS's business.
-    let outlets = Outlets { catalog: catalog.clone(), topic: None, notifications };
+    let outlets = Outlets { catalog: catalog.clone(), topic: None, topic_resources: Vec::new(), notifications };
     let dead_letters = DeadLetters::new(table).keeping(settings.keep_tasks);
     let logger = Logger::new(log.clone(), dead_letters.clone(), outlets).feeding(feed.clone());
     let http = Http::with_patience(settings.patience)?;
@@ -400,7 +400,7 @@ async fn notify(notifier: Arc<Notifier>, queue: SqliteQueue, mut stopped: watch:
         running.spawn(async move {
             let _place = place;
             let disposition = match notifier.deliver(&message).await {
-                transship_notifier::Disposition::Done => Disposition::Done,
+                transship_notifier::Disposition::Done | transship_notifier::Disposition::Disabled => Disposition::Done,
                 transship_notifier::Disposition::Again(wait) => Disposition::Again(wait),
             };
             settle(&queue, &message, disposition).await;

@@ -135,6 +135,15 @@ async fn a_full_run_finds_deletions_that_were_not_told_and_deletes_nothing_by_a_
     assert_eq!(world.sync("build/follows").await["counts"]["copied"], 3);
 
     world.delete(&images[0]).await;
+    let preview = world.transship.run(&["preview", "build/follows", "--output", "json"]).await;
+    let preview: Value = serde_json::from_slice(&preview.stdout).unwrap();
+    let would = |tag: &str| {
+        let items = preview["items"].as_array().unwrap();
+        let of_it = items.iter().find(|item| item["target"]["reference"] == tag);
+        of_it.map(|item| item["would"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(would("v0").as_deref(), Some("delete"), "{preview}");
+    assert_eq!((would("v1").as_deref(), would("own")), (Some("unchanged"), None), "{preview}");
     let task = world.sync("build/follows").await;
     assert_eq!(
         [&task["counts"]["deleted"], &task["counts"]["unchanged"], &task["success_rate"]],

@@ -122,6 +122,58 @@ async fn a_preview_says_what_the_run_then_does_and_moves_nothing() {
     assert_eq!([&counts["copied"], &counts["unchanged"], &counts["skipped"]], [2, 1, 1].map(|n| json!(n)).each_ref());
 }
 
+/// Would break: two repositories that are mixed in one because they are flattened to the same name, or the second of them left out without
+/// a word; a deletion in one that takes the other's tag away; a name on Docker Hub that nothing can be pushed to, and that says nothing.
+#[tokio::test]
+async fn of_two_repositories_that_flatten_to_one_name_the_first_has_it() {
+    let mut transship = Transship::reserve();
+    let (build, prod) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let hub = instance("hub", prod.url()).replace("kind: distribution", "kind: docker-hub");
+    let instances = [instance("build", build.url()), instance("prod", prod.url()), hub];
+    let flags = "overwrite: true, propagate_deletions: true";
+    let rules = [
+        rule("flat", "instance: build, namespace: team", "instance: prod, namespace: mirror, flatten: true", flags),
+        rule("deep", "instance: build, namespace: team, repository: 'base/.*'", "instance: hub, namespace: me", ""),
+    ];
+    transship.start(&config(&instances, &rules)).await;
+    let run = async |arguments: &[&str]| json_of(&transship.run(&[arguments, &["--output", "json"]].concat()).await);
+    let image = |n: u64| Image::random(n).layers(1, 1 << 10).build();
+    image(1).push(&build.at("team/base/app", "v1")).await;
+    assert_eq!(run(&["sync", "build/flat", "--wait"]).await["counts"]["copied"], 1);
+    assert_same(&build.at("team/base/app", "v1"), &prod.at("mirror/base-app", "v1")).await;
+
+    for tag in ["v1", "v2"] {
+        image(2).push(&build.at("team/base-app", tag)).await;
+    }
+    let preview = run(&["preview", "build/flat"]).await;
+    let told = preview["items"].as_array().unwrap();
+    let of = |repository: &str| {
+        let of_it = told.iter().filter(|item| item["source"]["repository"] == repository);
+        of_it.map(|item| item["would"].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((of("team/base/app"), of("team/base-app")), (vec!["unchanged"], vec!["fail"; 2]), "{preview}");
+    let task = run(&["sync", "build/flat", "--wait"]).await;
+    assert_eq!([&task["counts"]["failed"], &task["counts"]["deleted"]], [2, 0].map(|n| json!(n)).each_ref(), "{task}");
+    for resource in transship.resources(task["id"].as_str().unwrap()).await {
+        let error = resource["error"].as_str().unwrap();
+        assert!(error.contains("team/base-app") && error.contains("team/base/app") && error.contains("pattern"), "{error}");
+    }
+    assert_same(&build.at("team/base/app", "v1"), &prod.at("mirror/base-app", "v1")).await;
+    assert_eq!(prod.client().tags("mirror/base-app").await, ["v1"]);
+
+    let deep = run(&["preview", "build/deep"]).await;
+    assert!(deep["error"].as_str().unwrap().contains("flatten: true"), "{deep}");
+    let task = run(&["sync", "build/deep", "--wait"]).await;
+    assert!(task["error"].as_str().unwrap().contains("flatten: true"), "{task}");
+    let (status, body) = transship.call(Method::GET, "/v1/instances/build/rules/flat").await;
+    assert_eq!((status, &body["target"]["flatten"]), (200, &json!(true)), "{body}");
+    let wrong =
+        json!({"source": {"instance": "build", "namespace": "team"}, "target": {"instance": "hub", "namespace": "me/base"}});
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let refused = http.post(format!("{}/v1/preview", transship.url())).json(&wrong).send().await.unwrap();
+    assert_eq!(refused.status(), 422, "a target namespace that leaves no place");
+}
+
 /// Would break: an explanation that names the wrong reason; one that knows nothing of what was done.
 #[tokio::test]
 async fn an_explanation_names_each_rule_and_its_reason() {

@@ -105,6 +105,11 @@ async fn prometheus_sees_what_the_log_has() {
         assert_eq!(value(&seen, name), expected, "{name}");
     }
     assert!(sum(&tasks, "bytes_moved") > 40_000.0 && saved(&tasks) > 40_000.0, "{tasks:#?}");
+    // What a full run finds equal has no job, and is in the log all the same.
+    let run = transship.run(&["sync", "build/release", "--wait"]).await;
+    assert!(run.status.success(), "{run:?}");
+    let compared = scrape(&transship).await;
+    assert_eq!(value(&compared, r#"transship_resources_total{outcome="unchanged"}"#), 2.0);
     let waited = value(&seen, &format!(r#"transship_registry_throttle_wait_seconds_total{{registry="{}"}}"#, busy.url()));
     assert!(waited > 0.5, "{waited}");
     assert!(value(&seen, r#"transship_queue_oldest_message_age_seconds{queue="jobs"}"#) > 0.0);

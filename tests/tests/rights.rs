@@ -370,3 +370,76 @@ async fn tokens_by_command() {
         }
     }
 }
+
+/// Would break: an admin of one instance who has transship speak to what is in its own network, or to a metadata service; one who learns of
+/// another's rules by a warning, or is told that there are none; a token that is for what somebody else makes under an old name.
+#[tokio::test]
+async fn who_has_one_instance_has_no_more_than_that() {
+    let mut transship = Transship::reserve();
+    transship.set("TRANSSHIP_TOKEN", OWN);
+    transship.restart().await;
+    let own = Call(&transship, OWN);
+    let done = async |call: &Call<'_>, method: Method, path: &str, body: Value| {
+        let (status, answer) = call.json(method, path, Some(body)).await;
+        assert!((200..300).contains(&status), "{path}: {answer}");
+        answer
+    };
+    for name in ["build", "prod", "third"] {
+        let endpoint = json!({ "endpoint": format!("https://{name}.example") });
+        done(&own, Method::PUT, &format!("/v1/instances/{name}"), endpoint).await;
+    }
+    let (token, alone) = own.token("admin", Some(&["build"])).await;
+    let of_build = Call(&transship, &token);
+    let (token, both) = own.token("operator", Some(&["build", "prod"])).await;
+    let of_both = Call(&transship, &token);
+
+    let near = |url: &str| json!({ "notify": { "url": url, "private_network": true } });
+    let build = "/v1/instances/build";
+    let receiver = "http://10.1.2.3/hook";
+    assert_eq!(of_build.json(Method::PATCH, build, Some(near(receiver))).await.0, 403);
+    done(&own, Method::PATCH, build, near(receiver)).await;
+    done(&of_build, Method::PATCH, build, json!({ "zone": "eu" })).await;
+    assert_eq!(of_build.json(Method::PATCH, build, Some(near("http://10.1.2.4/hook"))).await.0, 403);
+    for (wrong, pointer) in [
+        (near("http://169.254.169.254/latest"), "#/notify/url"),
+        (json!({ "endpoint": "http://169.254.170.2", "plain_http": true }), "#/endpoint"),
+        (json!({ "token_realm": "https://[fd00:ec2::254]/token" }), "#/token_realm"),
+    ] {
+        let (status, problem) = own.json(Method::PATCH, build, Some(wrong.clone())).await;
+        assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!(pointer)), "{wrong}: {problem}");
+    }
+
+    let rule = |namespace: &str| json!({ "source": { "namespace": namespace }, "target": { "instance": "prod", "namespace": "mirror" } });
+    done(&own, Method::PUT, "/v1/instances/third/rules/hidden?start=false", rule("x")).await;
+    let path = "/v1/instances/build/rules/all";
+    let made = done(&of_both, Method::PUT, &format!("{path}?start=false"), rule("team")).await;
+    let warnings = made["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{made}");
+    assert!(warnings[0].as_str().unwrap().contains("a rule of an instance that is not yours"), "{made}");
+    assert!(!made.to_string().contains("hidden") && !made.to_string().contains("third"), "{made}");
+    let seen = own.get(path).await.1;
+    assert!(seen["warnings"][0].as_str().unwrap().contains("third/hidden"), "{seen}");
+    let shown = transship.run(&["rules", "show", "build/all"]).await;
+    let said = String::from_utf8_lossy(&shown.stderr);
+    assert!(said.contains("warning: rule build/all may write") && said.contains("third/hidden"), "{said}");
+    let listed = own.get("/v1/instances/build/rules").await.1;
+    assert_eq!(listed["items"][0].get("warnings"), None, "{listed}");
+
+    let what = json!({ "instance": "build", "repository": "team/app", "tag": "v1" });
+    let told = done(&of_build, Method::POST, "/v1/explain", what.clone()).await;
+    assert!(told["summary"].as_str().unwrap().contains("1 lead to instances that are not yours"), "{told}");
+    let told = done(&of_both, Method::POST, "/v1/explain", what).await;
+    assert!(!told["summary"].as_str().unwrap().contains("not yours"), "{told}");
+
+    assert_eq!(own.json(Method::DELETE, path, None).await.0, 204);
+    assert_eq!(of_build.json(Method::DELETE, build, None).await.0, 204);
+    done(&own, Method::PUT, build, json!({ "endpoint": "https://another.example" })).await;
+    assert_eq!(of_build.get(build).await.0, 401);
+    assert_eq!((of_both.get(build).await.0, of_both.get("/v1/instances/prod").await.0), (404, 200));
+    assert_eq!(own.get(&format!("/v1/tokens/{both}")).await.1["instances"], json!(["prod"]));
+    let (_, audit) = own.get("/v1/audit").await;
+    let rows: Vec<Value> = audit["items"].as_array().unwrap().iter().map(|e| json!([e["action"], e["what"]])).collect();
+    for row in [json!(["token.revoke", alone]), json!(["token.change", both])] {
+        assert!(rows.contains(&row), "{row}: {rows:?}");
+    }
+}

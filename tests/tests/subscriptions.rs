@@ -212,7 +212,7 @@ async fn who_may_have_what_told_where_is_checked() {
     // What can't be is refused with what is wrong.
     for (document, part) in [
         (json!({}), "webhook"),
-        (json!({"webhook": {}}), "url is missing"),
+        (json!({"webhook": {}}), "url: is missing"),
         (json!({"webhook": {"url": url}, "events": []}), "events"),
         (json!({"webhook": {"url": url}, "events": ["task.ended"]}), "no type of events"),
         (json!({"webhook": {"url": url}, "instances": ["nobody"]}), "no instance nobody"),
@@ -222,6 +222,8 @@ async fn who_may_have_what_told_where_is_checked() {
         (json!({"webhook": {"url": url}, "colour": 1}), "colour"),
         (json!({"webhook": {"url": "http://ci.example.com/s3cret"}}), "in the clear"),
         (json!({"webhook": {"url": "https://127.0.0.1/s3cret"}}), "private addresses"),
+        (json!({"webhook": {"url": "http://169.254.169.254/s3cret", "private_network": true}}), "metadata"),
+        (json!({"webhook": {"url": url}, "description": "a\u{1b}[2J"}), "control character"),
         (json!({"webhook": {"url": "https://me:s3cret@ci.example.com/"}}), "user name"),
         (json!({"webhook": {"url": url, "secret": {"reference": "env:HOOK_SECRET"}}}), "configuration file"),
         (json!({"webhook": {"url": url, "secret": {"reference": "s3cret"}}}), "secretsmanager:NAME"),
@@ -230,6 +232,8 @@ async fn who_may_have_what_told_where_is_checked() {
         assert!(status == 422 && problem["detail"].as_str().unwrap().contains(part), "{document}: {problem}");
         assert!(!problem.to_string().contains("s3cret"), "{problem} tells a secret");
     }
+    let crooked = own.json(Method::PUT, path, Some(json!({"webhook": {"url": "http://ci.example.com/"}}))).await.1;
+    assert_eq!(crooked["errors"][0]["pointer"], "#/webhook/url", "{crooked}");
 
     // Who may not see all instances has to name their own.
     assert_eq!(of_build.json(Method::PUT, path, Some(wanted(&[]))).await.0, 403);
@@ -292,4 +296,55 @@ async fn who_may_have_what_told_where_is_checked() {
         assert!(actions.contains(&action), "{actions:?}");
     }
     assert!(!audit.to_string().contains("s3cret"), "the audit tells the token in a URL");
+}
+
+/// Would break: a subscription that nobody can silence because a rule that it names is gone; a secret of AWS's that can't be replaced by a
+/// value, or that signs what somebody else hears.
+#[tokio::test]
+async fn a_subscription_outlives_its_rules_and_its_secret_is_for_one_receiver() {
+    let mut transship = Transship::reserve();
+    transship.set("TRANSSHIP_TOKEN", OWN);
+    transship.restart().await;
+    let own = Call(&transship, OWN);
+    let put = async |path: &str, document: Value| own.json(Method::PUT, path, Some(document)).await;
+    for name in ["build", "prod"] {
+        let endpoint = json!({ "endpoint": format!("https://{name}.example") });
+        assert_eq!(put(&format!("/v1/instances/{name}"), endpoint).await.0, 201);
+    }
+    let rule = "/v1/instances/build/rules/all?start=false";
+    let to_prod = json!({ "source": { "namespace": "team" }, "target": { "instance": "prod" } });
+    assert_eq!(put(rule, to_prod).await.0, 201);
+    let (path, url) = ("/v1/subscriptions/ci", "https://ci.example.com/hook");
+    let reference = json!({ "reference": "secretsmanager:ci" });
+    let wanted = json!({
+        "instances": ["build"], "rules": ["build/all"], "webhook": { "url": url, "secret": reference },
+    });
+    assert_eq!(put(path, wanted).await.0, 201);
+
+    // What it signs is for its receiver, whoever else names it.
+    let elsewhere = json!({ "webhook": { "url": "https://other.example.com/", "secret": reference } });
+    let (status, problem) = put("/v1/subscriptions/other", elsewhere).await;
+    assert!(status == 409 && problem["detail"].as_str().unwrap().contains("subscription ci"), "{problem}");
+    let credentials = json!({ "username": "ci", "password": reference });
+    let (status, problem) =
+        put("/v1/instances/prod", json!({ "endpoint": "https://prod.example", "credentials": credentials })).await;
+    assert_eq!(status, 409, "{problem}");
+    let same_place = json!({ "webhook": { "url": "https://ci.example.com/another", "secret": reference } });
+    assert_eq!(put("/v1/subscriptions/other", same_place).await.0, 201);
+
+    let patch = async |document: Value| own.json(Method::PATCH, path, Some(document)).await;
+    let (status, shown) = patch(json!({ "webhook": { "secret": { "value": "s3cret" } } })).await;
+    assert_eq!((status, &shown["webhook"]["secret"]), (200, &json!({ "from": "stored" })), "{shown}");
+    // Its use stays what it was, although nothing names it.
+    assert_eq!(own.json(Method::DELETE, "/v1/subscriptions/other", None).await.0, 204);
+    let elsewhere = json!({ "webhook": { "url": "https://other.example.com/", "secret": reference } });
+    assert_eq!(put("/v1/subscriptions/other", elsewhere).await.0, 409);
+
+    assert_eq!(own.json(Method::DELETE, "/v1/instances/build/rules/all", None).await.0, 204);
+    assert_eq!(own.json(Method::DELETE, "/v1/instances/build", None).await.0, 204);
+    let (status, shown) = patch(json!({ "enabled": false, "description": "two\nlines" })).await;
+    assert_eq!((status, &shown["enabled"]), (200, &json!(false)), "{shown}");
+    assert_eq!(patch(json!({ "rules": ["build/all", "build/new"] })).await.0, 422);
+    assert_eq!(patch(json!({ "instances": ["prod"], "rules": [] })).await.0, 200);
+    assert_eq!(patch(json!({ "instances": ["build"] })).await.0, 422, "it names it no more");
 }

@@ -122,6 +122,7 @@ async fn a_small_sync_costs_at_most_twelve_write_units() {
     let outlets = Outlets {
         catalog: catalog.clone(),
         topic: Some(Arc::new(Taking)),
+        topic_resources: Vec::new(),
         notifications: Notifications(Arc::new(notifications_queue.clone())),
     };
     let logger = Logger::new(log.clone(), DeadLetters::new(table.clone()), outlets);

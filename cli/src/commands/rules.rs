@@ -106,7 +106,12 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::List(arguments) => list(arguments).await,
         Command::Show(ShowArguments { rule, printed }) => {
             let (client, format) = printed.open()?;
-            format.show(&client.rule(&rule).await?, output::fields)
+            let mut shown = client.rule(&rule).await?;
+            warn(&rule, &shown);
+            if format == Format::Table {
+                shown.warnings.clear();
+            }
+            format.show(&shown, output::fields)
         }
         Command::Create(CreateArguments { rule, file, replace, no_first_run, printed }) => {
             let document = config::load_document(&file)?;
@@ -136,6 +141,13 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// Tells what may not be meant.
+pub(crate) fn warn(path: &RulePath, rule: &RuleView) {
+    for warning in &rule.warnings {
+        eprintln!("{}", output::clean(&format!("warning: rule {path} {warning}")));
+    }
+}
+
 async fn list(ListArguments { instance, printed }: ListArguments) -> anyhow::Result<()> {
     let (client, format) = printed.open()?;
     let instances = match instance {
@@ -151,6 +163,7 @@ async fn list(ListArguments { instance, printed }: ListArguments) -> anyhow::Res
 
 fn say(path: &RulePath, what: &str, rule: &RuleView, format: Format) -> anyhow::Result<()> {
     let run = rule.first_run.as_ref().map(|task| format!(", and begins with task {task}")).unwrap_or_default();
+    warn(path, rule);
     format.done(rule, &format!("rule {path} {what}{run}"))
 }
 

@@ -186,18 +186,28 @@ fn credentials(node: &Node<'_>, notes: &mut Notes) -> Option<Credentials> {
 
 /// What repositories of ECR are like that have to be made.
 fn ecr(node: &Node<'_>, notes: &mut Notes) -> Option<EcrSettings> {
-    let keys = node.mapping(&["immutable_tags", "scan_on_push", "kms_key", "tags"], notes)?;
+    let keys = node.mapping(&["immutable_tags", "scan_on_push", "kms_key", "lifecycle_policy", "tags"], notes)?;
     let mut flag = |key: &str| keys.get(key).map_or(Some(false), |node| node.flag(notes));
     let (immutable_tags, scan_on_push) = (flag("immutable_tags"), flag("scan_on_push"));
     let kms_key = match keys.get("kms_key") {
         Some(node) => node.checked(|text| input::words(text, input::MAX_KMS_KEY), notes).map(Some),
         None => Some(None),
     };
+    let lifecycle_policy = match keys.get("lifecycle_policy") {
+        Some(node) => node.checked(str::parse, notes).map(Some),
+        None => Some(None),
+    };
     let tags = match keys.get("tags") {
         Some(node) => resource_tags(node, notes),
         None => Some(BTreeMap::new()),
     };
-    Some(EcrSettings { immutable_tags: immutable_tags?, scan_on_push: scan_on_push?, kms_key: kms_key?, tags: tags? })
+    Some(EcrSettings {
+        immutable_tags: immutable_tags?,
+        scan_on_push: scan_on_push?,
+        kms_key: kms_key?,
+        lifecycle_policy: lifecycle_policy?,
+        tags: tags?,
+    })
 }
 
 /// How namespaces of Tencent Container Registry are made.

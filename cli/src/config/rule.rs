@@ -49,9 +49,7 @@ impl<'a> Reader<'a> {
     pub(super) fn read(&mut self, node: &Node<'a>, notes: &mut Notes) -> Option<Rule> {
         let keys = node.mapping(KEYS, notes)?;
         let name = keys.need("name", "a short name, like 'release'", notes).and_then(|node| node.parsed(notes));
-        let description = keys
-            .get("description")
-            .map_or(Some(String::new()), |node| node.checked(|text| input::words(text, input::MAX_DESCRIPTION), notes));
+        let description = keys.get("description").map_or(Some(String::new()), |node| node.checked(input::description, notes));
         let source = keys
             .need("source", "what to copy, like '{ instance: build, namespace: team }'", notes)
             .and_then(|node| self.source(node, notes));

@@ -39,9 +39,7 @@ impl<'a> Reader<'a> {
     pub(super) fn read(&self, node: &Node<'_>, notes: &mut Notes) -> Option<Subscription> {
         let keys = node.mapping(KEYS, notes)?;
         let name = keys.need("name", "a short name, like 'ci'", notes).and_then(|node| name(node, notes));
-        let description = keys
-            .get("description")
-            .map_or(Some(String::new()), |node| node.checked(|text| input::words(text, input::MAX_DESCRIPTION), notes));
+        let description = keys.get("description").map_or(Some(String::new()), |node| node.checked(input::description, notes));
         let instances =
             keys.get("instances").map_or(Some(Vec::new()), |node| each(node, notes, |n, notes| self.instance(n, notes)));
         let rules = keys.get("rules").map_or(Some(Vec::new()), |node| each(node, notes, |n, notes| self.rule(n, notes)));

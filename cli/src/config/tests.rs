@@ -293,6 +293,7 @@ fn an_instance_says_how_repositories_of_ecr_are_made() {
         ("{ imutable_tags: true }", "did you mean 'immutable_tags'?"),
         ("{ scan_on_push: 1 }", "ecr.scan_on_push: this is a number, and true or false"),
         ("{ kms_key: '' }", "ecr.kms_key: is empty"),
+        ("{ lifecycle_policy: '{}' }", "ecr.lifecycle_policy: has no rules"),
         ("{ tags: [a] }", "ecr.tags: this is a list, and a mapping of names to texts is needed"),
         ("{ tags: { a: 5 } }", "ecr.tags.a: this is a number"),
         ("{ tags: { 'aws:a': x } }", "does not begin with aws:"),

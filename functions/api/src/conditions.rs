@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
+use transship_model::Problem;
 
 use crate::failure::Failure;
 
@@ -56,16 +57,17 @@ impl Conditions {
     /// 412, with what to do.
     pub(crate) fn check(&self, revision: Option<u64>) -> Result<(), Failure> {
         let now = revision.map_or_else(|| "it is not there".to_owned(), |revision| format!("its ETag is {}", tag(revision)));
+        let failed = |code: &str, detail| Failure(Problem { code: Some(code.to_owned()), ..Problem::new(412, detail) });
         if self.only.as_ref().is_some_and(|tags| !tags.meet(revision)) {
             let detail =
                 format!("If-Match does not name what is there ({now}): read it, look what has changed, and send yours again");
-            return Err(Failure::new(412, detail));
+            return Err(failed(Problem::CHANGED, detail));
         }
         if self.not.as_ref().is_some_and(|tags| tags.meet(revision)) {
-            return Err(Failure::new(
-                412,
-                format!("If-None-Match names what is there ({now}): leave that header out to replace it"),
-            ));
+            let detail = format!(
+                "there is one already ({now}), and If-None-Match says that it is to be new: leave that header out to replace it"
+            );
+            return Err(failed(Problem::EXISTS, detail));
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Explanations: why something was, or was not, synchronised.
 
+use std::sync::Arc;
+
 use axum::{Json, body::Bytes, extract::State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -40,7 +42,7 @@ pub struct ExplainView {
     /// When a push of it was told last, as far as that is known: only those that met a rule are remembered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_push: Option<Timestamp>,
-    /// Each rule of the instance, by name.
+    /// Each rule of the instance, by name, whose target the caller may see.
     pub rules: Vec<RuleSays>,
 }
 
@@ -101,7 +103,9 @@ pub(crate) async fn explain(State(api): State<Api>, By(caller): By, body: Bytes)
     let mut last_push = origin.pushed.as_ref().map(|pushed| pushed.version.time);
     let mut rules = Vec::new();
     // A rule leads to a target that the caller has to be allowed to see.
-    for rule in catalog.rules_of(&place.instance).filter(|rule| caller.may_with(Role::Viewer, &rule.target.instance)) {
+    let is_seen = |rule: &&Arc<Rule>| caller.sees(&rule.target.instance);
+    let hidden = catalog.rules_of(&place.instance).filter(|rule| !is_seen(rule)).count();
+    for rule in catalog.rules_of(&place.instance).filter(is_seen) {
         let reason = reason_of(rule, &place, &origin);
         let mut says = RuleSays::new(rule, &place, reason);
         for task in api.log.tasks(rule.id, None, TASKS).await?.items {
@@ -122,7 +126,8 @@ pub(crate) async fn explain(State(api): State<Api>, By(caller): By, body: Bytes)
         }
         rules.push(says);
     }
-    Ok(Json(ExplainView { summary: summary(&place, &rules, last_push), last_push, rules }))
+    let summary = summary(&place, &rules, hidden, last_push);
+    Ok(Json(ExplainView { summary, last_push, rules }))
 }
 
 impl RuleSays {
@@ -159,7 +164,17 @@ fn told(task: Task, resource: Resource) -> TaskSays {
     }
 }
 
-fn summary(place: &Place, rules: &[RuleSays], last_push: Option<Timestamp>) -> String {
+/// What it comes to; `hidden` rules of the instance lead to where the caller does not see.
+fn summary(place: &Place, rules: &[RuleSays], hidden: usize, last_push: Option<Timestamp>) -> String {
+    let seen = summary_of_seen(place, rules, last_push);
+    match (hidden, rules.is_empty()) {
+        (0, _) => seen,
+        (_, true) => format!("no rule of {} that you may see: {hidden} lead to instances that are not yours", place.instance),
+        (_, false) => format!("{seen}; {hidden} more lead to instances that are not yours, and are not looked at"),
+    }
+}
+
+fn summary_of_seen(place: &Place, rules: &[RuleSays], last_push: Option<Timestamp>) -> String {
     let selecting = rules.iter().filter(|rule| rule.selected).count();
     match (rules.len(), selecting, last_push) {
         (0, ..) => format!("no rule has {} as its source", place.instance),

@@ -5,7 +5,7 @@ use axum::{
     http::Response,
     response::{IntoResponse, Response as Answer},
 };
-use transship_model::{Caller, InstanceName, Problem, Role};
+use transship_model::{Caller, InstanceName, Mistake, Notify, Problem, Role};
 use transship_state::{Entry, Stamp, StateError, written::WriteError};
 
 use crate::access;
@@ -16,6 +16,13 @@ pub(crate) struct Failure(pub(crate) Problem);
 impl Failure {
     pub(crate) fn new(status: u16, detail: impl Into<String>) -> Self {
         Self(Problem::new(status, detail))
+    }
+
+    /// 422: what is wrong with the value of a key; `key` is its JSON pointer without the first slash.
+    pub(crate) fn mistake(key: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        let mistake = Mistake { pointer: format!("#/{key}"), detail: detail.clone() };
+        Self(Problem { errors: vec![mistake], ..Problem::new(422, format!("{}: {detail}", key.replace('/', ": "))) })
     }
 }
 
@@ -90,6 +97,12 @@ pub(crate) fn permit_all(caller: &Caller, role: Role) -> Result<(), Failure> {
     }
     let whole = if caller.instances.is_some() { " for all instances" } else { "" };
     Err(Failure::new(403, format!("this needs the role {role}{whole}; yours is {}", caller.role)))
+}
+
+/// Refuses a receiver in a private network that no admin of the whole deployment has named: what answers there is not the caller's alone.
+pub(crate) fn permit_receiver(caller: &Caller, before: Option<&Notify>, wanted: &Notify) -> Result<(), Failure> {
+    let is_known = before.is_some_and(|before| before.private_network && before.url == wanted.url);
+    if wanted.private_network && !is_known { permit_all(caller, Role::Admin) } else { Ok(()) }
 }
 
 /// An instance that is not there, or not for this caller.

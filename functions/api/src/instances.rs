@@ -10,16 +10,18 @@ use axum::{
     response::IntoResponse as _,
 };
 use serde_json::Value;
-use transship_model::{Caller, Instance, InstanceName, Owner, Role, Rule, SecretName, SecretRef};
+use transship_model::{Caller, Instance, InstanceName, Owner, Role, Rule, SecretName, SubscriptionName};
 use transship_state::{AuditEntry, Catalog, Entry, Op, Snapshot, Stamp, StateError, WrittenSecrets};
 
 use crate::{
     Api,
     audit::differences,
+    bindings,
     body::{Document, merge},
     conditions::{Conditions, shown, tagged},
-    failure::{Failure, changeable, no_instance, permit, permit_all},
+    failure::{Failure, changeable, no_instance, permit, permit_receiver},
     requests::{By, Page, Path, Query},
+    tokens,
     view::{InstanceInput, InstanceView, ListView},
     wanted::{self, Purpose, Wanted},
 };
@@ -111,7 +113,8 @@ pub(crate) async fn patch(
     change(&api, &caller, &name, &conditions, patched).await
 }
 
-/// Deletes an instance that no rule names, and the secrets that were given for it.
+/// Deletes an instance that no rule names, and the secrets that were given for it. Tokens that are for it lose it, and are revoked if they
+/// are for no other.
 #[utoipa::path(
     delete, path = "/v1/instances/{instance}", tag = "instances", operation_id = "deleteInstance",
     security(("token" = ["admin"])),
@@ -139,7 +142,21 @@ pub(crate) async fn delete(
         draft.also(api.audit.op(&AuditEntry::new(&caller, "instance.delete", &name, String::new()))?);
         Ok(instance)
     };
-    let (_, gone) = api.catalog.edit(decide).await?;
+    let gone = match api.catalog.edit(decide).await {
+        Ok((_, gone)) => gone,
+        Err(failure) => {
+            // The first time it may have gone no further than that.
+            if failure.0.status == 404 && caller.may(Role::Admin) {
+                tokens::forget(&api, &caller, &name).await?;
+            }
+            return Err(failure);
+        }
+    };
+    // One that is made under its name some day is not theirs.
+    tokens::forget(&api, &caller, &name).await?;
+    if let Some(notify) = &gone.notify {
+        api.deliveries.forgive(&SubscriptionName::of_instance(&name), notify).await?;
+    }
     api.written.tidy(&name, &wanted::stored(&gone), &[]).await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -200,6 +217,9 @@ pub(crate) async fn change(
         changeable(stamp, &entry)?;
         let current = before.map(|instance| serde_json::to_value(InstanceInput::of(instance)).unwrap_or_default());
         let wanted = wanted::read(name, &document(current)?, before.map(|instance| &**instance))?;
+        if let Some(notify) = &wanted.instance.notify {
+            permit_receiver(caller, before.and_then(|before| before.notify.as_ref()), notify)?;
+        }
         let bindings = bind(api, caller, &catalog, &wanted).await?;
         let made = match keep(api, &wanted).await {
             Ok(()) => make(api, caller, &entry, &wanted, before, stamp, bindings).await,
@@ -248,37 +268,14 @@ async fn discard(api: &Api, wanted: &Wanted, before: Option<&Arc<Instance>>) {
 async fn bind(api: &Api, caller: &Caller, catalog: &Snapshot, wanted: &Wanted) -> Result<Vec<Op>, Failure> {
     let mut ops = Vec::new();
     for (purpose, reference) in &wanted.references {
-        // Below the prefix are the secrets of all instances.
-        permit_all(caller, Role::Admin)?;
         let usage = wanted::usage(&wanted.instance, *purpose);
-        if let Some(other) = used_otherwise(catalog, &wanted.instance, reference, &usage) {
-            let detail =
-                format!("{reference} is used by instance {other} for something else: keep this one under a name of its own");
-            return Err(Failure::new(409, detail));
-        }
-        match api.written.bind(reference, &usage).await? {
-            // One reference twice in a request is one binding.
-            Ok(op) if ops.iter().any(|known: &Op| known.key() == op.key()) => {}
-            Ok(op) => ops.push(op),
-            Err(bound) => {
-                return Err(Failure::new(409, format!("{bound}: keep the secret for this one under a name of its own")));
-            }
+        let op = bindings::bind(api, caller, catalog, &entry(&wanted.instance.name), reference, &usage).await?;
+        // One reference twice in a request is one binding.
+        if ops.iter().all(|known: &Op| known.key() != op.key()) {
+            ops.push(op);
         }
     }
     Ok(ops)
-}
-
-/// Another instance that uses a reference for something else.
-fn used_otherwise<'a>(
-    catalog: &'a Snapshot,
-    instance: &Instance,
-    reference: &SecretRef,
-    usage: &Value,
-) -> Option<&'a InstanceName> {
-    let uses_it = |other: &Instance| {
-        wanted::secrets(other).any(|(purpose, secret)| secret == reference && wanted::usage(other, purpose) != *usage)
-    };
-    catalog.instances().find(|other| other.name != instance.name && uses_it(other)).map(|other| &other.name)
 }
 
 async fn make(

@@ -10,6 +10,7 @@
 
 pub mod access;
 mod audit;
+mod bindings;
 mod body;
 mod conditions;
 mod deliveries;

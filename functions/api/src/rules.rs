@@ -12,7 +12,8 @@ use axum::{
 use serde::Deserialize;
 use serde_json::Value;
 use transship_model::{
-    ArtifactType, Caller, InstanceName, Owner, Pattern, Role, Rule, RuleId, RuleName, Source, Target, input,
+    ArtifactType, Caller, InstanceName, Overlap, Owner, Pattern, Role, Rule, RuleId, RuleName, Source, Target, input,
+    overlap::{overlapping, warning_of},
 };
 use transship_state::{AuditEntry, Catalog, Change, Draft, Entry, Saved, Snapshot, first_runs};
 use utoipa::IntoParams;
@@ -94,7 +95,24 @@ pub(crate) async fn read(
 ) -> Result<Response<Body>, Failure> {
     let catalog = api.catalog.snapshot().await?;
     let rule = known(&catalog, &caller, Role::Viewer, &instance, &name)?;
-    Ok(shown(&conditions, rule.revision, RuleView::new(&rule, catalog.stamp(&Entry::of_rule(&rule)))))
+    let view = RuleView::new(&rule, catalog.stamp(&Entry::of_rule(&rule)));
+    Ok(shown(&conditions, rule.revision, RuleView { warnings: warnings(&catalog, &caller, &rule), ..view }))
+}
+
+/// What to tell of other rules that may write the same tags. Those whose source is none of the caller's are counted and not named.
+fn warnings(catalog: &Snapshot, caller: &Caller, rule: &Rule) -> Vec<String> {
+    /// No answer names more.
+    const NAMED: usize = 10;
+    let all = overlapping(rule, catalog.rules().map(|rule| &**rule));
+    let visible = all.iter().filter(|overlap| caller.sees(&overlap.other.source.instance));
+    let mut warnings: Vec<String> = visible.take(NAMED).map(Overlap::warning).collect();
+    match (all.len() - warnings.len(), warnings.is_empty()) {
+        (0, _) => {}
+        (1, true) => warnings.push(warning_of(rule, "a rule of an instance that is not yours")),
+        (more, true) => warnings.push(warning_of(rule, &format!("{more} rules of instances that are not yours"))),
+        (more, false) => warnings.push(warning_of(rule, &format!("{more} more rules"))),
+    }
+    warnings
 }
 
 /// How a rule begins.
@@ -231,7 +249,8 @@ async fn change(
     let (after, saved) = api.catalog.edit(decide).await?;
     let rule = after.rule_named(instance, name).ok_or_else(|| no_rule(instance, name))?;
     let first_run = first_runs::start_one(&api.catalog, &after, &api.jobs, &api.events, rule).await?;
-    let view = RuleView { first_run, ..RuleView::new(rule, after.stamp(&entry)) };
+    let warnings = warnings(&after, caller, rule);
+    let view = RuleView { first_run, warnings, ..RuleView::new(rule, after.stamp(&entry)) };
     let status = if saved.change == Some(Change::Created) { StatusCode::CREATED } else { StatusCode::OK };
     Ok(tagged(status, saved.revision, view))
 }
@@ -262,9 +281,7 @@ pub(crate) fn read_document(
         if named.as_ref().is_some_and(|named| named != name) {
             reader.note("name", format!("the path says {name}, and a name stays: leave it out"));
         }
-        let description =
-            |text: &str| if text.is_empty() { Ok(String::new()) } else { input::words(text, input::MAX_DESCRIPTION) };
-        let description = reader.checked("description", description);
+        let description = reader.checked("description", input::description);
         let source = source(reader, instance);
         let target = target(reader, catalog, caller);
         let flag = |key, default| reader.or(key, default);

@@ -13,14 +13,16 @@ use axum::{
 };
 use secrecy::SecretString;
 use serde_json::Value;
-use transship_model::{Caller, Notify, Owner, Role, SecretName, SecretRef, Subscription, SubscriptionName, input};
-use transship_state::{AuditEntry, Catalog, Entry, Snapshot, Stamp, WrittenSecrets};
+use transship_model::{
+    Caller, InstanceName, Notify, Owner, Role, RulePath, SecretName, SecretRef, Subscription, SubscriptionName, input,
+};
+use transship_state::{AuditEntry, Catalog, Entry, Op, Snapshot, Stamp, WrittenSecrets};
 
 use crate::{
-    Api,
+    Api, bindings,
     body::{Input, merge},
     conditions::{Conditions, shown, tagged},
-    failure::{Failure, changeable, no_instance, permit, permit_all},
+    failure::{Failure, changeable, no_instance, permit, permit_all, permit_receiver},
     requests::{By, Page, Path, Query},
     view::{ListView, SecretInput, SecretKind, SubscriptionInput, SubscriptionView, WebhookInput},
 };
@@ -232,12 +234,22 @@ async fn save(
         let subscription = judge(catalog, caller, name, before.as_deref(), input, &fresh)?;
         Ok((before, subscription, value))
     };
+    let catalog = api.catalog.snapshot().await?;
+    let (before, first, value) = judged(&catalog)?;
+    let bound = bind(api, caller, &catalog, before.as_deref(), &first).await?;
     let decide = |catalog: &Snapshot, draft: &mut transship_state::Draft<'_>| {
         let (before, subscription, _) = judged(catalog)?;
-        if before.is_none() && catalog.subscriptions().count() >= Catalog::MAX_SUBSCRIPTIONS {
+        if subscription.webhook != first.webhook {
+            // What it was bound to is not what it would be.
+            return Err(Failure::new(409, format!("{entry} is being changed by others: read it, and send yours again")));
+        }
+        // Those of instances are as many as there are instances.
+        let made = || catalog.subscriptions().filter(|known| known.name.instance().is_none()).count();
+        if before.is_none() && made() >= Catalog::MAX_SUBSCRIPTIONS {
             let detail = format!("there are {} subscriptions, the most there can be: delete one", Catalog::MAX_SUBSCRIPTIONS);
             return Err(Failure::new(409, detail));
         }
+        bound.iter().cloned().for_each(|op| draft.also(op));
         let saved = draft.put_subscription(&subscription, &Owner::Api);
         if saved.change.is_some() {
             let action = if before.is_some() { "subscription.change" } else { "subscription.create" };
@@ -245,7 +257,6 @@ async fn save(
         }
         Ok((before, subscription))
     };
-    let (before, _, value) = judged(&*api.catalog.snapshot().await?)?;
     if let Some(value) = &value {
         api.written.write(&owner, &fresh, &SecretString::from(value.as_str())).await?;
     }
@@ -279,6 +290,25 @@ async fn save(
     Ok(response)
 }
 
+/// What is to be written with a subscription that names a secret by reference: that it is for its receiver, and for no other.
+async fn bind(
+    api: &Api,
+    caller: &Caller,
+    catalog: &Snapshot,
+    before: Option<&Subscription>,
+    wanted: &Subscription,
+) -> Result<Option<Op>, Failure> {
+    let uses =
+        |subscription: &Subscription| (subscription.webhook.secret.clone(), bindings::signing(&subscription.webhook.url));
+    let (secret, usage) = uses(wanted);
+    let Some(reference @ (SecretRef::SecretsManager(_) | SecretRef::Parameter(_))) = &secret else { return Ok(None) };
+    if before.is_some_and(|before| uses(before) == (secret.clone(), usage.clone())) {
+        return Ok(None);
+    }
+    let entry = Entry::Subscription(wanted.name.clone());
+    bindings::bind(api, caller, catalog, &entry, reference, &usage).await.map(Some)
+}
+
 /// Before the name of a subscription: whose the secrets are that were given with it.
 const OWNER: &str = "subscriptions/";
 
@@ -310,38 +340,35 @@ fn judge(
     input: SubscriptionInput,
     fresh: &SecretName,
 ) -> Result<Subscription, Failure> {
-    let wrong = |detail: String| Failure::new(422, detail);
+    let was = |names: &dyn Fn(&Subscription) -> bool| before.is_some_and(names);
     let SubscriptionInput { name: written, description, instances, rules, events, webhook, enabled } = input;
     if written.is_some_and(|written| written != *name) {
-        return Err(wrong(format!("name: the path says {name}; a subscription keeps its name")));
+        return Err(Failure::mistake("name", format!("the path says {name}; a subscription keeps its name")));
     }
     if name.instance().is_some() {
-        return Err(wrong(
-            "names that begin with 'instance:' stand for what instances' own 'notify' says: choose another".into(),
-        ));
+        let detail = "names that begin with 'instance:' stand for what instances' own 'notify' says: choose another";
+        return Err(Failure::mistake("name", detail));
     }
-    if description.chars().nth(Subscription::MAX_DESCRIPTION).is_some() || description.chars().any(char::is_control) {
-        return Err(wrong(format!("description: at most {} characters, on one line", Subscription::MAX_DESCRIPTION)));
-    }
+    let description = input::description(&description).map_err(|error| Failure::mistake("description", error.to_string()))?;
     each_once("instances", &instances)?;
     each_once("rules", &rules)?;
     each_once("events", &events)?;
     if events.is_empty() {
-        return Err(wrong("events: leave it out for the ends of all tasks, or name at least one type".into()));
+        let detail = "leave it out for the ends of all tasks, or name at least one type";
+        return Err(Failure::mistake("events", detail));
     }
-    let is_unknown = |name: &&_| !caller.sees(name) || catalog.instance(name).is_none();
-    if let Some(unknown) = instances.iter().find(is_unknown) {
+    // What is gone by now was there when it was named: whoever changes something else need not name others.
+    let is_there = |name: &InstanceName| catalog.instance(name).is_some() || was(&|before| before.instances.contains(name));
+    if let Some(unknown) = instances.iter().find(|name| !caller.sees(name) || !is_there(name)) {
         let Failure(problem) = no_instance(unknown);
-        return Err(wrong(format!("instances: {}", problem.detail)));
+        return Err(Failure::mistake("instances", problem.detail));
     }
-    let is_there = |path: &transship_model::RulePath| {
-        caller.sees(&path.instance) && catalog.rule_named(&path.instance, &path.rule).is_some()
+    let is_there = |path: &RulePath| {
+        catalog.rule_named(&path.instance, &path.rule).is_some() || was(&|before| before.rules.contains(path))
     };
-    if let Some(unknown) = rules.iter().find(|path| !is_there(path)) {
-        return Err(wrong(format!(
-            "rules: there is no rule {unknown}: GET /v1/instances/{}/rules lists them",
-            unknown.instance
-        )));
+    if let Some(unknown) = rules.iter().find(|path| !caller.sees(&path.instance) || !is_there(path)) {
+        let detail = format!("there is no rule {unknown}: GET /v1/instances/{}/rules lists them", unknown.instance);
+        return Err(Failure::mistake("rules", detail));
     }
     let webhook = receiver(caller, before.map(|before| &before.webhook), webhook, fresh)?;
     let subscription = Subscription { name: name.clone(), description, instances, rules, events, webhook, enabled };
@@ -351,26 +378,25 @@ fn judge(
 
 /// Where a subscription tells, if the caller may have it so. A secret that is given by its value gets the name `fresh`.
 fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput, fresh: &SecretName) -> Result<Notify, Failure> {
-    let wrong = |detail: &str| Failure::new(422, format!("webhook: {detail}"));
+    let wrong = |key: &str, detail: String| Failure::mistake(&format!("webhook/{key}"), detail);
     let WebhookInput { url, secret, private_network } = input;
     let url = url.or_else(|| before.map(|before| before.url.clone()));
-    let url = url.ok_or_else(|| wrong("url is missing: where the events are told, like https://ci.example.com/transship"))?;
+    let url =
+        url.ok_or_else(|| wrong("url", "is missing: where the events are told, like https://ci.example.com/transship".into()))?;
     if url.as_str().len() > MAX_URL {
-        return Err(wrong("url: longer than 2000 characters"));
+        return Err(wrong("url", format!("longer than {MAX_URL} characters")));
     }
-    input::receiver(url.as_str(), private_network).map_err(|error| wrong(&format!("url: {error}")))?;
+    input::receiver(url.as_str(), private_network).map_err(|error| wrong("url", error.to_string()))?;
     let is_same_place = before.is_some_and(|before| before.url == url);
-    if private_network && !(is_same_place && before.is_some_and(|before| before.private_network)) {
-        permit_all(caller, Role::Admin).map_err(|Failure(problem)| {
-            Failure::new(problem.status, format!("webhook: private_network: {}", problem.detail))
-        })?;
-    }
     let kept = before.and_then(|before| before.secret.clone());
     let secret = match secret {
         None => None,
-        Some(SecretInput { value: Some(value), reference: None, .. }) => {
+        // A patch leaves what was shown of the one before beside the new one.
+        Some(SecretInput { value: Some(value), reference, .. })
+            if reference.is_none() || is_shown(kept.as_ref(), reference.as_ref(), None) =>
+        {
             if !(1..=MAX_SECRET).contains(&value.len()) || value.chars().any(char::is_control) {
-                return Err(wrong("secret: a value of 1 to 16384 bytes is needed, on one line"));
+                return Err(wrong("secret/value", format!("1 to {MAX_SECRET} bytes are needed, on one line")));
             }
             Some(SecretRef::Stored(fresh.clone()))
         }
@@ -383,14 +409,17 @@ fn receiver(caller: &Caller, before: Option<&Notify>, input: WebhookInput, fresh
         Some(SecretInput { value: None, reference: Some(reference), .. }) => Some(named(caller, &reference)?),
         // Whoever may change the URL must not be able to find out by it what a secret is.
         Some(SecretInput { value: None, reference: None, from: Some(_) }) if kept.is_some() => {
-            return Err(wrong("the url is another: give the secret again, or leave it out to sign nothing"));
+            return Err(wrong("secret", "the url is another: give the secret again, or leave it out to sign nothing".into()));
         }
         Some(_) => {
-            let forms = "secret: give it as { \"value\": \"…\" }, or say where AWS keeps it: { \"reference\": \"secretsmanager:NAME\" }";
-            return Err(wrong(forms));
+            let forms =
+                "give it as { \"value\": \"…\" }, or say where AWS keeps it: { \"reference\": \"secretsmanager:NAME\" }";
+            return Err(wrong("secret", forms.into()));
         }
     };
-    Ok(Notify { url, secret, private_network })
+    let webhook = Notify { url, secret, private_network };
+    permit_receiver(caller, before, &webhook)?;
+    Ok(webhook)
 }
 
 /// Whether this is what is shown of a secret.
@@ -402,27 +431,26 @@ fn is_shown(kept: Option<&SecretRef>, reference: Option<&String>, from: Option<S
 
 /// A secret by its reference. A signature gives away what a weak secret is, so that an operator may not name any.
 fn named(caller: &Caller, reference: &str) -> Result<SecretRef, Failure> {
+    let wrong = |detail| Err(Failure::mistake("webhook/secret/reference", detail));
     match reference.parse() {
         Ok(SecretRef::SecretsManager(name)) if name.is_written() => {
-            Err(Failure::new(422, "webhook: secret: what was given to the API is nobody's to name: give the value"))
+            wrong("what was given to the API is nobody's to name: give the value")
         }
         Ok(secret @ (SecretRef::SecretsManager(_) | SecretRef::Parameter(_))) => {
             permit_all(caller, Role::Admin)?;
             Ok(secret)
         }
-        Ok(_) => {
-            Err(Failure::new(422, "webhook: secret: env: and file: may be named only in the configuration file of `serve`"))
-        }
-        Err(_) => Err(Failure::new(422, "webhook: secret: a reference is secretsmanager:NAME or ssm:NAME")),
+        Ok(_) => wrong("env: and file: may be named only in the configuration file of `serve`"),
+        Err(_) => wrong("a reference is secretsmanager:NAME or ssm:NAME"),
     }
 }
 
 fn each_once<T: Eq + Hash>(key: &str, entries: &[T]) -> Result<(), Failure> {
     if entries.len() > Subscription::MAX_FILTER {
-        return Err(Failure::new(422, format!("{key}: at most {} entries", Subscription::MAX_FILTER)));
+        return Err(Failure::mistake(key, format!("at most {} entries", Subscription::MAX_FILTER)));
     }
     if entries.iter().collect::<HashSet<_>>().len() < entries.len() {
-        return Err(Failure::new(422, format!("{key}: something is given twice")));
+        return Err(Failure::mistake(key, "something is given twice"));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use axum::{
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
-use transship_model::{Caller, InstanceName, Role, TokenId};
+use transship_model::{Caller, InstanceName, Role, TokenId, input::words};
 use transship_state::{AuditEntry, MintedToken, NewToken, Token};
 use utoipa::ToSchema;
 
@@ -23,6 +23,11 @@ use crate::{
     requests::{By, Page, Path, Query},
     view::{ListView, MintedTokenView, TokenView},
 };
+
+/// The greatest length of a token's name, in characters.
+const MAX_NAME: usize = 100;
+/// So many tokens are read at a time.
+const PAGE: usize = 1000;
 
 /// What a token is to be.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -63,9 +68,7 @@ pub(crate) async fn create(
 ) -> Result<Response<Body>, Failure> {
     let now = Timestamp::now();
     let wrong = |detail: String| Failure::new(422, detail);
-    if !(1..=100).contains(&input.name.chars().count()) || input.name.chars().any(char::is_control) {
-        return Err(wrong("name: 1 to 100 characters, on one line".into()));
-    }
+    words(&input.name, MAX_NAME).map_err(|error| Failure::mistake("name", error.to_string()))?;
     if input.expires.is_some_and(|expires| expires <= now) {
         return Err(wrong("expires: a time to come is needed; without it the token is good until it is revoked".into()));
     }
@@ -149,6 +152,31 @@ pub(crate) async fn revoke(State(api): State<Api>, By(caller): By, Path(id): Pat
         }
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes an instance that is gone away from all tokens that are for it; those that are for no other are revoked.
+pub(crate) async fn forget(api: &Api, caller: &Caller, gone: &InstanceName) -> Result<(), Failure> {
+    let mut after = None;
+    loop {
+        let listing = api.tokens.list(after, PAGE).await?;
+        for token in listing.items.into_iter().filter(|token| token.revoked.is_none()) {
+            let Some(mut left) = token.instances.clone().filter(|names| names.contains(gone)) else { continue };
+            left.remove(gone);
+            let details = |token: &Token| format!("{}; instance {gone} is gone", describe(token));
+            if left.is_empty() {
+                let entry = AuditEntry::new(caller, "token.revoke", &token.id, details(&token));
+                api.tokens.revoke(&token.id, Timestamp::now(), api.audit.op(&entry)?).await?;
+            } else {
+                let token = Token { instances: Some(left.clone()), ..token };
+                let entry = AuditEntry::new(caller, "token.change", &token.id, details(&token));
+                api.tokens.narrow(&token.id, &left, api.audit.op(&entry)?).await?;
+            }
+        }
+        after = listing.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// A token that the caller may know of.

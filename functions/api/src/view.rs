@@ -42,6 +42,10 @@ pub struct RuleView {
     /// The task of its first full run, if this change has started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_run: Option<TaskId>,
+    /// What may not be meant: other rules that may write the same tags. No part of the ETag, and left out of lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 11)]
+    pub warnings: Vec<String>,
 }
 
 /// What a rule is to be.
@@ -116,7 +120,7 @@ impl RuleView {
     /// How the API shows a rule.
     pub fn new(rule: &Rule, stamp: Option<&Stamp>) -> Self {
         let file = stamp.and_then(|stamp| stamp.file()).map(str::to_owned);
-        Self { written: RuleInput::of(rule), revision: rule.revision, file, first_run: None }
+        Self { written: RuleInput::of(rule), revision: rule.revision, file, first_run: None, warnings: Vec::new() }
     }
 }
 

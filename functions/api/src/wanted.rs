@@ -10,13 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use transship_model::{
     Credentials, EcrSettings, GoogleIdentity, Instance, InstanceName, InvalidSecretRef, Kind, Notify, RoleArn, SecretName,
-    SecretRef, WebhookAuth, input,
+    SecretRef, WebhookAuth, input, input::InvalidInput,
 };
 use transship_state::WrittenSecrets;
-use url::Url;
 use utoipa::ToSchema;
 
-use crate::{body::Reader, failure::Failure, instance_view::SecretKind, instance_view::is_pem};
+use crate::{bindings::signing, body::Reader, failure::Failure, instance_view::SecretKind, instance_view::is_pem};
 
 /// What a secret of an instance is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -96,17 +95,19 @@ pub(crate) fn read(name: &InstanceName, document: &Value, before: Option<&Instan
 
 /// What repositories of Amazon ECR are like that are made.
 fn ecr(reader: &Reader<'_>) -> Option<EcrSettings> {
-    let Some(keys) = reader.below("ecr", &["immutable_tags", "scan_on_push", "kms_key", "tags"]) else {
+    let Some(keys) = reader.below("ecr", &["immutable_tags", "scan_on_push", "kms_key", "lifecycle_policy", "tags"]) else {
         return Some(EcrSettings::default());
     };
     let (immutable_tags, scan_on_push) = (keys.or("immutable_tags", false), keys.or("scan_on_push", false));
     let kms_key = keys.checked("kms_key", |text| input::words(text, input::MAX_KMS_KEY));
+    let lifecycle_policy = keys.checked("lifecycle_policy", str::parse);
     let tags: BTreeMap<String, String> = keys.or("tags", BTreeMap::new())?;
     if tags.len() > input::MAX_RESOURCE_TAGS {
         keys.note("tags", format!("AWS allows {} tags", input::MAX_RESOURCE_TAGS));
     }
     tags.iter().filter_map(|(key, value)| input::resource_tag(key, value).err()).for_each(|error| keys.note("tags", error));
-    Some(EcrSettings { immutable_tags: immutable_tags?, scan_on_push: scan_on_push?, kms_key: kms_key?, tags })
+    let (immutable_tags, scan_on_push, kms_key) = (immutable_tags?, scan_on_push?, kms_key?);
+    Some(EcrSettings { immutable_tags, scan_on_push, kms_key, lifecycle_policy: lifecycle_policy?, tags })
 }
 
 impl Reading<'_> {
@@ -156,9 +157,10 @@ impl Reading<'_> {
     fn authorities(&self, reader: &Reader<'_>) -> Option<Option<String>> {
         let known = self.before.and_then(|before| before.ca.as_ref()).filter(|ca| !is_pem(ca));
         reader.checked("ca", |text| match known {
-            _ if is_pem(text) => Ok(text.to_owned()),
             Some(path) if text == "file" => Ok(path.clone()),
-            _ => Err("one or more certificates are needed, as text that begins with -----BEGIN CERTIFICATE-----"),
+            // Where else a text begins, it may be a path for all that is known later.
+            _ if is_pem(text) => input::certificates(text),
+            _ => Err(InvalidInput::Certificates("it begins with something else")),
         })
     }
 
@@ -370,10 +372,7 @@ pub(crate) fn usage(instance: &Instance, purpose: Purpose) -> Value {
         Purpose::Credentials => json!({ "registry": instance.destination() }),
         // It is compared with what comes, and goes nowhere.
         Purpose::Webhook => json!("webhooks"),
-        Purpose::Notify => {
-            let origin = |url: &Url| url.origin().ascii_serialization();
-            json!({ "receiver": instance.notify.as_ref().map(|notify| origin(&notify.url)) })
-        }
+        Purpose::Notify => instance.notify.as_ref().map_or(Value::Null, |notify| signing(&notify.url)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use transship_lambda::{
     Answer, Aws, Call, Event, Function, Message, Metric, Settings as _, StartError, Unhandled, each,
-    settings::{Arn, DEAD_LETTERS, KEEP_TASKS, NOTIFICATIONS, TABLE, TOPIC},
+    settings::{Arn, DEAD_LETTERS, KEEP_TASKS, NOTIFICATIONS, TABLE, TOPIC, TOPIC_RESOURCES},
 };
 use transship_logger::{Logger, Outlets};
 use transship_model::TaskStatus;
@@ -16,13 +16,15 @@ async fn main() -> ExitCode {
 }
 
 async fn start() -> Result<Log, StartError> {
-    let (table, notifications, topic, dead_letters, keep) = (TABLE, NOTIFICATIONS, TOPIC, DEAD_LETTERS, KEEP_TASKS).read()?;
+    let (table, notifications, topic, topic_resources, dead_letters, keep) =
+        (TABLE, NOTIFICATIONS, TOPIC, TOPIC_RESOURCES, DEAD_LETTERS, KEEP_TASKS).read()?;
     let aws = Aws::connect().await;
     let table: Arc<dyn Table> = Arc::new(aws.table(table));
     let [notifications] = aws.queues([notifications]);
     let outlets = Outlets {
         catalog: Arc::new(Catalog::new(table.clone())),
         topic: Some(Arc::new(aws.topic(topic))),
+        topic_resources,
         notifications: Notifications(Arc::new(notifications)),
     };
     let (log, letters) = (TaskLog::new(table.clone()).keeping(keep), DeadLetters::new(table).keeping(keep));

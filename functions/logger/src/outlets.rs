@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures_util::future::join_all;
 use serde::Serialize;
 use transship_model::{
     CloudEvent, Concern, EventType, Happening, Notification, Place, Resource, ResourceEnded, Subscription, SubscriptionName,
@@ -16,10 +17,14 @@ pub struct Outlets {
     pub catalog: Arc<Catalog>,
     /// For subscribers that transship does not know, if there is such a topic: the end of every task.
     pub topic: Option<Arc<dyn Topic>>,
+    /// Which ends of resources the topic is told besides.
+    pub topic_resources: Vec<EventType>,
     /// For subscriptions, one message each.
     pub notifications: Notifications,
 }
 
+/// So many announcements are made at the same time.
+const AT_ONCE: usize = 16;
 /// An announcement's subject has at most so many characters.
 const MAX_SUBJECT: usize = 99;
 
@@ -77,8 +82,8 @@ impl Outlets {
         }
     }
 
-    /// Tells the ends of resources that these events have brought, to subscriptions that want to hear of resources. Where there are none
-    /// it costs nothing.
+    /// Tells the ends of resources that these events have brought, to the topic and the subscriptions that want to hear of resources. Where
+    /// there are none it costs nothing.
     ///
     /// What is told is what the log has: of a resource that ended twice, the first end. An event that comes again tells the same again.
     pub(crate) async fn tell_resources(
@@ -91,22 +96,50 @@ impl Outlets {
         for TaskEvent { task, what, .. } in events {
             let Happening::Ended { route, outcome, .. } = what else { continue };
             let kind = EventType::of_resource(outcome);
-            if !wanting(catalog.subscribers(Concern::of_route(route, &task.rule)), kind).is_empty() {
+            let is_wanted = || !wanting(catalog.subscribers(Concern::of_route(route, &task.rule)), kind).is_empty();
+            if self.is_for_topic(kind) || is_wanted() {
                 wanted.entry(&task.id).or_insert_with(|| (task, Vec::new())).1.push((&route.source, kind));
             }
         }
-        let mut notifications = Vec::new();
+        let (mut notifications, mut announcements) = (Vec::new(), Vec::new());
         for (id, (head, ends)) in wanted {
             let sources: Vec<&Place> = ends.iter().map(|(source, _)| *source).collect();
             for resource in log.resources_at(id, &sources).await? {
                 let kind = resource.result.as_ref().map(EventType::of_resource);
                 // Of work that ended a second time the first end stands, and was told.
                 if ends.iter().any(|(source, end)| **source == resource.route.source && Some(*end) == kind) {
-                    notifications.extend(notifications_of(catalog, head, resource)?);
+                    let Some(event) = ResourceEnded::of(head, resource.clone()) else { continue };
+                    let body = encode(&event)?;
+                    if kind.is_some_and(|kind| self.is_for_topic(kind)) {
+                        announcements.push((event.id.clone(), announcement_of(&event, body.clone())));
+                    }
+                    notifications.extend(notifications_of(catalog, head, &resource, &event.id, &body));
                 }
             }
         }
-        self.notifications.send(&notifications).await
+        self.notifications.send(&notifications).await?;
+        self.announce(&announcements).await
+    }
+
+    fn is_for_topic(&self, kind: EventType) -> bool {
+        self.topic.is_some() && self.topic_resources.contains(&kind)
+    }
+
+    /// Tells the topic, some at a time. After one that it does not answer the rest is left to the next delivery of the events.
+    async fn announce(&self, announcements: &[(String, Announcement)]) -> Result<(), StateError> {
+        let Some(topic) = &self.topic else { return Ok(()) };
+        for some in announcements.chunks(AT_ONCE) {
+            for ((id, _), published) in some.iter().zip(join_all(some.iter().map(|(_, said)| topic.publish(said))).await) {
+                match published {
+                    Ok(()) => {}
+                    Err(error @ TopicError::Invalid(_)) => {
+                        tracing::error!(id, %error, "the topic is not told, and never will be");
+                    }
+                    Err(error @ TopicError::Unavailable(_)) => return Err(StateError::Unavailable(error.to_string())),
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -114,12 +147,10 @@ impl Outlets {
 type Ends<'a> = (&'a TaskHead, Vec<(&'a Place, EventType)>);
 
 /// What is sent of a resource that has ended.
-fn notifications_of(catalog: &Snapshot, head: &TaskHead, resource: Resource) -> Result<Vec<Notification>, StateError> {
-    let Some(outcome) = &resource.result else { return Ok(Vec::new()) };
+fn notifications_of(catalog: &Snapshot, head: &TaskHead, resource: &Resource, id: &str, body: &str) -> Vec<Notification> {
+    let Some(outcome) = &resource.result else { return Vec::new() };
     let about = Concern::of_route(&resource.route, &head.rule);
-    let names = wanting(catalog.subscribers(about), EventType::of_resource(outcome));
-    let Some(event) = ResourceEnded::of(head, resource) else { return Ok(Vec::new()) };
-    Ok(addressed(names, &event.id, &encode(&event)?))
+    addressed(wanting(catalog.subscribers(about), EventType::of_resource(outcome)), id, body)
 }
 
 fn subscribers_of(catalog: &Snapshot, task: &TaskHead) -> Vec<Arc<Subscription>> {
@@ -143,13 +174,21 @@ fn encode<T: Serialize>(event: &CloudEvent<T>) -> Result<String, StateError> {
 
 fn announcement(event: &TaskEnded, body: String) -> Announcement {
     let data = &event.data;
-    let subject: String =
-        format!("transship: {}/{} {}", data.instance, data.rule, data.status).chars().take(MAX_SUBJECT).collect();
-    let attributes = [
-        ("type", event.kind.clone()),
-        ("status", event.status().to_owned()),
-        ("instance", data.instance.to_string()),
-        ("rule", data.rule.to_string()),
-    ];
-    Announcement { subject, body, attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into() }
+    let subject = format!("transship: {}/{} {}", data.instance, data.rule, data.status);
+    let of = [event.kind.clone(), event.status().to_owned(), data.instance.to_string(), data.rule.to_string()];
+    announced(&subject, body, of)
+}
+
+fn announcement_of(event: &ResourceEnded, body: String) -> Announcement {
+    let data = &event.data;
+    let status = event.kind.rsplit('.').next().unwrap_or_default();
+    let name = event.subject.as_deref().unwrap_or_default();
+    let subject = format!("transship: {}/{} {name} {status}", data.instance, data.rule);
+    announced(&subject, body, [event.kind.clone(), status.to_owned(), data.instance.to_string(), data.rule.to_string()])
+}
+
+fn announced(subject: &str, body: String, values: [String; 4]) -> Announcement {
+    let subject: String = subject.chars().take(MAX_SUBJECT).collect();
+    let attributes = ["type", "status", "instance", "rule"].map(str::to_owned).into_iter().zip(values).collect();
+    Announcement { subject, body, attributes }
 }

@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use transship_logger::{Logger, Outlets};
 use transship_model::{
-    Counts, Digest, FanOutJob, Happening, Instance, Job, LookJob, Outcome, Owner, Place, Progress, PushEvent, Resource,
-    ResourceState, RestoreJob, Route, Rule, RuleId, ScanCursor, ScanJob, SkipReason, Subscription, Task, TaskEvent, TaskHead,
-    TaskId, TaskStatus, Trigger,
+    Counts, Digest, EventType, FanOutJob, Happening, Instance, Job, LookJob, Outcome, Owner, Place, Progress, PushEvent,
+    Resource, ResourceState, RestoreJob, Route, Rule, RuleId, ScanCursor, ScanJob, SkipReason, Subscription, Task, TaskEvent,
+    TaskHead, TaskId, TaskStatus, Trigger,
 };
 use transship_state::{
     Announcement, Catalog, DeadLetter, DeadLetters, Draft, Item, Key, Notifications, Op, Outgoing, Page, Query, Queue,
@@ -50,6 +50,7 @@ impl World {
         let outlets = Outlets {
             catalog: Arc::new(Catalog::new(table.clone())),
             topic: has_topic.then(|| topic.clone() as Arc<dyn Topic>),
+            topic_resources: Vec::new(),
             notifications: Notifications(notifications.clone()),
         };
         let logger = Logger::new(TaskLog::new(seen(table.clone())), dead_letters.clone(), outlets);
@@ -514,6 +515,7 @@ async fn the_end_of_a_resource_is_told_to_who_wants_it_before_its_event_is_done_
     let outlets = Outlets {
         catalog: Arc::new(Catalog::new(world.table.clone())),
         topic: None,
+        topic_resources: Vec::new(),
         notifications: Notifications(Arc::new(Deaf)),
     };
     let deaf = Logger::new(world.log.clone(), world.dead_letters.clone(), outlets);
@@ -549,6 +551,39 @@ async fn the_end_of_a_resource_is_told_to_who_wants_it_before_its_event_is_done_
     world.tell(&[event(other, 9, ended("v2", Outcome::Failed { reason: "no".into() }))]).await;
     assert_eq!(names(&told("resource.failed")), ["all", "pager"]);
     assert_eq!(names(&told("task.failed")), ["a", "all", "pager"]);
+}
+
+/// Would break: a topic that hears of each resource although nobody has asked for that, or of none although somebody has; an end that is
+/// done with although the topic did not take it.
+#[tokio::test]
+async fn the_topic_hears_of_resources_as_far_as_it_is_asked_for() {
+    let world = World::new();
+    let heard = Arc::new(Heard::default());
+    let outlets = Outlets {
+        catalog: Arc::new(Catalog::new(world.table.clone())),
+        topic: Some(heard.clone()),
+        topic_resources: vec![EventType::ResourceFailed],
+        notifications: Notifications(Arc::new(Kept::default())),
+    };
+    let logger = Logger::new(world.log.clone(), world.dead_letters.clone(), outlets);
+    let failed = Outcome::Failed { reason: "no".into() };
+    let other = TaskHead { id: TaskId::derive(RuleId(1), at(0), "y"), ..push() };
+    let copied = bodies(&[event(push(), 5, ended("v1", Outcome::Copied))]).await;
+    let failed = bodies(&[event(other, 5, ended("v2", failed))]).await;
+    heard.is_down.store(true, Ordering::Relaxed);
+    assert!(logger.record(failed.iter().map(String::as_str)).await.is_err(), "it comes again");
+    heard.is_down.store(false, Ordering::Relaxed);
+    for messages in [&copied, &failed] {
+        logger.record(messages.iter().map(String::as_str)).await.unwrap();
+    }
+    let said = heard.said.lock().unwrap().clone();
+    let of_resources: Vec<_> = said.iter().filter(|said| said.attributes["type"].contains(".resource.")).collect();
+    let [of_it] = of_resources[..] else { unreachable!("{said:?}") };
+    assert_eq!(of_it.attributes["type"], "io.transship.resource.failed");
+    assert_eq!((of_it.attributes["status"].as_str(), of_it.attributes["rule"].as_str()), ("failed", "r"));
+    assert_eq!(of_it.subject, "transship: a/r team/app:v2 failed");
+    assert_eq!(serde_json::from_str::<Value>(&of_it.body).unwrap()["data"]["resource"]["error"], "no");
+    assert_eq!(said.len(), 3, "and the ends of both tasks: {said:?}");
 }
 
 /// A queue that does not answer.
@@ -605,6 +640,7 @@ async fn a_logger_that_is_killed_around_the_telling_leaves_it_to_the_next() {
             let outlets = Outlets {
                 catalog: Arc::new(Catalog::new(first.table.clone())),
                 topic: Some(first.topic.clone()),
+                topic_resources: Vec::new(),
                 notifications: Notifications(first.notifications.clone()),
             };
             let logger = Logger::new(first.log.clone(), first.dead_letters.clone(), outlets);

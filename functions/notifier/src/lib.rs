@@ -26,6 +26,8 @@ use url::Url;
 pub enum Disposition {
     /// It is done with: delete it.
     Done,
+    /// The same, and so is its subscription: it has been disabled now.
+    Disabled,
     /// It is to come again after so long: release it.
     Again(Duration),
 }
@@ -229,6 +231,7 @@ impl Notifier {
         let error = trouble.told(&subscription.webhook.url);
         let is_gone = trouble.status() == Some(StatusCode::GONE);
         let mut is_over = event.is_ping() || is_gone;
+        let mut done = Disposition::Done;
         if !trouble.is_ours() {
             record.refused += 1;
             is_over |= record.refused >= Self::MAX_ATTEMPTS;
@@ -236,7 +239,7 @@ impl Notifier {
             if !event.is_ping() {
                 let standing = self.deliveries.refused(name, &subscription.webhook, is_gone).await?;
                 if let Some(disabled) = &standing.disabled {
-                    is_over = true;
+                    (is_over, done) = (true, Disposition::Disabled);
                     let reason = &disabled.reason;
                     tracing::error!(subscription = %name, reason, "the subscription is disabled: enable it when its receiver is mended");
                 }
@@ -248,7 +251,7 @@ impl Notifier {
             record.state = DeliveryState::GivenUp;
             self.deliveries.put(name, key, &record).await?;
             tracing::error!(subscription = %name, id, error, attempts = record.refused, "given up");
-            return Ok(Disposition::Done);
+            return Ok(done);
         }
         let wait = if trouble.is_ours() { ours } else { wait(record.refused, trouble.retry_after()) };
         record.retry_at = now.checked_add(wait).ok();

@@ -40,7 +40,10 @@ impl Teller {
     async fn tell(&self, message: &Message, call: &Call) -> bool {
         call.count(Metric::Deliveries, 1);
         match self.notifier.deliver(&message.incoming).await {
-            Disposition::Done => {
+            disposition @ (Disposition::Done | Disposition::Disabled) => {
+                if disposition == Disposition::Disabled {
+                    call.count(Metric::SubscriptionsDisabled, 1);
+                }
                 call.ended("done");
                 true
             }

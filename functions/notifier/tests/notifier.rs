@@ -340,7 +340,7 @@ async fn a_receiver_that_takes_nothing_for_days_or_has_gone_is_told_nothing_more
             world.change(&key, "failed", Some(json!(Standing::MIN_FAILED - 1))).await;
         }
         let last = world.event();
-        assert_eq!(world.tell(&last).await, Disposition::Done);
+        assert_eq!(world.tell(&last).await, Disposition::Disabled, "which an alarm counts");
         assert_eq!(world.record(&last).await.unwrap().state, DeliveryState::GivenUp);
         let disabled = world.standing().await.unwrap().disabled.unwrap();
         assert!(disabled.reason.contains(reason), "{}", disabled.reason);

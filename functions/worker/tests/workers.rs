@@ -330,6 +330,46 @@ impl Queue for Down {
     }
 }
 
+/// Would break: a copy that is at the target and is told as cancelled, because who made it was killed before it could tell, or was told to
+/// end while it waited for the answer; one that is told as copied although nothing was ever begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_copied_before_its_task_was_cancelled_is_told_as_copied() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let gate = Gate::new();
+    let held = gate.clone();
+    // After the target's tag has been set the source's is looked at once more.
+    let source = Proxy::start(a.url(), move |request| match request.is("HEAD", "/manifests/v1") {
+        true => Action::Hold(held.clone()),
+        false => Action::Pass,
+    })
+    .await;
+    let world = World::new(source.url(), b.url()).await;
+    let image = Image::random(1).layers(1, 4 << 10).build();
+    for (tag, is_begun) in [("v1", true), ("v2", false)] {
+        image.push(&a.at("team/app", tag)).await;
+        world.told("team/app", tag).await;
+        let task = world.log().await[0].task.clone();
+        let worker = world.worker("one");
+        if is_begun {
+            let message = world.jobs.receive(1, HOLD).await.unwrap().remove(0);
+            tokio::select! {
+                // It is not told to stop: it is gone.
+                ended = worker.deliver(&world.jobs, &message, None, std::future::pending()) => panic!("{ended:?}"),
+                () = gate.reached(1) => {}
+            }
+            gate.open();
+            world.jobs.release(&message.receipt, Duration::ZERO).await.unwrap();
+        }
+        let what = Happening::Cancelled { by: "somebody".into() };
+        world.task_log().record(&[TaskEvent { task, at: Timestamp::now(), what }]).await.unwrap();
+        let worker = world.worker("two");
+        assert!(matches!(world.next(&worker, None).await, Step::Done(_)));
+        let expected = if is_begun { Outcome::Copied } else { Outcome::Skipped { reason: SkipReason::Cancelled } };
+        assert_eq!(world.outcomes().await, [expected], "{tag}");
+    }
+    assert_eq!(b.client().tags("mirror/app").await, ["v1"]);
+}
+
 /// Would break: a copy that was made, and is called the crash of its worker because the log could not be told for a while.
 #[tokio::test]
 async fn a_log_that_can_t_be_told_is_no_crash() {

@@ -57,6 +57,8 @@ pub enum Metric {
     DeadLetters,
     /// Notifications that a notifier has had in hand.
     Deliveries,
+    /// Subscriptions that were disabled because their receivers take nothing.
+    SubscriptionsDisabled,
 }
 
 impl Metric {

@@ -2,7 +2,7 @@
 
 use std::{env, time::Duration};
 
-use transship_model::{Role, SecretRef};
+use transship_model::{EventType, Role, SecretRef};
 
 /// A variable of the environment.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,13 @@ pub const TOPIC: Setting<Arn> = Setting {
     what: "the ARN of the SNS topic for announcements",
     default: None,
     parse: topic_arn,
+};
+/// Which ends of resources the topic is told, besides the ends of tasks.
+pub const TOPIC_RESOURCES: Setting<Vec<EventType>> = Setting {
+    name: "TRANSSHIP_TOPIC_RESOURCES",
+    what: "which resources the topic is told of: none, failed, or all",
+    default: Some("none"),
+    parse: resource_events,
 };
 /// The queue of jobs that nobody could do.
 pub const DEAD_LETTERS: Setting<Arn> = Setting {
@@ -199,6 +206,15 @@ fn queue_arn(value: &str) -> Option<Arn> {
     arn(value, "sqs")
 }
 
+fn resource_events(value: &str) -> Option<Vec<EventType>> {
+    match value {
+        "none" => Some(Vec::new()),
+        "failed" => Some(vec![EventType::ResourceFailed]),
+        "all" => Some(EventType::ALL.into_iter().filter(|event| !event.is_of_task()).collect()),
+        _ => None,
+    }
+}
+
 /// `arn:partition:service:region:account:name`
 fn arn(value: &str, service: &str) -> Option<Arn> {
     let parts: Vec<&str> = value.split(':').collect();
@@ -275,6 +291,12 @@ mod tests {
     fn an_arn_of_something_else_is_wrong() {
         assert!(read(TOPIC, &[("TRANSSHIP_TOPIC_ARN", "arn:aws:sns:eu-central-1:123456789012:transship")]).is_ok());
         assert!(read(TOPIC, &[("TRANSSHIP_TOPIC_ARN", "arn:aws:sqs:eu-central-1:123456789012:transship")]).is_err());
+    }
+
+    #[test]
+    fn the_topic_is_told_of_no_resources_unless_that_is_asked_for() {
+        let told = |value: &str| read(TOPIC_RESOURCES, &[("TRANSSHIP_TOPIC_RESOURCES", value)]).ok().map(|told| told.len());
+        assert_eq!(["", "none", "failed", "all", "some"].map(told), [Some(0), Some(0), Some(1), Some(5), None]);
     }
 
     #[test]

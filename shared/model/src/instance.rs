@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 use utoipa::ToSchema;
 
-use crate::{InstanceName, RoleArn, SecretName, ServiceAccount};
+use crate::{InstanceName, LifecyclePolicy, RoleArn, SecretName, ServiceAccount};
 
 /// A registry that transship knows. It holds references to secrets, never secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,9 @@ pub struct EcrSettings {
     /// The key of AWS KMS that encrypts them: its ID, its ARN or an alias. Without it ECR uses a key of its own (AES-256).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kms_key: Option<String>,
+    /// Which images expire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle_policy: Option<LifecyclePolicy>,
     /// Tags of AWS, by which costs and permissions are told apart.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,

@@ -10,6 +10,7 @@ pub mod flatten;
 pub mod input;
 pub mod instance;
 pub mod job;
+pub mod lifecycle;
 pub mod matching;
 pub mod names;
 pub mod notification;
@@ -33,6 +34,7 @@ pub use instance::{
     WebhookAuth,
 };
 pub use job::{CopyJob, FanOutJob, Job, LookJob, RestoreJob, RetryJob, ScanCursor, ScanJob};
+pub use lifecycle::{InvalidPolicy, LifecyclePolicy};
 pub use matching::RuleIndex;
 pub use names::{
     AttachmentKind, DeliveryId, Digest, InstanceName, InvalidName, Namespace, Place, Reference, Repository, RoleArn, RuleId,

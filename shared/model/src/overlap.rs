@@ -23,14 +23,17 @@ pub struct Overlap<'a> {
 impl Overlap<'_> {
     /// What to tell whoever has written the rule.
     pub fn warning(&self) -> String {
-        let Self { rule, other } = self;
-        format!(
-            "may write the same tags at '{}' as the rule {}, from another source: a tag of both holds the newer push, or the first where \
-             overwrite is off. Narrow namespace, repository or tag of one of them, if that is not meant",
-            rule.target.instance,
-            other.path()
-        )
+        warning_of(self.rule, &format!("the rule {}", self.other.path()))
     }
+}
+
+/// What to tell whoever has written the rule; `others` says which may write the same tags.
+pub fn warning_of(rule: &Rule, others: &str) -> String {
+    format!(
+        "may write the same tags at '{}' as {others}, from another source: a tag of both holds the newer push, or the first where \
+         overwrite is off. Narrow namespace, repository or tag of one of them, if that is not meant",
+        rule.target.instance
+    )
 }
 
 /// Whether two rules are enabled and may write the same tag from different sources.

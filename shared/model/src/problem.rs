@@ -13,6 +13,9 @@ pub struct Problem {
     pub title: String,
     /// What is wrong with this request and how to mend it.
     pub detail: String,
+    /// For programs, where the status alone leaves in doubt what has happened: `exists`, `changed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// The request's ID, as the log has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
@@ -33,6 +36,11 @@ pub struct Mistake {
 impl Problem {
     /// The media type of a problem document.
     pub const MEDIA_TYPE: &'static str = "application/problem+json";
+
+    /// The code of a refusal to make what is there already.
+    pub const EXISTS: &'static str = "exists";
+    /// The code of a refusal to change what is another by now.
+    pub const CHANGED: &'static str = "changed";
 
     /// A problem with its status, the status's words, and the detail.
     pub fn new(status: u16, detail: impl Into<String>) -> Self {
@@ -56,7 +64,7 @@ impl Problem {
             503 => "Service Unavailable",
             _ => "Internal Server Error",
         };
-        Self { status, title: title.to_owned(), detail: detail.into(), request: None, errors: Vec::new() }
+        Self { status, title: title.to_owned(), detail: detail.into(), code: None, request: None, errors: Vec::new() }
     }
 
     /// The document.

@@ -233,6 +233,24 @@ impl Tokens {
         }
     }
 
+    /// Leaves a token these instances only: at once in this process, within ten seconds in others. `beside` is written with it, or
+    /// neither is. Of a token that is gone nothing is left.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn narrow(&self, id: &TokenId, instances: &BTreeSet<InstanceName>, beside: Op) -> Result<(), StateError> {
+        let names = instances.iter().map(|name| Value::from(name.as_str())).collect();
+        let set = Map::from_iter([("instances".to_owned(), Value::Array(names))]);
+        let (expires, condition) = (None, Some(Condition::Present));
+        let narrowed = Op::Update { key: key(id), set, add: Default::default(), expires, condition };
+        let written = self.table.write(vec![narrowed, beside]).await;
+        self.remembered().remove(id);
+        match written {
+            Err(TableError::Condition(0)) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     async fn look_up(&self, id: &TokenId, now: Timestamp) -> Result<Option<Arc<Stored>>, StateError> {
         // By the clock and not by what has passed: a function's environment may have been frozen.
         let is_fresh = |read: Timestamp| now.duration_since(read).unsigned_abs() < FRESH;

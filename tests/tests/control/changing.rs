@@ -160,6 +160,59 @@ async fn all_mistakes_are_told_at_once_and_where_they_are() {
     assert!(!transship.log().contains("hunter2"));
 }
 
+/// Would break: a text that paints over the terminal of who reads it; an authority that is none, and is noticed when nothing can be copied.
+#[tokio::test]
+async fn what_would_do_harm_where_it_is_shown_or_used_is_not_taken() {
+    let transship = bare().await;
+    two_instances(&transship).await;
+    let with = |key: &str, value: &str| {
+        let mut rule = to_prod();
+        rule[key] = json!(value);
+        rule
+    };
+    let instance = |key: &str, value: &str| json!({ "endpoint": "https://build.example", key: value });
+    let nonsense = "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n";
+    let key = "-----BEGIN CERTIFICATE-----\nMAgwADAAAwIA/w==\n-----END CERTIFICATE-----\n\
+               -----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    for (path, document, pointer) in [
+        (RULE, with("description", "\u{1b}]0;owned\u{7}"), "#/description"),
+        (RULE, with("description", "\u{202e}dlrow"), "#/description"),
+        (BUILD, instance("region", "eu\u{9b}2J"), "#/region"),
+        (BUILD, instance("zone", "two\nlines"), "#/zone"),
+        (BUILD, instance("ca", nonsense), "#/ca"),
+        (BUILD, instance("ca", key), "#/ca"),
+    ] {
+        let refused = send(&transship, Method::PUT, path, Some(&document), &[]).await;
+        assert_eq!((refused.status, &refused.body["errors"][0]["pointer"]), (422, &json!(pointer)), "{document}: {refused:?}");
+        assert!(!refused.body.to_string().contains("hunter2"), "{refused:?}");
+    }
+    done(&transship, Method::PUT, &format!("{RULE}?start=false"), with("description", "two\n\tlines")).await;
+}
+
+/// Would break: somebody at a command line who is told of headers.
+#[tokio::test]
+async fn a_rule_that_is_there_is_replaced_by_who_says_so() {
+    let transship = bare().await;
+    two_instances(&transship).await;
+    let file = transship.config_file().with_file_name("rule.json");
+    std::fs::write(&file, to_prod().to_string()).unwrap();
+    let create = async |more: &[&str]| {
+        let file = file.to_str().unwrap();
+        transship.run(&[&["rules", "create", "build/release", "--no-first-run", "-f", file], more].concat()).await
+    };
+    assert!(create(&["--replace"]).await.status.success(), "there is none to be replaced");
+    let refused = create(&[]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("--replace") && !said.contains("If-None-Match"), "{said}");
+    let problem = send(&transship, Method::PUT, RULE, Some(&to_prod()), &[("if-none-match", "*")]).await;
+    assert_eq!((problem.status, &problem.body["code"]), (412, &json!("exists")));
+    let mut changed = to_prod();
+    changed["overwrite"] = json!(true);
+    std::fs::write(&file, changed.to_string()).unwrap();
+    assert!(create(&["--replace"]).await.status.success());
+    assert_eq!(transship.get(RULE).await["overwrite"], true);
+}
+
 /// Would break: a body that costs memory; one whose kind is not known.
 #[tokio::test]
 async fn a_body_that_is_no_small_json_document_is_refused() {

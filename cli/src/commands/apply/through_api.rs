@@ -21,6 +21,7 @@ use transship_state::{Change, LocalSecrets, Secrets as _};
 use super::{Options, sign};
 use crate::{
     client::{Client, Known},
+    commands::rules,
     config::{self, Config},
     output,
 };
@@ -239,6 +240,7 @@ async fn carry_out(client: &Client, step: Step, options: &Options) -> anyhow::Re
         Step::Instance { name, known, .. } => client.delete_instance(&name, known).await?,
         Step::Rule { wanted: Some(rule), path, known, .. } => {
             let made = client.put_rule(&path, &rule, known, !options.no_first_run).await?;
+            rules::warn(&path, &made);
             if let Some(task) = made.first_run {
                 eprintln!("rule {path} begins with task {task}");
             }

@@ -67,10 +67,25 @@ impl EcrIdentity {
         let request = self.client().await?.create_repository().set_registry_id(registry.map(str::to_owned));
         let request = with(request.repository_name(repository.as_str()), settings);
         match self.ask(permission, request.send()).await {
-            Ok(_) => Ok(true),
-            Err(denial) if is(&denial, "RepositoryAlreadyExistsException") => Ok(false),
-            Err(denial) => Err(denial),
+            Ok(_) => {}
+            Err(denial) if is(&denial, "RepositoryAlreadyExistsException") => return Ok(false),
+            Err(denial) => return Err(denial),
         }
+        if let Some(policy) = &settings.lifecycle_policy {
+            let request = self.client().await?.put_lifecycle_policy().set_registry_id(registry.map(str::to_owned));
+            let request = request.repository_name(repository.as_str()).lifecycle_policy_text(policy.as_str());
+            // The repository is there then, and nobody gives it its policy any more: whoever reads this has to.
+            let without = |denial: Denial| Denial {
+                problem: format!(
+                    "it is made, and has no lifecycle policy, which is to be given to it by hand: {}",
+                    denial.problem
+                ),
+                may_pass: false,
+                ..denial
+            };
+            self.ask("ecr:PutLifecyclePolicy", request.send()).await.map_err(without)?;
+        }
+        Ok(true)
     }
 
     /// Deletes a tag, and what it points to with it if that has no other: `Err` within has the service's words if it would not.
@@ -115,7 +130,7 @@ fn is(denial: &Denial, code: &str) -> bool {
 
 /// Nothing is said that has not been set.
 fn with(mut request: CreateRepositoryFluentBuilder, settings: &EcrSettings) -> CreateRepositoryFluentBuilder {
-    let EcrSettings { immutable_tags, scan_on_push, kms_key, tags } = settings;
+    let EcrSettings { immutable_tags, scan_on_push, kms_key, lifecycle_policy: _, tags } = settings;
     if *immutable_tags {
         request = request.image_tag_mutability(ImageTagMutability::Immutable);
     }

@@ -100,6 +100,10 @@ async fn harbor_gets_its_project_once_and_lists_it_by_its_own_api() {
     let error = harbor.ensure_namespace(&repo("app")).await.unwrap_err();
     assert!(matches!(&error, Error::Refused(_)) && error.to_string().contains("two segments"), "{error}");
 
+    // Of what is not there nothing is made by a look.
+    assert!(!harbor.has_namespace(&repo("team/app")).await.unwrap());
+    assert_eq!(fake.asked().len(), 3);
+
     let namespace = "team/base".parse().unwrap();
     let first = harbor.list_repositories(&namespace, None).await.unwrap();
     assert_eq!(first.items.len(), 100);

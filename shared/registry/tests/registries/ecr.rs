@@ -298,8 +298,11 @@ async fn what_aws_denies_is_said_with_who_may_mend_it() {
 /// The settings of an operator who has thought about them.
 fn settings() -> EcrSettings {
     let tags = [("team".to_owned(), "platform".to_owned())].into();
-    EcrSettings { immutable_tags: true, scan_on_push: true, kms_key: Some("alias/registry".into()), tags }
+    let lifecycle_policy = Some(POLICY.parse().unwrap());
+    EcrSettings { immutable_tags: true, scan_on_push: true, kms_key: Some("alias/registry".into()), lifecycle_policy, tags }
 }
+
+const POLICY: &str = r#"{"rules":[{"rulePriority":1,"selection":{"tagStatus":"untagged","countType":"sinceImagePushed","countUnit":"days","countNumber":14},"action":{"type":"expire"}}]}"#;
 
 fn client_of_kind(http: &Http, url: &str, credentials: Login, ecr: EcrSettings) -> Registry {
     Registry::new(http, RegistryConfig { kind: Kind::Ecr, credentials, ecr, ..config("account", url) }).unwrap()
@@ -328,6 +331,9 @@ async fn a_repository_is_made_when_a_push_needs_it_and_listed_and_its_tag_delete
     assert_eq!(made.image_tag_mutability().unwrap().as_str(), "IMMUTABLE");
     assert!(made.image_scanning_configuration().unwrap().scan_on_push());
     assert_eq!(made.encryption_configuration().unwrap().kms_key(), Some("alias/registry"));
+    let policy = ecr.get_lifecycle_policy().repository_name("team/app").send().await.unwrap();
+    let policy: serde_json::Value = serde_json::from_str(policy.lifecycle_policy_text().unwrap()).unwrap();
+    assert_eq!(policy, serde_json::from_str::<serde_json::Value>(POLICY).unwrap());
     let tags = ecr.list_tags_for_resource().resource_arn(made.repository_arn().unwrap()).send().await.unwrap();
     let tags: Vec<_> = tags.tags().iter().map(|tag| (tag.key(), tag.value())).collect();
     assert_eq!(tags, [("team", "platform")]);
