@@ -102,7 +102,11 @@ pub(crate) fn permit_all(caller: &Caller, role: Role) -> Result<(), Failure> {
 /// Refuses a receiver in a private network that no admin of the whole deployment has named: what answers there is not the caller's alone.
 pub(crate) fn permit_receiver(caller: &Caller, before: Option<&Notify>, wanted: &Notify) -> Result<(), Failure> {
     let is_known = before.is_some_and(|before| before.private_network && before.url == wanted.url);
-    if wanted.private_network && !is_known { permit_all(caller, Role::Admin) } else { Ok(()) }
+    if !wanted.private_network || is_known {
+        return Ok(());
+    }
+    permit_all(caller, Role::Admin)
+        .map_err(|Failure(problem)| Failure::new(problem.status, format!("'private_network': {}", problem.detail)))
 }
 
 /// An instance that is not there, or not for this caller.
