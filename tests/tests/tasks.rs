@@ -80,7 +80,7 @@ async fn a_cancelled_task_stops_where_it_is_and_touches_the_target_no_more() {
     let retry: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&retry["counts"]["found"], &retry["counts"]["failed"]), (&json!(2), &json!(0)));
     for repository in ["done", "busy", "waits"] {
-        assert_same(&build.at(&format!("team/{repository}"), "v1"), &prod.at(&format!("mirror/{repository}"), "v1")).await;
+        assert_same(&build.at(format!("team/{repository}"), "v1"), &prod.at(format!("mirror/{repository}"), "v1")).await;
     }
 }
 
