@@ -3,6 +3,7 @@
 mod audit;
 mod bounds;
 mod conditions;
+mod retries;
 mod rights;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use transship_api::{
 use transship_model::{Caller, Happening, InstanceName, Preview, PreviewId, Role, Rule, TaskEvent, TaskHead, TaskId, Trigger};
 use transship_state::{
     Catalog, DeliveryLog, Events, FolderSecrets, Jobs, Notifications, Previews, Query, Table, TaskLog, Tokens, WrittenSecrets,
-    sqlite::{QueueKind, SqliteStore},
+    sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 
 /// Where its callers are.
@@ -29,6 +30,7 @@ const FROM: &str = "198.51.100.7";
 /// A deployment whose queues nobody empties.
 struct Deployment {
     api: Guarded,
+    jobs: Arc<SqliteQueue>,
     catalog: Arc<Catalog>,
     log: TaskLog,
     deliveries: DeliveryLog,
@@ -44,10 +46,11 @@ impl Deployment {
         let store = SqliteStore::open(folder.path()).unwrap();
         let table: Arc<dyn Table> = Arc::new(store.table());
         let (catalog, log) = (Arc::new(Catalog::new(table.clone())), TaskLog::new(table.clone()));
+        let jobs = Arc::new(store.queue("jobs", QueueKind::Fifo));
         let api = Api::new(Stores {
             catalog: catalog.clone(),
             log: log.clone(),
-            jobs: Jobs(Arc::new(store.queue("jobs", QueueKind::Fifo))),
+            jobs: Jobs(jobs.clone()),
             events: Events(Arc::new(store.queue("events", QueueKind::Standard))),
             notifications: Notifications(Arc::new(store.queue("notifications", QueueKind::Standard))),
             written: WrittenSecrets::new(table.clone(), Arc::new(FolderSecrets::new(folder.path().join("secrets")))),
@@ -56,7 +59,7 @@ impl Deployment {
         let tokens = api.tokens();
         let gate = Gate::new(Own::None, tokens.clone());
         let (deliveries, previews) = (DeliveryLog::new(table.clone()), Previews::new(table.clone()));
-        Self { api: Guarded::new(api, gate), catalog, log, deliveries, previews, tokens, table, _folder: folder }
+        Self { api: Guarded::new(api, gate), jobs, catalog, log, deliveries, previews, tokens, table, _folder: folder }
     }
 
     /// One with the instances `build`, `prod` and `third` and the rules `build/all` to `prod` and `build/near` to `third`.
