@@ -37,10 +37,7 @@ impl Secrets for ProcessSecrets {
         match reference {
             SecretRef::Env(_) | SecretRef::File(_) => LocalSecrets.read(reference).await,
             SecretRef::SecretsManager(_) | SecretRef::Parameter(_) => self.aws().await.read(reference).await,
-            SecretRef::Stored(name) => {
-                let secret = self.stored.read(name).await;
-                secret.map_err(|error| SecretError { reference: reference.clone(), why: error.why })
-            }
+            SecretRef::Stored(_) => self.stored.read(reference).await,
         }
     }
 

@@ -30,6 +30,7 @@ mod install;
 mod layer;
 mod proxy;
 mod registry;
+pub mod relay;
 mod rie;
 mod sam;
 mod sink;
@@ -48,6 +49,7 @@ pub use content::{Artifact, Image, Index, artifact, chart, cosign_signature, med
 pub use install::{program, tool};
 pub use proxy::{Action, Exchange, Gate, Proxy, Request};
 pub use registry::{ALICE, BOB, Builder, DockerRegistry, ECR, Login};
+pub use relay::Relay;
 pub use rie::Rie;
 pub use sam::{architecture, built, root, sam};
 pub use sink::{Delivery, Sink};

@@ -20,7 +20,7 @@ use transship_api::{
 };
 use transship_model::{Caller, Credentials, SecretRef};
 use transship_state::{
-    Catalog, Events, FolderSecrets, Item, Jobs, Key, Notifications, Op, Page, Query, Table, TableError, TaskLog,
+    Catalog, Events, FolderSecrets, Item, Jobs, Key, Notifications, Op, Page, Query, Secrets as _, Table, TableError, TaskLog,
     WrittenSecrets,
     sqlite::{QueueKind, SqliteStore},
 };
@@ -81,12 +81,12 @@ async fn a_secret_stays_if_it_is_not_sure_that_nobody_names_it() {
     };
     let in_use = async || {
         let snapshot = catalog.snapshot().await.unwrap();
-        let Credentials::Password { password: SecretRef::Stored(name), .. } =
+        let Credentials::Password { password: stored @ SecretRef::Stored(_), .. } =
             snapshot.instance(&"build".parse().unwrap()).unwrap().credentials.clone()
         else {
             return None;
         };
-        Some(secrets.read(&name).await.map(|secret| secrecy::ExposeSecret::expose_secret(&secret).to_owned()))
+        Some(secrets.read(&stored).await.map(|secret| secrecy::ExposeSecret::expose_secret(&secret).to_owned()))
     };
 
     assert_eq!(put("first").await.0, StatusCode::SERVICE_UNAVAILABLE);

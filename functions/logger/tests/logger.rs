@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, LazyLock, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -168,16 +168,23 @@ impl Queue for Kept {
     }
 }
 
-/// A topic that remembers what it was told, unless it does not answer.
+/// A topic that remembers what it was told, unless it does not answer or does not take it.
 #[derive(Default)]
 struct Heard {
     said: Mutex<Vec<Announcement>>,
     is_down: AtomicBool,
+    is_choosy: AtomicBool,
+    /// How often it was told something.
+    asked: AtomicUsize,
 }
 
 #[async_trait::async_trait]
 impl Topic for Heard {
     async fn publish(&self, announcement: &Announcement) -> Result<(), TopicError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.is_choosy.load(Ordering::Relaxed) {
+            return Err(TopicError::Invalid("a test".into()));
+        }
         if self.is_down.load(Ordering::Relaxed) {
             return Err(TopicError::Unavailable("a test".into()));
         }
@@ -678,6 +685,28 @@ async fn a_topic_that_does_not_answer_is_told_later_and_keeps_nobody_else_from_a
     world.sweep_later().await;
     world.sweep_later().await;
     assert_eq!(told(), (1, 1));
+}
+
+/// Would break: an end that a topic will never take is sent to it every few minutes for ever, keeps the webhooks from hearing of it, or
+/// has its events delivered again.
+#[tokio::test]
+async fn what_a_topic_will_never_take_is_told_it_once() {
+    let mut world = World::over(|table| table, true).with_webhooks([Some("https://x.test/"), None]).await;
+    let outlets = Outlets {
+        catalog: Arc::new(Catalog::new(world.table.clone())),
+        topic: Some(world.topic.clone()),
+        topic_resources: vec![EventType::ResourceCopied],
+        notifications: Notifications(world.notifications.clone()),
+    };
+    world.logger = Logger::new(world.log.clone(), world.dead_letters.clone(), outlets);
+    world.topic.is_choosy.store(true, Ordering::Relaxed);
+    let asked = || world.topic.asked.load(Ordering::Relaxed);
+    let closed = world.tell(&[event(push(), 5, ended("v1", Outcome::Copied))]).await;
+    // Of the resource and of the task.
+    assert_eq!((closed.len(), world.notified().len(), asked()), (1, 1, 2));
+    world.topic.is_choosy.store(false, Ordering::Relaxed);
+    world.sweep_later().await;
+    assert_eq!((world.notified().len(), asked()), (1, 2), "the sweep tells it again");
 }
 
 /// Would break: a full run of thousands of resources whose notification no queue takes.

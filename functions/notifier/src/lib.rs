@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use jiff::Timestamp;
-use transship_model::{Attempt, DeliveryId, DeliveryState, Envelope, Notification, Notify, Subscription};
+use transship_model::{Attempt, DeliveryId, DeliveryState, Envelope, Notification, Notify, Subscription, TaskId};
 use transship_registry::{Answer, Outward, Unanswered};
 use transship_state::{Catalog, DeliveryLog, DeliveryRecord, Incoming, SecretError, Secrets, Standing, StateError, messages};
 use url::Url;
@@ -132,8 +132,8 @@ impl Notifier {
         match self.work(&notification, &event, ours).await {
             Ok(disposition) => disposition,
             Err(error) => {
-                let Notification { subscription, id, .. } = &notification;
-                tracing::warn!(%subscription, id, %error, wait = ?ours, "the store does not answer: the subscriber is told later");
+                let (Notification { subscription, id, .. }, (task, rule)) = (&notification, about(&event));
+                tracing::warn!(%subscription, id, task, rule, %error, wait = ?ours, "the store does not answer: the subscriber is told later");
                 Disposition::Again(ours)
             }
         }
@@ -142,8 +142,9 @@ impl Notifier {
     /// Sends a notification, if it is time; `ours` is how long to wait where something of our own is in the way.
     async fn work(&self, notification: &Notification, event: &Envelope, ours: Duration) -> Result<Disposition, StateError> {
         let Notification { subscription: name, id, round, .. } = notification;
+        let (task, rule) = about(event);
         let Some(subscription) = self.catalog.snapshot().await?.subscription(name) else {
-            tracing::info!(subscription = %name, id, "not told: there is no such subscription any more");
+            tracing::info!(subscription = %name, id, task, rule, "not told: there is no such subscription any more");
             return Ok(Disposition::Done);
         };
         let webhook = &subscription.webhook;
@@ -158,7 +159,7 @@ impl Notifier {
             known => new_round(notification, event, known, now),
         };
         if let Some(reason) = silenced(&subscription, standing.as_ref(), event) {
-            tracing::info!(subscription = %name, id, reason, "not told");
+            tracing::info!(subscription = %name, id, task, rule, reason, "not told");
             (record.state, record.retry_at) = (DeliveryState::GivenUp, None);
             self.deliveries.put(name, &key, &record).await?;
             return Ok(Disposition::Done);
@@ -187,7 +188,7 @@ impl Notifier {
         record.retry_at = None;
         match answer {
             Ok(_) => {
-                self.told(&subscription, standing.as_ref(), &key, record).await;
+                self.told(&subscription, event, standing.as_ref(), &key, record).await;
                 Ok(Disposition::Done)
             }
             Err(trouble) => self.not_told(&subscription, event, &key, record, &trouble, ours).await,
@@ -198,13 +199,14 @@ impl Notifier {
     async fn told(
         &self,
         subscription: &Subscription,
+        event: &Envelope,
         standing: Option<&Standing>,
         key: &DeliveryId,
         mut record: DeliveryRecord,
     ) {
-        let (name, id) = (&subscription.name, record.event.clone());
+        let (name, id, (task, rule)) = (&subscription.name, record.event.clone(), about(event));
         record.state = DeliveryState::Delivered;
-        tracing::info!(subscription = %name, id, attempts = record.refused + 1, "told");
+        tracing::info!(subscription = %name, id, task, rule, attempts = record.refused + 1, "told");
         let noted = async {
             self.deliveries.put(name, key, &record).await?;
             if standing.is_some() {
@@ -213,7 +215,7 @@ impl Notifier {
             Ok::<_, StateError>(())
         };
         if let Err(error) = noted.await {
-            tracing::warn!(subscription = %name, id, %error, "told, but the delivery log does not say so");
+            tracing::warn!(subscription = %name, id, task, rule, %error, "told, but the delivery log does not say so");
         }
     }
 
@@ -227,7 +229,7 @@ impl Notifier {
         trouble: &Trouble,
         ours: Duration,
     ) -> Result<Disposition, StateError> {
-        let (name, id) = (&subscription.name, record.event.clone());
+        let (name, id, (task, rule)) = (&subscription.name, record.event.clone(), about(event));
         let error = trouble.told(&subscription.webhook.url);
         let is_gone = trouble.status() == Some(StatusCode::GONE);
         let mut is_over = event.is_ping() || is_gone;
@@ -250,13 +252,13 @@ impl Notifier {
         if is_over || lasted >= Self::LONGEST {
             record.state = DeliveryState::GivenUp;
             self.deliveries.put(name, key, &record).await?;
-            tracing::error!(subscription = %name, id, error, attempts = record.refused, "given up");
+            tracing::error!(subscription = %name, id, task, rule, error, attempts = record.refused, "given up");
             return Ok(done);
         }
         let wait = if trouble.is_ours() { ours } else { wait(record.refused, trouble.retry_after()) };
         record.retry_at = now.checked_add(wait).ok();
         self.deliveries.put(name, key, &record).await?;
-        tracing::warn!(subscription = %name, id, error, ?wait, attempts = record.refused, "not taken; told again");
+        tracing::warn!(subscription = %name, id, task, rule, error, ?wait, attempts = record.refused, "not taken; told again");
         Ok(Disposition::Again(wait))
     }
 
@@ -285,6 +287,12 @@ impl Notifier {
         }
         Ok(headers)
     }
+}
+
+/// The task that an event tells of and the ID of its rule, for a line of the log.
+fn about(event: &Envelope) -> (Option<&str>, Option<u64>) {
+    let task = event.task.as_ref();
+    (task.map(TaskId::as_str), task.map(|task| task.rule().0))
 }
 
 /// A delivery that begins, for the first time or again by hand.

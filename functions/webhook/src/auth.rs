@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `webhook_secret`, and the sender signs the body | each signature that is there (see [`signature`]) |
 //! | `webhook_secret`, and the path goes on behind the instance | the secret in the path: Docker Hub, Quay, Event Grid, Alibaba |
-//! | `webhook_secret` otherwise | the secret in `Authorization`, bare, as `Bearer` or as the password of `Basic` |
+//! | `webhook_secret` otherwise | the secret in `Authorization`, bare, as `Bearer` or as the password of `Basic`, or bare in `X-Webhook-Secret` |
 //! | `webhook_auth: { google: … }` | Google's identity token in `Authorization` (see [`google`]) |
 //! | `webhook_auth: none` | nothing |
 //!
@@ -106,16 +106,21 @@ impl Gate {
     }
 }
 
+/// The header that has the secret and nothing else.
+const WEBHOOK_SECRET: &str = "x-webhook-secret";
+
 fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()
 }
 
 /// Whether the header `Authorization` tells a secret: as it is (Harbor and GitLab send what was typed), as a token of the scheme
-/// `Bearer`, or as the password of the scheme `Basic` (RFC 7617).
+/// `Bearer`, or as the password of the scheme `Basic` (RFC 7617); or whether `X-Webhook-Secret` does, which senders of CloudEvents set
+/// that have no other authentication.
 fn is_in(headers: &HeaderMap, secret: &SecretString) -> bool {
     let value = authorization(headers).unwrap_or_default();
     let token = bearer(value).unwrap_or(value);
-    is_same(token, secret) | is_same(&password(value).unwrap_or_default(), secret)
+    let alone = headers.get(WEBHOOK_SECRET).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    is_same(token, secret) | is_same(&password(value).unwrap_or_default(), secret) | is_same(alone, secret)
 }
 
 fn password(authorization: &str) -> Option<String> {

@@ -164,7 +164,8 @@ impl Webhook {
         for Delivery { event, nonce } in deliveries(instance, deleted, received) {
             let dispatched = self.dispatcher.dispatch_deletion(catalog, &event, &nonce).await?;
             let (repository, tag) = (&event.repository, event.tag.as_ref().map(tracing::field::display));
-            tracing::info!(%instance, %repository, tag, tasks = dispatched.tasks.len(), "deletion");
+            let (ids, rules) = named(&dispatched.tasks);
+            tracing::info!(%instance, %repository, tag, tasks = ids, rules, "deletion");
             tasks.extend(dispatched.tasks);
         }
         Ok(tasks)
@@ -277,13 +278,20 @@ fn remembered(catalog: &Snapshot, deliveries: &[Delivery]) -> Vec<transship_mode
 /// A line of the log for each push.
 fn tell(deliveries: &[Delivery], dispatched: &[Dispatched]) {
     for (Delivery { event, .. }, Dispatched { tasks, pending }) in deliveries.iter().zip(dispatched) {
-        let tasks: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
+        let (tasks, rules) = named(tasks);
         tracing::info!(
             instance = %event.instance, repository = %event.repository,
             tag = event.tag.as_ref().map(tracing::field::display), digest = event.digest.as_ref().map(tracing::field::display),
-            tasks = tasks.join(" "), pending, "push"
+            tasks, rules, pending, "push"
         );
     }
+}
+
+/// The IDs of tasks, and those of their rules in the same order, for a line of the log.
+fn named(tasks: &[TaskId]) -> (String, String) {
+    let ids: Vec<&str> = tasks.iter().map(TaskId::as_str).collect();
+    let rules: Vec<String> = tasks.iter().map(|task| task.rule().to_string()).collect();
+    (ids.join(" "), rules.join(" "))
 }
 
 /// The problem with a body over [`MAX_BODY`]; who reads bodies from the network answers with it before it has read all.

@@ -39,7 +39,7 @@ const INSTANCES: [(&str, &str, Kind, &str); 15] = [
 
 /// What a file comes to: the answer's status, and each job as what it is, where it looks, and the digit that the digest is made of,
 /// if the sender tells one. A message of the inbox has no answer.
-const EVENTS: [(&str, u16, &[&str]); 31] = [
+const EVENTS: [(&str, u16, &[&str]); 32] = [
     ("acr-ping", 200, &[]),
     ("acr-push", 202, &["copy acr/shop/cart:v3 f"]),
     ("alibaba-push", 202, &["copy alibaba/shop/cart:v3 4"]),
@@ -64,6 +64,7 @@ const EVENTS: [(&str, u16, &[&str]); 31] = [
     ("google-push", 202, &["copy google/shop/images/web/cart:v3 1"]),
     ("harbor-cloudevents-push", 202, &["copy harbor/shop/web/cart:v3 b"]),
     ("harbor-push", 202, &["copy harbor/shop/web/cart:v3 b"]),
+    ("http-api-push", 202, &["copy distribution/shop/cart:v3 a"]),
     ("jfrog-push", 202, &["copy jfrog/images/shop/cart:v3 3"]),
     ("quay-push", 202, &["copy quay/shop/cart:latest -", "copy quay/shop/cart:v3 -"]),
     ("tcr-push", 202, &["copy tcr/shop/web/cart:v3 b"]),
@@ -98,11 +99,16 @@ fn folder() -> std::path::PathBuf {
 
 /// A request as the function's runtime makes it of an event.
 fn request(event: &str) -> Request<Bytes> {
-    lambda_http::request::from_str(event).unwrap().map(|body| match body {
+    let mut request = lambda_http::request::from_str(event).unwrap().map(|body| match body {
         Body::Text(text) => text.into(),
         Body::Binary(bytes) => bytes.into(),
         _ => Bytes::new(),
-    })
+    });
+    // AWS's crate leaves the stage of an HTTP API in the path. That the function takes it off is seen where its binary gets these files.
+    if let Some(path) = request.uri().path().strip_prefix("/prod/") {
+        *request.uri_mut() = format!("/{path}").parse().unwrap();
+    }
+    request
 }
 
 fn told(job: &Job) -> String {

@@ -8,7 +8,7 @@ mod world;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use transship_model::{Digest, Job, Trail, Version, Written};
+use transship_model::{Digest, Job, Trail, Version, WebhookAuth, Written};
 
 use world::{SECRET, World, body_of, instance, mac, rule};
 
@@ -59,10 +59,30 @@ async fn a_secret_is_told_in_the_path_or_in_the_header() {
         let wrong = if wrong.ends_with(' ') { format!("{wrong}x") } else { wrong.to_owned() };
         assert_eq!(authorized(&wrong).await, StatusCode::UNAUTHORIZED, "{wrong}");
     }
+    let alone = async |value: &str| world.status("/hooks/a", &[("x-webhook-secret", value)], push("v1")).await;
+    assert_eq!(alone(SECRET).await, StatusCode::ACCEPTED);
+    for wrong in ["", "no", &*format!("Bearer {SECRET}"), &basic(&format!(":{SECRET}"))] {
+        assert_eq!(alone(wrong).await, StatusCode::UNAUTHORIZED, "{wrong}");
+    }
     let in_path = SECRET.replace(' ', "%20");
     assert_eq!(world.status(&format!("/hooks/a/{in_path}"), &[], push("v1")).await, StatusCode::ACCEPTED);
     assert_eq!(world.status(&format!("/hooks/a/{in_path}x"), &[], push("v1")).await, StatusCode::UNAUTHORIZED);
     assert_eq!(world.status("/hooks/a", &[], push("v1")).await, StatusCode::UNAUTHORIZED);
+}
+
+/// Would break: a registry that can't authenticate is not heard although its instance says so; what one instance leaves open, others do.
+#[tokio::test]
+async fn an_instance_that_is_open_asks_for_no_proof_and_no_other_does() {
+    let mut open = instance("a", "https://a.test", None);
+    open.webhook = WebhookAuth::Open;
+    let instances = [open, instance("b", "https://b.test", Some(SECRET))];
+    let world = World::with(&instances, &[rule("there", "a", "b"), rule("back", "b", "a")]).await;
+    assert_eq!(world.status("/hooks/b", &[], push("v1")).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.jobs().await, []);
+    assert_eq!(world.status("/hooks/a", &[], push("v1")).await, StatusCode::ACCEPTED);
+    let jobs = world.jobs().await;
+    let [Job::Copy(job)] = &jobs[..] else { panic!("{jobs:?}") };
+    assert_eq!(job.source.to_string(), "a/shop/cart:v1");
 }
 
 /// Would break: a body that somebody else wrote, sent to a path that is known from a log.
@@ -103,7 +123,7 @@ async fn unknown_closed_and_wrong_are_answered_alike() {
         for headers in [vec![], vec![("authorization", "Bearer wrong")], vec![("x-hub-signature-256", "sha256=00")]] {
             let path = format!("/hooks/{}", name.replace(' ', "%20"));
             let response = world.webhook.handle(request(&path, &headers, push("v1"))).await;
-            answers.push((response.status(), body_of(&response)));
+            answers.push((response.status(), response.headers().clone(), body_of(&response)));
         }
     }
     assert_eq!(answers[0].0, StatusCode::UNAUTHORIZED);
@@ -269,6 +289,18 @@ async fn a_message_of_the_inbox_goes_to_every_instance_of_its_account_and_region
         world.webhook.take_in(&nothing).await.unwrap();
         assert_eq!(world.jobs().await, [], "{nothing}");
     }
+    // A deletion is for the rules that carry it on, and no others.
+    let mut deleting = rule("one", "one", "b");
+    deleting.propagate_deletions = true;
+    world.replace(&instances, &[deleting, rule("two", "two", "b"), rule("other", "other", "b")]).await;
+    world.webhook.take_in(&message("123456789012", "DELETE")).await.unwrap();
+    let jobs = world.jobs().await;
+    let [Job::Copy(job)] = &jobs[..] else { panic!("{jobs:?}") };
+    assert_eq!(
+        (job.deletion, job.source.to_string(), job.target.to_string()),
+        (true, "one/shop/cart:v1".into(), "b/shop/cart:v1".into())
+    );
+    world.replace(&instances, &[rule("one", "one", "b"), rule("two", "two", "b"), rule("other", "other", "b")]).await;
     // EventBridge delivers at least once: the same event makes the same tasks.
     world.webhook.take_in(&message("123456789012", "PUSH")).await.unwrap();
     assert_eq!(sources(&world).await, [""; 0], "the queue has had these messages");

@@ -1,7 +1,8 @@
 //! What subscribers are told: the end of a task or of a resource, as a CloudEvent (CloudEvents 1.0, JSON event format).
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -91,6 +92,15 @@ pub struct Envelope {
     pub kind: String,
     /// The event's time.
     pub time: Timestamp,
+    /// The task that it tells of, if it tells of one.
+    #[serde(default, rename = "data", deserialize_with = "task_of")]
+    pub task: Option<TaskId>,
+}
+
+/// The task in an event's data. What is not understood of these is no reason not to deliver it.
+fn task_of<'de, D: Deserializer<'de>>(data: D) -> Result<Option<TaskId>, D::Error> {
+    let mut data = Value::deserialize(data)?;
+    Ok(data.get_mut("task").and_then(|task| serde_json::from_value(task.take()).ok()))
 }
 
 impl Envelope {

@@ -80,7 +80,8 @@ pub(crate) struct Reach(Class);
 impl Reach {
     /// Public addresses only.
     pub(crate) const PUBLIC: Self = Self(Class::Public);
-    /// Private networks and this host as well.
+    /// Private networks and this host as well: wherever a host may be that an operator has named. The addresses of a link are none of
+    /// them: on every cloud, metadata services are there, and a name may be anybody's.
     pub(crate) const NEAR: Self = Self(Class::Loopback);
 
     /// The reach of an instance whose endpoint is at these addresses. One public address among them makes it public: that is
@@ -96,8 +97,8 @@ impl Reach {
         match endpoint.host() {
             Some(Host::Ipv4(address)) => Self::of([address.into()]),
             Some(Host::Ipv6(address)) => Self::of([address.into()]),
-            Some(Host::Domain(name)) => match tokio::net::lookup_host((name, 0)).await {
-                Ok(addresses) => Self::of(addresses.map(|address| address.ip())),
+            Some(Host::Domain(name)) => match lookup(name).await {
+                Ok(addresses) => Self::of(addresses.iter().map(SocketAddr::ip)),
                 Err(_) => Self::PUBLIC,
             },
             None => Self::PUBLIC,
@@ -109,8 +110,7 @@ impl Reach {
             Class::Public => true,
             Class::Private => matches!(self.0, Class::Private | Class::Loopback),
             Class::Loopback => self.0 == Class::Loopback,
-            Class::LinkLocal => self.0 == Class::LinkLocal,
-            Class::Never => false,
+            Class::LinkLocal | Class::Never => false,
         }
     }
 }
@@ -124,10 +124,27 @@ pub(crate) fn written_out(url: &Url) -> Option<IpAddr> {
     }
 }
 
-/// A name or address that a registry may not send us to.
+/// A name or address that we may not be sent to.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is a private, loopback or link-local address, and the registry itself is not there")]
-pub(crate) struct Forbidden(pub(crate) String);
+pub(crate) enum Forbidden {
+    /// A registry does not lead inwards.
+    #[error("{0} is a private, loopback or link-local address, and the registry itself is not there")]
+    Inwards(String),
+    /// Nobody leads there.
+    #[error(
+        "{0} resolves to a link-local address or to one of a metadata service, where no registry is: have the name lead to a host in a network"
+    )]
+    Link(String),
+}
+
+impl Forbidden {
+    /// The name or address.
+    pub(crate) fn host(&self) -> &str {
+        match self {
+            Self::Inwards(host) | Self::Link(host) => host,
+        }
+    }
+}
 
 /// Resolves names as the system does and leaves out what is out of reach.
 pub(crate) struct Guard {
@@ -142,13 +159,30 @@ impl Resolve for Guard {
         let reach = self.reach;
         let exempt = self.proxies.iter().any(|proxy| proxy.eq_ignore_ascii_case(name.as_str()));
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found = lookup(name.as_str()).await?;
             let allowed: Vec<SocketAddr> = found.iter().filter(|a| exempt || reach.allows(a.ip())).copied().collect();
             if allowed.is_empty() && !found.is_empty() {
-                return Err(Forbidden(name.as_str().to_owned()).into());
+                let name = name.as_str().to_owned();
+                return Err(if reach == Reach::NEAR { Forbidden::Link(name) } else { Forbidden::Inwards(name) }.into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
+    }
+}
+
+/// The addresses of a name.
+#[cfg(not(test))]
+async fn lookup(name: &str) -> std::io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((name, 0)).await?.collect())
+}
+
+/// The same, with names that a test can rely on: `169-254-1-1.at.test` is at 169.254.1.1, `fe80--1.at.test` at fe80::1.
+#[cfg(test)]
+async fn lookup(name: &str) -> std::io::Result<Vec<SocketAddr>> {
+    let written = |text: &str| text.replace('-', ".").parse().or_else(|_| text.replace('-', ":").parse::<IpAddr>()).ok();
+    match name.strip_suffix(".at.test").and_then(written) {
+        Some(address) => Ok(vec![SocketAddr::new(address, 0)]),
+        None => Ok(tokio::net::lookup_host((name, 0)).await?.collect()),
     }
 }
 
@@ -230,7 +264,7 @@ mod tests {
             guard.resolve("localhost".parse().unwrap()).await.map(|addresses| addresses.count() > 0)
         };
         let refused = resolve(Reach::PUBLIC, &[]).await.unwrap_err();
-        assert!(refused.downcast_ref::<Forbidden>().is_some(), "{refused}");
+        assert!(matches!(refused.downcast_ref(), Some(Forbidden::Inwards(_))), "{refused}");
         assert!(resolve(Reach::of([IpAddr::from([127, 0, 0, 1])]), &[]).await.unwrap());
         assert!(resolve(Reach::PUBLIC, &["localhost"]).await.unwrap());
     }

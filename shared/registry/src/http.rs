@@ -74,8 +74,8 @@ struct Inner {
 struct Purpose {
     /// The authorities that are trusted besides the system's.
     ca: Option<Digest>,
-    /// How far a registry may send us, for hosts that a registry has named.
-    reach: Option<Reach>,
+    /// Where hosts may be: how far a registry may send us, for those that a registry has named.
+    reach: Reach,
     protocol: Protocol,
 }
 
@@ -104,7 +104,7 @@ impl Http {
     pub fn with_patience(patience: Patience) -> Result<Self, Error> {
         Ok(Self(Arc::new(Inner {
             patience,
-            named: build(builder(Protocol::Http1))?,
+            named: build(guarded(Protocol::Http1, Reach::NEAR))?,
             others: Mutex::default(),
             hosts: Mutex::default(),
         })))
@@ -127,18 +127,18 @@ impl Http {
     pub(crate) fn for_blobs(&self, ca: Option<&Authorities>) -> Result<Client, Error> {
         match ca {
             None => Ok(self.0.named.clone()),
-            Some(_) => self.other(ca, None, Protocol::Http1),
+            Some(_) => self.other(ca, Reach::NEAR, Protocol::Http1),
         }
     }
 
     /// For all else of hosts that the operator has named, over TLS.
     pub(crate) fn for_messages(&self, ca: Option<&Authorities>) -> Result<Client, Error> {
-        self.other(ca, None, Protocol::Any)
+        self.other(ca, Reach::NEAR, Protocol::Any)
     }
 
     /// For hosts that a registry has named.
     pub(crate) fn elsewhere(&self, reach: Reach, ca: Option<&Authorities>) -> Result<Client, Error> {
-        self.other(ca, Some(reach), Protocol::Http1)
+        self.other(ca, reach, Protocol::Http1)
     }
 
     /// What the process knows about a host, by its origin.
@@ -146,18 +146,15 @@ impl Http {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner).entry(origin.clone()).or_default().clone()
     }
 
-    fn other(&self, ca: Option<&Authorities>, reach: Option<Reach>, protocol: Protocol) -> Result<Client, Error> {
+    fn other(&self, ca: Option<&Authorities>, reach: Reach, protocol: Protocol) -> Result<Client, Error> {
         let purpose = Purpose { ca: ca.map(|ca| ca.digest().clone()), reach, protocol };
         let mut clients = self.0.others.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&purpose) {
             return Ok(client.clone());
         }
-        let mut builder = builder(protocol);
+        let mut builder = guarded(protocol, reach);
         if let Some(ca) = ca {
             builder = builder.tls_certs_merge(ca.certificates());
-        }
-        if let Some(reach) = reach {
-            builder = builder.dns_resolver(Guard { reach, proxies: proxies() });
         }
         let client = build(builder)?;
         clients.insert(purpose, client.clone());
@@ -171,13 +168,15 @@ impl fmt::Debug for Http {
     }
 }
 
-pub(crate) fn builder(protocol: Protocol) -> ClientBuilder {
+/// A client that connects to no address out of this reach, whatever name stands for it.
+pub(crate) fn guarded(protocol: Protocol, reach: Reach) -> ClientBuilder {
     let builder = match protocol {
         Protocol::Http1 => Client::builder().http1_only(),
         // One connection has all the requests: a dead one has to be noticed before each of them has waited for itself.
         Protocol::Any => Client::builder().http2_keep_alive_interval(KEEP_ALIVE).http2_keep_alive_timeout(CONNECT),
     };
     builder
+        .dns_resolver(Guard { reach, proxies: proxies() })
         .user_agent(concat!("transship/", env!("CARGO_PKG_VERSION")))
         // Redirects are followed by `Registry`, which knows what may follow them.
         .redirect(redirect::Policy::none())

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::{
-    address::{Forbidden, Guard, Reach, proxies, written_out},
+    address::{Forbidden, Reach, written_out},
     error::{network, sanitised},
     http::{self, Protocol},
     registry::wait_of,
@@ -98,8 +98,7 @@ impl Outward {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        let builder = http::builder(Protocol::Http1).dns_resolver(Guard { reach, proxies: proxies() });
-        let built = builder.build().map_err(|error| Unanswered::Failed(network(error)))?;
+        let built = http::guarded(Protocol::Http1, reach).build().map_err(|error| Unanswered::Failed(network(error)))?;
         Ok(client.insert(built).clone())
     }
 }
@@ -107,8 +106,8 @@ impl Outward {
 fn failure(error: reqwest::Error) -> Unanswered {
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
-        if let Some(Forbidden(name)) = error.downcast_ref::<Forbidden>() {
-            return Unanswered::Forbidden(name.clone());
+        if let Some(forbidden) = error.downcast_ref::<Forbidden>() {
+            return Unanswered::Forbidden(forbidden.host().to_owned());
         }
         cause = error.source();
     }

@@ -67,14 +67,15 @@ impl FolderSecrets {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
+}
 
-    /// Reads a secret that was put there.
-    ///
-    /// # Errors
-    /// It is not there, or can't be read.
-    pub async fn read(&self, name: &SecretName) -> Result<SecretString, StoreError> {
+#[async_trait]
+impl Secrets for FolderSecrets {
+    async fn read(&self, reference: &SecretRef) -> Result<SecretString, SecretError> {
+        let error = |why: String| SecretError { reference: reference.clone(), why };
+        let SecretRef::Stored(name) = reference else { return Err(error("the folder has what was given to the API".into())) };
         let path = self.folder.join(name.as_str());
-        let text = blocking(name, move || fs::read_to_string(path)).await?;
+        let text = blocking(name, move || fs::read_to_string(path)).await.map_err(|unread| error(unread.why))?;
         Ok(SecretString::from(text))
     }
 }

@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, fmt, ops::AddAssign};
 
 use serde_json::Value;
-
-use crate::relay::Call;
+use transship_tests::relay::Call;
 
 /// Units of DynamoDB, and requests of the others, by operation.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -27,7 +27,6 @@ mod large;
 mod memory;
 mod package;
 mod process;
-mod relay;
 mod setting;
 mod starts;
 mod sync;

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use transship_model::Digest;
-use transship_tests::{DockerRegistry, HOOK_SECRET, Rie, media};
+use transship_tests::{DockerRegistry, HOOK_SECRET, Relay, Rie, media};
 
 use crate::{
     package::Package,
-    relay::Relay,
     world::{World, request},
 };
 

@@ -1,12 +1,12 @@
 //! What a small sync takes of the services and of the functions, from the push to the announcement.
 
-use transship_tests::{Image, Rie, assert_same};
+use transship_tests::{Image, Rie, assert_same, relay};
 
 use crate::{
     capacity::Cost,
     figures::Figures,
     package::Package,
-    process, relay,
+    process,
     setting::{Setting, pushed},
     world::answer,
 };

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use transship_model::Digest;
-use transship_tests::Rie;
+use transship_tests::{Rie, relay};
 
 use crate::{
     capacity::Cost,
     figures::Figures,
     package::Package,
-    process, relay,
+    process,
     setting::{Setting, pushed},
     world::answer,
 };

@@ -129,6 +129,7 @@ async fn a_password_is_not_sent_to_another_place_than_it_was_given_for() {
     let pem = Authority::new("authority").pem();
     for change in [
         json!({ "token_realm": format!("{}/token", thief.url()) }),
+        json!({ "api": thief.url() }),
         json!({ "kind": "harbor" }),
         json!({ "ca": pem }),
         json!({ "plain_http": true }),

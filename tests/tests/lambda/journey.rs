@@ -34,7 +34,8 @@ async fn a_push_becomes_a_copy_and_a_log() {
     assert_eq!((status, &log["status"], &log["counts"]["copied"]), (200, &json!("succeeded"), &json!(1)), "{log}");
 
     let pushes: Vec<Value> = webhook.lines().into_iter().filter(|line| line["level"] == "INFO").collect();
-    assert_eq!((pushes.len(), &pushes[0]["tasks"]), (1, &json!(task)), "{pushes:?}");
+    assert_eq!((pushes.len(), &pushes[0]["tasks"], &pushes[0]["rules"]), (1, &json!(task), &json!("1")), "{pushes:?}");
+    has_a_request(&pushes[0]);
     lines_can_be_found_by_request_and_task(&worker, &task);
     metrics_are_told(&webhook, &json!({ "Accepted": 1, "FunctionName": "stack-webhook" }));
     metrics_are_told(&worker, &json!({ "Jobs": 1, "Outcome": "done", "FunctionName": "stack-worker" }));
@@ -52,7 +53,12 @@ fn lines_can_be_found_by_request_and_task(worker: &Rie, task: &str) {
     assert_eq!(told.len(), 1, "{told:?}");
     let span = &told[0]["span"];
     assert_eq!((&span["task"], &span["rule"]), (&json!(task), &json!(1)), "{told:?}");
-    assert!(span["request"].as_str().is_some_and(|id| id.len() == 36), "{told:?}");
+    has_a_request(told[0]);
+}
+
+/// A line is one of an invocation.
+fn has_a_request(line: &Value) {
+    assert!(line["span"]["request"].as_str().is_some_and(|id| id.len() == 36), "{line}");
 }
 
 /// Some line has these values, and CloudWatch is told to make metrics of them.
@@ -169,5 +175,13 @@ async fn the_end_of_a_task_is_told_until_it_is_taken() {
     let deliveries = subscriber.deliveries();
     assert_eq!(deliveries.len(), 2);
     assert_eq!(deliveries[0].header("webhook-id"), deliveries[1].header("webhook-id"));
-    assert_eq!(deliveries[1].json()["type"], "io.transship.task.succeeded");
+    let event = deliveries[1].json();
+    assert_eq!(event["type"], "io.transship.task.succeeded");
+    let (lines, task) = (notifier.lines(), event["data"]["task"].as_str().unwrap());
+    for message in ["not taken; told again", "told"] {
+        let line = lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{message}: {lines:?}"));
+        let rule: u64 = task.split('-').next().unwrap().parse().unwrap();
+        assert_eq!((&line["id"], &line["task"], &line["rule"]), (&event["id"], &json!(task), &json!(rule)), "{line}");
+        has_a_request(line);
+    }
 }

@@ -221,7 +221,7 @@ impl Registry {
         if let Some(address) = written_out(url)
             && !reach.allows(address)
         {
-            return Err(self.failure(action, Forbidden(address.to_string()).to_string()).refused());
+            return Err(self.failure(action, Forbidden::Inwards(address.to_string()).to_string()).refused());
         }
         self.0.http.elsewhere(reach, self.0.ca.as_ref())
     }
@@ -543,6 +543,48 @@ mod tests {
         assert!(came().await.is_ok());
         assert!(private.client("GET x", &"http://10.9.9.9/x".parse().unwrap()).await.is_ok());
         assert!(public.client("GET x", &"https://1.1.1.1/x".parse().unwrap()).await.is_ok());
+    }
+
+    /// Would break: a name in somebody's DNS makes a worker ask the metadata service of its machine, with an instance that anybody may edit.
+    #[tokio::test]
+    async fn no_name_leads_to_the_link_or_to_a_metadata_service() {
+        let named = |host: &str, realm: Option<&str>| {
+            let config = crate::RegistryConfig {
+                name: "x".into(),
+                endpoint: format!("http://{host}:9").parse().unwrap(),
+                kind: transship_model::Kind::Oci,
+                credentials: crate::Login::Anonymous,
+                token_realm: realm.map(|realm| realm.parse().unwrap()),
+                api: None,
+                ecr: transship_model::EcrSettings::default(),
+                tcr: None,
+                plain_http: true,
+                ca: None,
+            };
+            Registry::new(&crate::Http::new().unwrap(), config).unwrap()
+        };
+        let asked = async |client: reqwest::Client, registry: &Registry, url: &str| {
+            // An address that is allowed has nobody who answers.
+            let sent = timeout(Duration::from_secs(1), client.get(url).send()).await;
+            sent.ok().and_then(Result::err).map(|error| registry.unreachable("GET x", error))
+        };
+        for host in ["169-254-1-1.at.test", "169-254-169-254.at.test", "fe80--1.at.test", "fd00-ec2--254.at.test"] {
+            let (registry, url) = (named(host, None), format!("http://{host}:9/x"));
+            for client in [registry.0.client.clone(), registry.0.messages.clone(), registry.0.http.for_messages(None).unwrap()]
+            {
+                let error = asked(client, &registry, &url).await.unwrap();
+                assert!(matches!(error, Error::Refused(_)) && error.to_string().contains("where no registry is"), "{error}");
+            }
+            // Nor does a registry that is there send us on to it.
+            let client = registry.client("GET x", &format!("http://{host}:8/x").parse().unwrap()).await.unwrap();
+            let error = asked(client, &registry, &url).await.unwrap();
+            assert!(matches!(error, Error::Refused(_)), "{host}: {error}");
+        }
+        for host in ["127-0-0-1.at.test", "10-255-255-1.at.test", "fd12--1.at.test"] {
+            let registry = named(host, None);
+            let error = asked(registry.0.client.clone(), &registry, &format!("http://{host}:9/x")).await;
+            assert!(!matches!(error, Some(Error::Refused(_))), "{host}: {error:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use aws_sdk_sqs::types::MessageSystemAttributeName::ApproximateReceiveCount;
 use transship_state::Incoming;
+use transship_state::aws::AwsSecrets;
 use transship_state::conformance::{self, Receiver};
 
 use crate::cloud::Cloud;
@@ -48,6 +49,15 @@ async fn the_catalogue_conforms() {
     let cloud = Cloud::start().await;
     let table = Arc::new(cloud.table().await);
     conformance::catalog(table.clone(), table).await;
+}
+
+/// Would break: a password that the API was given and no worker can use, or that outlives its instance.
+#[tokio::test]
+async fn the_secrets_conform() {
+    let cloud = Cloud::start().await;
+    let (manager, ssm) = (aws_sdk_secretsmanager::Client::new(&cloud.sdk), aws_sdk_ssm::Client::new(&cloud.sdk));
+    let secrets = || AwsSecrets::new(manager.clone(), ssm.clone(), "transship/");
+    conformance::secrets(&secrets(), secrets).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use transship_state::FolderSecrets;
 use transship_state::Incoming;
 use transship_state::conformance::{self, Receiver};
 use transship_state::sqlite::{QueueKind, SqliteQueue};
@@ -37,6 +38,14 @@ async fn the_catalogue_conforms() {
     let scratch = Scratch::new();
     let store = scratch.open();
     conformance::catalog(Arc::new(store.table()), Arc::new(store.table())).await;
+}
+
+/// Would break: a password that the API was given and no worker can use, or that outlives its instance.
+#[tokio::test]
+async fn the_secrets_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    let secrets = || FolderSecrets::new(folder.path().join("secrets"));
+    conformance::secrets(&secrets(), secrets).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What stands between the functions and the services, and notes what passes.
+//! What stands between the functions and the services of AWS, and notes what passes.
 
 use std::{
     sync::{Arc, Mutex},
@@ -15,19 +15,21 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 /// A request to a service.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub struct Call {
     /// `DynamoDB.GetItem`, `SQS.SendMessage`.
-    pub(crate) operation: String,
-    pub(crate) asked: Value,
-    pub(crate) answered: Value,
+    pub operation: String,
+    /// What it was asked, where that is JSON.
+    pub asked: Value,
+    /// What it answered, likewise.
+    pub answered: Value,
     /// It did what it was asked for.
-    pub(crate) is_done: bool,
+    pub is_done: bool,
     began: Instant,
     ended: Instant,
 }
 
 /// A running relay; it ends on drop.
-pub(crate) struct Relay {
+pub struct Relay {
     url: String,
     calls: Calls,
     server: JoinHandle<()>,
@@ -44,7 +46,7 @@ struct Leg {
 
 impl Relay {
     /// One before the services at `upstream`.
-    pub(crate) async fn start(upstream: String) -> Self {
+    pub async fn start(upstream: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
@@ -56,12 +58,12 @@ impl Relay {
     }
 
     /// Where the functions find the services.
-    pub(crate) fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         &self.url
     }
 
     /// All calls since this was asked last.
-    pub(crate) fn take(&self) -> Vec<Call> {
+    pub fn take(&self) -> Vec<Call> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
 }
@@ -112,7 +114,7 @@ fn form(body: &[u8], field: &str) -> Option<String> {
 }
 
 /// The time in which any of them was under way.
-pub(crate) fn busy(calls: &[Call]) -> Duration {
+pub fn busy(calls: &[Call]) -> Duration {
     let mut spans: Vec<(Instant, Instant)> = calls.iter().map(|call| (call.began, call.ended)).collect();
     spans.sort_unstable();
     let mut busy = Duration::ZERO;
@@ -128,7 +130,7 @@ pub(crate) fn busy(calls: &[Call]) -> Duration {
 }
 
 /// How many of them came one after the other: the most of which each began when the one before had ended.
-pub(crate) fn in_a_row(calls: &[Call]) -> usize {
+pub fn in_a_row(calls: &[Call]) -> usize {
     let mut spans: Vec<(Instant, Instant)> = calls.iter().map(|call| (call.ended, call.began)).collect();
     spans.sort_unstable();
     let mut last: Option<Instant> = None;
