@@ -411,6 +411,8 @@ fn token_in(path: &Path) -> anyhow::Result<SecretString> {
 pub(crate) enum Known {
     /// Nothing: it is to be new.
     Nothing,
+    /// Nothing, when what is to be done was planned.
+    NothingThen,
     /// This revision, which is the only one that is meant.
     Revision(u64),
     /// Whatever is there.
@@ -418,14 +420,14 @@ pub(crate) enum Known {
 }
 
 impl Known {
-    /// One that may be there already.
+    /// What was there when what is to be done was planned.
     pub(crate) fn of(revision: Option<u64>) -> Self {
-        revision.map_or(Self::Nothing, Self::Revision)
+        revision.map_or(Self::NothingThen, Self::Revision)
     }
 
     fn asked_of(self, request: RequestBuilder) -> RequestBuilder {
         match self {
-            Self::Nothing => request.header(IF_NONE_MATCH, "*"),
+            Self::Nothing | Self::NothingThen => request.header(IF_NONE_MATCH, "*"),
             Self::Revision(revision) => request.header(IF_MATCH, format!("\"{revision}\"")),
             Self::Anything => request,
         }
@@ -437,6 +439,7 @@ impl Known {
             Ok(Refusal(problem)) if problem.status == 412 => {
                 let detail = match self {
                     Self::Nothing => format!("there is {} already: --replace replaces it", what()),
+                    Self::NothingThen => format!("somebody else has made {} meanwhile: do it again", what()),
                     _ => format!("somebody else has changed {} meanwhile: look at it, and try again", what()),
                 };
                 Refusal(Problem::new(412, detail)).into()

@@ -182,6 +182,7 @@ async fn apply(catalog: &Catalog, file: File, adopt: bool) -> anyhow::Result<()>
 /// Gives the API what configuration files had.
 async fn hand_over(catalog: &Catalog) -> anyhow::Result<()> {
     let plan = catalog.plan_handover(&Owner::Api).await.context("the catalogue can't be read")?;
+    let plan = plan.by(Caller::all_powerful("serve --adopt"), "");
     catalog.carry_out(plan).await.context("the catalogue can't be written")?;
     tracing::info!("all instances, rules and subscriptions are the API's now");
     Ok(())

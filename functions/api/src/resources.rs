@@ -40,6 +40,14 @@ impl Standing {
     }
 }
 
+fn name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if (1..=300).contains(&name.chars().count()) {
+        return Ok(Some(name));
+    }
+    Err(serde::de::Error::custom("1 to 300 characters of a name are needed, as in team/app"))
+}
+
 /// Which resources are asked for.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +57,7 @@ pub(crate) struct Filter {
     #[param(inline)]
     state: Option<Standing>,
     /// Only those that have this text in their name at the source or at the target: `INSTANCE/REPOSITORY:TAG`.
+    #[serde(default, deserialize_with = "name")]
     #[param(min_length = 1, max_length = 300)]
     name: Option<String>,
     /// At most so many items, 1 to 1000; 50 by default.

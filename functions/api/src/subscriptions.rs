@@ -309,17 +309,14 @@ async fn bind(
     bindings::bind(api, caller, catalog, &entry, reference, &usage).await.map(Some)
 }
 
-/// Before the name of a subscription: whose the secrets are that were given with it.
-const OWNER: &str = "subscriptions/";
-
 /// Whose the secrets are that were given with a subscription.
 pub(crate) fn owner(name: &SubscriptionName) -> String {
-    format!("{OWNER}{name}")
+    WrittenSecrets::owner_of(name)
 }
 
 /// The secrets given to the API that an owner uses, if that is a subscription that is there.
 pub(crate) fn in_use(catalog: &Snapshot, owner: &str) -> Option<Vec<SecretName>> {
-    let name = owner.strip_prefix(OWNER)?.parse().ok()?;
+    let name = owner.strip_prefix(WrittenSecrets::SUBSCRIPTIONS)?.parse().ok()?;
     Some(catalog.subscription(&name).map(|subscription| stored(&subscription)).unwrap_or_default())
 }
 

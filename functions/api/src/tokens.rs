@@ -164,17 +164,13 @@ pub(crate) async fn forget(api: &Api, caller: &Caller, gone: &InstanceName) -> R
     let mut after = None;
     loop {
         let listing = api.tokens.list(after, PAGE).await?;
-        for token in listing.items.into_iter().filter(|token| token.revoked.is_none()) {
-            let Some(mut left) = token.instances.clone().filter(|names| names.contains(gone)) else { continue };
-            left.remove(gone);
-            let details = |token: &Token| format!("{}; instance {gone} is gone", describe(token));
-            if left.is_empty() {
-                let entry = AuditEntry::new(caller, "token.revoke", &token.id, details(&token));
-                api.tokens.revoke(&token.id, Timestamp::now(), api.audit.op(&entry)?).await?;
-            } else {
-                let token = Token { instances: Some(left.clone()), ..token };
-                let entry = AuditEntry::new(caller, "token.change", &token.id, details(&token));
-                api.tokens.narrow(&token.id, &left, api.audit.op(&entry)?).await?;
+        for token in listing.items {
+            let mut known = Some(token);
+            // Again where another instance has gone meanwhile.
+            while let Some(token) = known.take() {
+                if !forget_by(api, caller, &token, gone).await? {
+                    known = api.tokens.read(&token.id).await?;
+                }
             }
         }
         after = listing.next;
@@ -182,6 +178,24 @@ pub(crate) async fn forget(api: &Api, caller: &Caller, gone: &InstanceName) -> R
             return Ok(());
         }
     }
+}
+
+/// Takes an instance from a token; false if the token has changed meanwhile.
+async fn forget_by(api: &Api, caller: &Caller, token: &Token, gone: &InstanceName) -> Result<bool, Failure> {
+    let Some(names) = token.instances.as_ref().filter(|names| token.revoked.is_none() && names.contains(gone)) else {
+        return Ok(true);
+    };
+    let mut left = names.clone();
+    left.remove(gone);
+    let details = |token: &Token| format!("{}; instance {gone} is gone", describe(token));
+    if left.is_empty() {
+        let entry = AuditEntry::new(caller, "token.revoke", &token.id, details(token));
+        api.tokens.revoke(&token.id, Timestamp::now(), api.audit.op(&entry)?).await?;
+        return Ok(true);
+    }
+    let narrowed = Token { instances: Some(left.clone()), ..token.clone() };
+    let entry = AuditEntry::new(caller, "token.change", &token.id, details(&narrowed));
+    Ok(api.tokens.narrow(&token.id, (names, &left), api.audit.op(&entry)?).await?)
 }
 
 /// A token that the caller may know of.

@@ -194,8 +194,6 @@ pub struct Concern<'a> {
 impl Subscription {
     /// The greatest number of entries in each of its filters.
     pub const MAX_FILTER: usize = 100;
-    /// The greatest length of its description.
-    pub const MAX_DESCRIPTION: usize = 1000;
 
     /// What an instance's own `notify` stands for: the ends of all tasks that copy from it or to it.
     pub fn of_instance(instance: &InstanceName, webhook: Notify) -> Self {

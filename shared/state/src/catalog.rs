@@ -228,19 +228,19 @@ impl Entry {
     }
 
     /// What the audit tells of a change, in the words that it has for the API's. A new owner is no change of what it is.
-    fn note(&self, change: Change, caller: &Caller, details: &str) -> Option<AuditEntry> {
+    fn note(&self, change: Change, caller: &Caller, details: &str) -> AuditEntry {
         let verb = match change {
             Change::Created => "create",
             Change::Changed => "change",
             Change::Deleted => "delete",
-            Change::Claimed => return None,
+            Change::Claimed => "adopt",
         };
         let (kind, name) = match self {
             Self::Instance(name) => ("instance", name.to_string()),
             Self::Rule(instance, name) => ("rule", format!("{instance}/{name}")),
             Self::Subscription(name) => ("subscription", name.to_string()),
         };
-        Some(AuditEntry::new(caller, &format!("{kind}.{verb}"), name, details))
+        AuditEntry::new(caller, &format!("{kind}.{verb}"), name, details)
     }
 
     fn key(&self) -> Key {

@@ -258,16 +258,22 @@ impl Tokens {
     ///
     /// # Errors
     /// See [`StateError`].
-    pub async fn narrow(&self, id: &TokenId, instances: &BTreeSet<InstanceName>, beside: Op) -> Result<(), StateError> {
-        let names = instances.iter().map(|name| Value::from(name.as_str())).collect();
-        let set = Map::from_iter([("instances".to_owned(), Value::Array(names))]);
-        let (expires, condition) = (None, Some(Condition::Present));
+    pub async fn narrow(
+        &self,
+        id: &TokenId,
+        (before, now): (&BTreeSet<InstanceName>, &BTreeSet<InstanceName>),
+        beside: Op,
+    ) -> Result<bool, StateError> {
+        let names = |all: &BTreeSet<InstanceName>| all.iter().map(|name| Value::from(name.as_str())).collect();
+        let set = Map::from_iter([("instances".to_owned(), Value::Array(names(now)))]);
+        let condition = Some(Condition::Equals("instances".to_owned(), Value::Array(names(before))));
+        let expires = None;
         let narrowed = Op::Update { key: key(id), set, add: Default::default(), expires, condition };
         let written = self.table.write(vec![narrowed, beside]).await;
         self.remembered().remove(id);
         match written {
-            Err(TableError::Condition(0)) => Ok(()),
-            other => Ok(other?),
+            Err(TableError::Condition(0)) => Ok(false),
+            other => Ok(other.map(|()| true)?),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt::Display, sync::Arc};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
-use transship_model::{SecretName, SecretRef};
+use transship_model::{SecretName, SecretRef, SubscriptionName};
 
 use crate::{Condition, Item, Key, Op, Query, SecretStore, StateError, StoreError, Table, document};
 
@@ -46,9 +46,18 @@ impl WrittenSecrets {
         Self { table, store }
     }
 
-    /// A name for an owner's next secret, which no other secret has or had.
+    /// How the owners begin that are subscriptions.
+    pub const SUBSCRIPTIONS: &str = "subscriptions/";
+
+    /// Whose the secrets are that were given with a subscription.
+    pub fn owner_of(subscription: &SubscriptionName) -> String {
+        format!("{}{subscription}", Self::SUBSCRIPTIONS)
+    }
+
+    /// A name for an owner's next secret, which no other secret has or had. No instance or subscription has a name that begins like the
+    /// part of the purpose, so that a policy can tell passwords from what has been called so.
     pub fn name(owner: &(impl Display + ?Sized), purpose: &str) -> Option<SecretName> {
-        format!("{}{owner}/{purpose}-{:016x}", SecretName::WRITTEN, fastrand::u64(..)).parse().ok()
+        format!("{}{owner}/_{purpose}-{:016x}", SecretName::WRITTEN, fastrand::u64(..)).parse().ok()
     }
 
     /// Puts a secret there. Whoever does so names it in the owner then, or discards it.

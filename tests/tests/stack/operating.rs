@@ -68,7 +68,7 @@ async fn an_operator_can_do_everything_by_the_deployed_api() {
         let applied = stack.run(&["apply", "-f", file]).await;
         assert!(applied.status.success() && said(&applied).contains(expected), "{n}: {}", said(&applied));
     }
-    assert!(stack.kept_secrets().await.iter().any(|name| name.contains("instances/build/credentials-")));
+    assert!(stack.kept_secrets().await.iter().any(|name| name.contains("instances/build/_credentials-")));
 
     Image::random(1).layers(1, 4 << 10).build().push(&build.at("team/app", "v1")).await;
     let pushed = stack.ended_by("build/release", "push team/app:v1", PATIENCE).await;
@@ -162,6 +162,6 @@ async fn what_a_role_does_not_allow_is_refused() {
     assert_eq!(read.secret_string(), Some("a password"));
     let token = secrets.get_secret_value().secret_id(stack.output("ApiTokenSecret")).send().await;
     assert_eq!(token.unwrap_err().into_service_error().meta().code(), Some("AccessDeniedException"));
-    let made = secrets.create_secret().name("transship/instances/x/credentials-1").secret_string("x").send().await;
+    let made = secrets.create_secret().name("transship/instances/x/_credentials-1").secret_string("x").send().await;
     assert_eq!(made.unwrap_err().into_service_error().meta().code(), Some("AccessDeniedException"));
 }

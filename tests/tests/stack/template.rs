@@ -1,5 +1,7 @@
 //! What can be said of the templates without deploying them.
 
+use std::path::Path;
+
 use transship_tests::{root, sam};
 
 /// Would break: a misspelt property, a reference to what is not there, a value that CloudFormation refuses.
@@ -60,12 +62,14 @@ fn no_policy_names_everything_that_could_name_something() {
 fn passwords_that_the_api_keeps_are_the_workers_only() {
     let text = std::fs::read_to_string(root().join("template.yaml")).unwrap();
     let name = std::fs::read_to_string(root().join("functions/api/src/wanted.rs")).unwrap();
-    assert!(name.contains("Self::Credentials => \"credentials\""), "the names of passwords begin with their purpose");
+    assert!(name.contains("Self::Credentials => \"credentials\""), "the names of passwords have their purpose");
+    let written = std::fs::read_to_string(root().join("shared/state/src/written.rs")).unwrap();
+    assert!(written.contains("{owner}/_{purpose}-"), "what an instance or subscription is called can't look like it");
     for (role, may) in [("WebhookRole", false), ("NotifierRole", false), ("WorkerRole", true)] {
         let role_text = text.split(&format!("\n  {role}:\n")).nth(1).unwrap().split("Logs:\n").next().unwrap();
         let denied = role_text.split("- Effect: Deny").nth(1).unwrap_or_default();
         let is_denied = denied.contains("Action: secretsmanager:GetSecretValue")
-            && denied.contains("secret:${SecretPrefix}instances/*/credentials-*");
+            && denied.contains("secret:${SecretPrefix}instances/*/_credentials-*");
         assert_eq!(is_denied, !may, "{role}");
     }
 }
@@ -114,7 +118,8 @@ fn what_is_deployed_keeps_its_promises() {
 /// Would break: an alarm, or a graph, on a metric that nothing writes any more: it would be silent for ever.
 #[test]
 fn alarms_and_dashboard_are_of_metrics_that_exist() {
-    let code = std::fs::read_to_string(root().join("shared/lambda/src/metrics.rs")).unwrap();
+    let sources = ["shared/lambda/src", "functions"].map(|folder| root().join(folder));
+    let code: String = sources.iter().map(|folder| all_code(folder)).collect();
     let of_alarms = std::fs::read_to_string(root().join("infra/alarms.yaml")).unwrap();
     let mut named: Vec<String> = of_alarms
         .split("Namespace: transship\n")
@@ -128,8 +133,22 @@ fn alarms_and_dashboard_are_of_metrics_that_exist() {
     }
     assert!(named.len() >= 10, "{named:?}");
     for metric in named {
-        assert!(code.contains(&format!("    {metric},")), "nothing writes {metric}");
+        assert!(code.contains(&format!("Metric::{metric}")), "nothing writes {metric}");
     }
+}
+
+/// What is in the files of Rust below a folder, without the list of all metrics and their units.
+fn all_code(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut code = String::new();
+    for path in entries.filter(|path| !path.ends_with("metrics.rs") && !path.ends_with("tests")) {
+        if path.is_dir() {
+            code += &all_code(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            code += &std::fs::read_to_string(&path).unwrap();
+        }
+    }
+    code
 }
 
 /// Would break: a target whose repositories are not made, a reconciliation that asks for each tag, or tags that are never deleted,

@@ -6,7 +6,7 @@ use transship_model::{Caller, Instance, Owner, Rule, Subscription};
 
 use super::{Catalog, Change, Draft, Entry, Saved, move_on, version_key};
 use crate::{
-    AuditLog, Op, StateError, TableError,
+    AuditLog, Op, StateError, TableError, WrittenSecrets,
     table::{
         MAX_OPS,
         limits::{MAX_WRITE, size},
@@ -227,9 +227,15 @@ impl Catalog {
         let Plan { mut version, next_rule, steps, by, .. } = plan;
         let audit = AuditLog::new(self.table.clone());
         let noted = steps.into_iter().map(|(change, entry, op)| {
-            let note = by.as_ref().and_then(|(caller, details)| entry.note(change, caller, details));
+            let note = by.as_ref().map(|(caller, details)| entry.note(change, caller, details));
             let note = note.map(|note| audit.op(&note)).transpose()?;
-            Ok(std::iter::once(op).chain(note).collect())
+            // Who carries this out may not be able to take away the secrets that the API was given.
+            let leaves = match (&entry, change) {
+                (_, Change::Created) | (Entry::Rule(..), _) => None,
+                (Entry::Instance(name), _) => Some(WrittenSecrets::leaving(name)),
+                (Entry::Subscription(name), _) => Some(WrittenSecrets::leaving(&WrittenSecrets::owner_of(name))),
+            };
+            Ok(std::iter::once(op).chain(note).chain(leaves).collect())
         });
         for mut chunk in chunks(noted.collect::<Result<Vec<_>, StateError>>()?) {
             chunk.push(move_on(version, next_rule));
