@@ -1,4 +1,5 @@
 //! The API in this process, over a store of its own: who may do what, what the audit has of it, and where it ends.
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get is its failure")]
 
 mod audit;
 mod bounds;
