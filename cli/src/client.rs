@@ -119,7 +119,7 @@ impl Client {
     /// Starts a full run of a rule.
     pub(crate) async fn sync(&self, rule: &RulePath) -> anyhow::Result<TaskId> {
         let path = ["v1", "instances", rule.instance.as_str(), "rules", rule.rule.as_str(), "sync"];
-        let started: StartedView = read(self.request(Method::POST, &path)?).await?;
+        let started: StartedView = read_once(self.request(Method::POST, &path)?).await?;
         Ok(started.task)
     }
 
@@ -136,7 +136,7 @@ impl Client {
 
     /// Makes again what failed in a task: the new task.
     pub(crate) async fn retry(&self, id: &TaskId) -> anyhow::Result<TaskId> {
-        let started: StartedView = read(self.request(Method::POST, &["v1", "tasks", id.as_str(), "retry"])?).await?;
+        let started: StartedView = read_once(self.request(Method::POST, &["v1", "tasks", id.as_str(), "retry"])?).await?;
         Ok(started.task)
     }
 
@@ -226,7 +226,7 @@ impl Client {
     /// Sends an event again.
     pub(crate) async fn redeliver(&self, name: &SubscriptionName, id: &DeliveryId) -> anyhow::Result<SentView> {
         let path = ["v1", "subscriptions", name.as_str(), "deliveries", id.as_str(), "redeliver"];
-        read(self.request(Method::POST, &path)?).await
+        read_once(self.request(Method::POST, &path)?).await
     }
 
     /// What a rule that is stored, or is given here, would do now: about `limit` resources, whether these are all, and what kept the rest
@@ -457,6 +457,17 @@ async fn read<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T>
     serde_json::from_slice(&body).with_context(|| format!("{base} does not answer as the API does"))
 }
 
+/// The same for a request that starts something: with a key by which the API knows it again, so that it may be sent a second time where
+/// no answer comes, and starts nothing twice.
+async fn read_once<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {
+    let request = request.header("Idempotency-Key", format!("{:032x}", fastrand::u128(..)));
+    let again = request.try_clone();
+    match (read(request).await, again) {
+        (Err(error), Some(again)) if error.is::<Unanswered>() => read(again).await,
+        (answer, _) => answer,
+    }
+}
+
 /// The API's address and the body of its answer, if that is a good one.
 async fn answer(request: RequestBuilder) -> anyhow::Result<(String, Bytes)> {
     let (client, request) = request.build_split();
@@ -477,5 +488,46 @@ async fn answer(request: RequestBuilder) -> anyhow::Result<(String, Bytes)> {
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => Err(Refusal(problem).into()),
         Err(_) => Err(Unanswered(format!("{base} answered {status}, and not as the API does")).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Would break: two full runs, or none, where a connection broke before the answer came.
+    #[tokio::test]
+    async fn what_starts_something_is_sent_again_with_the_same_key_where_no_answer_comes() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::at(&format!("http://{}", server.local_addr().unwrap())).unwrap();
+        let rule = "build/all".parse().unwrap();
+        let answering = async {
+            let mut keys = Vec::new();
+            for has_answer in [false, true] {
+                let (mut connection, _) = server.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(connection.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(head).unwrap();
+                assert!(head.starts_with("POST /v1/instances/build/rules/all/sync "), "{head}");
+                keys.push(head.lines().find_map(|line| line.strip_prefix("idempotency-key: ").map(str::to_owned)).unwrap());
+                if has_answer {
+                    let body = r#"{"task":"1-01a1fe5f9e14b6273d00184eeaac"}"#;
+                    let answer = format!("HTTP/1.1 202 Accepted\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                    connection.write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+            keys
+        };
+        let (task, keys) = tokio::join!(client.sync(&rule), answering);
+        assert_eq!(task.unwrap().as_str(), "1-01a1fe5f9e14b6273d00184eeaac");
+        assert_eq!(keys[0], keys[1]);
+        assert_eq!(keys[0].len(), 32);
     }
 }

@@ -297,11 +297,22 @@ async fn check_names_every_mistake_with_its_place() {
         assert!(lines.iter().any(|line| line.contains(part)), "{part} in {lines:#?}");
     }
 
+    let scripts = transship.run(&["check", "--config", &file, "--output", "json"]).await;
+    assert_eq!(scripts.status.code(), Some(1));
+    let mistakes = &json_of(&scripts)["mistakes"];
+    assert_eq!(mistakes.as_array().unwrap().len(), lines.len(), "{mistakes}");
+    assert_eq!((&mistakes[0]["file"], &mistakes[0]["line"], &mistakes[0]["column"]), (&json!(file), &json!(2), &json!(13)));
+    assert!(mistakes[0]["message"].as_str().unwrap().contains("Build"), "{mistakes}");
+
     let output = check(&two_at("https://a.example", "https://b.example", "")).await;
     assert_eq!(output.status.code(), Some(0), "a secret that is missing here may be there where it runs");
     assert_eq!(text(&output.stdout), format!("{file}: 2 instances, 1 rule, no mistakes\n"));
     let warnings = text(&output.stderr);
     assert!(warnings.starts_with(&format!("{file}: warning: instance 'build': webhook_secret: ")), "{warnings}");
+    let scripts = json_of(&transship.run(&["check", "--config", &file, "--output", "json"]).await);
+    assert_eq!((&scripts["mistakes"], &scripts["instances"], &scripts["rules"]), (&json!([]), &json!(2), &json!(1)));
+    let warning = &scripts["warnings"][0];
+    assert_eq!((&warning["line"], warning["message"].as_str().unwrap().contains("webhook_secret")), (&Value::Null, true));
 
     std::fs::remove_file(transship.config_file()).unwrap();
     let output = transship.run(&["check", "--config", &file]).await;

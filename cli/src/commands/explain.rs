@@ -41,6 +41,11 @@ fn text(said: &ExplainView) -> String {
         let mark = if rule.selected { "yes" } else { "no " };
         let target = rule.target.as_ref().map(|target| format!(" → {target}")).unwrap_or_default();
         lines.push(format!("{mark} {}{target}: {}", rule.rule, rule.words));
+        if rule.tasks_not_read {
+            lines.push(
+                "    its tasks are not looked through, because many rules select it: `transship tasks` lists them".into(),
+            );
+        }
         for task in &rule.tasks {
             let outcome = match (&task.outcome, &task.error) {
                 (Some(outcome), _) => outcome.to_string(),
@@ -50,6 +55,9 @@ fn text(said: &ExplainView) -> String {
             let at = task.created.strftime("%F %T UTC");
             lines.push(format!("    task {} ({}, {at}): {outcome}", task.task, task.trigger));
         }
+    }
+    if said.more > 0 {
+        lines.push(format!("and {} more rules that do not select it, or whose tasks `transship tasks` lists", said.more));
     }
     lines.join("\n")
 }

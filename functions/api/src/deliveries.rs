@@ -36,8 +36,8 @@ pub(crate) async fn list(
 ) -> Result<Json<ListView<DeliveryView>>, Failure> {
     known(&*api.catalog.snapshot().await?, &caller, Role::Viewer, &name)?;
     let listing = api.deliveries.deliveries(&name, page.cursor, page.limit).await?;
-    let items = listing.items.into_iter().map(|(id, record)| DeliveryView::new(id, record)).collect();
-    Ok(Json(ListView { items, next: listing.next }))
+    let items = listing.items.into_iter().map(|(id, record)| (id.to_string(), DeliveryView::new(id, record)));
+    Ok(Json(ListView::cut(items, listing.next)))
 }
 
 /// Reads a delivery, with the event.

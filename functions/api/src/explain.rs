@@ -14,8 +14,14 @@ use utoipa::ToSchema;
 
 use crate::{Api, failure::Failure, instances, requests::By};
 
-/// So many of a rule's tasks are looked through, the newest first,
+/// So many rules are told of at most, those first that select it or would if it were no echo;
+const RULES: usize = 200;
+/// of so many of these the tasks are looked through:
+const WITH_TASKS: usize = 20;
+/// so many of each rule, the newest first,
 const TASKS: usize = 200;
+/// in so many full runs of these it is looked for,
+const RUNS: usize = 20;
 /// and of so many it is told what they did.
 const TOLD: usize = 3;
 
@@ -43,8 +49,17 @@ pub struct ExplainView {
     /// When a push of it was told last, as far as that is known: only those that met a rule are remembered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_push: Option<Timestamp>,
-    /// Each rule of the instance, by name, whose target the caller may see.
+    /// The rules of the instance whose target the caller may see: by name, those first that select it. At most 200.
+    #[schema(max_items = 200)]
     pub rules: Vec<RuleSays>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub more: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_none(more: &usize) -> bool {
+    *more == 0
 }
 
 /// What a rule has to say.
@@ -62,8 +77,12 @@ pub struct RuleSays {
     /// Where it would be copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Place>,
-    /// What its last tasks did about it, the newest first.
+    /// What its last tasks did about it, the newest first. Those of a rule that does not select it are not looked at.
     pub tasks: Vec<TaskSays>,
+    /// Whether its tasks were not looked at either, because 20 rules before it select it too: `GET
+    /// /v1/instances/{instance}/rules/{rule}/tasks` lists them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tasks_not_read: bool,
 }
 
 /// What a task did.
@@ -102,36 +121,59 @@ pub(crate) async fn explain(State(api): State<Api>, By(caller): By, body: Bytes)
     instances::known(&catalog, &caller, Role::Viewer, &place.instance)?;
     let origin = api.origins.get(&place).await?;
     let mut last_push = origin.pushed.as_ref().map(|pushed| pushed.version.time);
-    let mut rules = Vec::new();
     // A rule leads to a target that the caller has to be allowed to see.
     let is_seen = |rule: &&Arc<Rule>| caller.sees(&rule.target.instance);
     let hidden = catalog.rules_of(&place.instance).filter(|rule| !is_seen(rule)).count();
-    for rule in catalog.rules_of(&place.instance).filter(is_seen) {
-        let mut reason = reason_of(rule, &place, &origin);
-        if let Some(problem) = too_deep(&catalog, rule, &place).filter(|_| reason.is_selected()) {
-            reason = Reason::TargetName { problem };
-        }
+    let reasoned = catalog.rules_of(&place.instance).filter(is_seen).map(|rule| {
+        let reason = reason_of(rule, &place, &origin);
+        let problem = too_deep(&catalog, rule, &place).filter(|_| reason.is_selected());
+        (rule, problem.map_or(reason, |problem| Reason::TargetName { problem }))
+    });
+    // An echo may be what one of the rule's tasks has made.
+    let (near, far): (Vec<_>, Vec<_>) =
+        reasoned.partition(|(_, reason)| reason.is_selected() || matches!(reason, Reason::Echo | Reason::TargetName { .. }));
+    let (all, of_interest) = (near.len() + far.len(), near.len());
+    let selecting = near.iter().filter(|(_, reason)| reason.is_selected()).count();
+    let mut rules = Vec::new();
+    for (at, (rule, reason)) in near.into_iter().chain(far).take(RULES).enumerate() {
         let mut says = RuleSays::new(rule, &place, reason);
-        for task in api.log.tasks(rule.id, None, TASKS).await?.items {
-            let of_push = matches!(&task.head.trigger, Trigger::Push { resource } if *resource == place.name());
-            let of_it = of_push
-                || matches!(
-                    &task.head.trigger,
-                    Trigger::Deletion { resource } | Trigger::Attachment { resource } if *resource == place.name()
-                );
-            if of_push {
-                last_push = last_push.max(Some(task.head.created));
-            }
-            if says.tasks.len() < TOLD && (of_it || task.head.trigger.scans()) {
-                let resource = api.log.resource(&task.head.id, &place).await?;
-                says.tasks
-                    .extend(resource.or_else(|| of_it.then(|| unknown(&task, &place))).map(|resource| told(task, resource)));
-            }
+        if at < of_interest.min(WITH_TASKS) {
+            let (tasks, pushed) = last_tasks(&api, rule, &place).await?;
+            says.tasks = tasks;
+            last_push = last_push.max(pushed);
+        } else {
+            says.tasks_not_read = at < of_interest;
         }
         rules.push(says);
     }
-    let summary = summary(&place, &rules, hidden, last_push);
-    Ok(Json(ExplainView { summary, last_push, rules }))
+    let summary = summary(&place, (all, selecting), hidden, last_push);
+    let more = all - rules.len();
+    Ok(Json(ExplainView { summary, last_push, rules, more }))
+}
+
+/// What a rule's last tasks did about something, and when the last push of it was that one of them is of.
+async fn last_tasks(api: &Api, rule: &Rule, place: &Place) -> Result<(Vec<TaskSays>, Option<Timestamp>), Failure> {
+    let (mut told, mut last_push, mut runs) = (Vec::new(), None, 0);
+    for task in api.log.tasks(rule.id, None, TASKS).await?.items {
+        let trigger = &task.head.trigger;
+        let of_push = matches!(trigger, Trigger::Push { resource } if *resource == place.name());
+        let of_it = of_push
+            || matches!(
+                trigger,
+                Trigger::Deletion { resource } | Trigger::Attachment { resource } if *resource == place.name()
+            );
+        if of_push {
+            last_push = last_push.max(Some(task.head.created));
+        }
+        let is_run = trigger.scans() && runs < RUNS;
+        if told.len() < TOLD && (of_it || is_run) {
+            runs += usize::from(!of_it);
+            let resource = api.log.resource(&task.head.id, place).await?;
+            let resource = resource.or_else(|| of_it.then(|| unknown(&task, place)));
+            told.extend(resource.map(|resource| says_of(task, resource)));
+        }
+    }
+    Ok((told, last_push))
 }
 
 /// Why the target's registry has no place for a repository, if its name there is too deep.
@@ -154,6 +196,7 @@ impl RuleSays {
             target: target.filter(|_| reason.is_selected()),
             reason,
             tasks: Vec::new(),
+            tasks_not_read: false,
         }
     }
 }
@@ -164,7 +207,7 @@ fn unknown(task: &Task, place: &Place) -> Resource {
     Resource::new(route, task.head.created)
 }
 
-fn told(task: Task, resource: Resource) -> TaskSays {
+fn says_of(task: Task, resource: Resource) -> TaskSays {
     TaskSays {
         task: task.head.id,
         trigger: task.head.trigger.to_string(),
@@ -174,19 +217,18 @@ fn told(task: Task, resource: Resource) -> TaskSays {
     }
 }
 
-/// What it comes to; `hidden` rules of the instance lead to where the caller does not see.
-fn summary(place: &Place, rules: &[RuleSays], hidden: usize, last_push: Option<Timestamp>) -> String {
-    let seen = summary_of_seen(place, rules, last_push);
-    match (hidden, rules.is_empty()) {
+/// What it comes to where so many rules select it of so many; `hidden` rules of the instance lead to where the caller does not see.
+fn summary(place: &Place, (all, selecting): (usize, usize), hidden: usize, last_push: Option<Timestamp>) -> String {
+    let seen = summary_of_seen(place, (all, selecting), last_push);
+    match (hidden, all) {
         (0, _) => seen,
-        (_, true) => format!("no rule of {} that you may see: {hidden} lead to instances that are not yours", place.instance),
-        (_, false) => format!("{seen}; {hidden} more lead to instances that are not yours, and are not looked at"),
+        (_, 0) => format!("no rule of {} that you may see: {hidden} lead to instances that are not yours", place.instance),
+        _ => format!("{seen}; {hidden} more lead to instances that are not yours, and are not looked at"),
     }
 }
 
-fn summary_of_seen(place: &Place, rules: &[RuleSays], last_push: Option<Timestamp>) -> String {
-    let selecting = rules.iter().filter(|rule| rule.selected).count();
-    match (rules.len(), selecting, last_push) {
+fn summary_of_seen(place: &Place, rules: (usize, usize), last_push: Option<Timestamp>) -> String {
+    match (rules.0, rules.1, last_push) {
         (0, ..) => format!("no rule has {} as its source", place.instance),
         (all, 0, _) => format!("none of the {all} rules of {} selects it", place.instance),
         (_, n, Some(_)) => format!("{n} of the rules of {} select it", place.instance),

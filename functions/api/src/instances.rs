@@ -43,8 +43,8 @@ pub(crate) async fn list(
     let catalog = api.catalog.snapshot().await?;
     let name = |instance: &&Arc<Instance>| instance.name.to_string();
     let (items, next) = page.cut(catalog.instances().filter(|instance| caller.sees(&instance.name)), name);
-    let view = |instance: &&Arc<Instance>| InstanceView::new(instance, catalog.stamp(&entry(&instance.name)));
-    Ok(Json(ListView { items: items.iter().map(view).collect(), next }))
+    let view = |instance: &Arc<Instance>| InstanceView::new(instance, catalog.stamp(&entry(&instance.name)));
+    Ok(Json(ListView::cut(items.into_iter().map(|instance| (instance.name.to_string(), view(instance))), next)))
 }
 
 /// Shows an instance.

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use transship_model::{Caller, Foreseen, InstanceName, Job, Preview, PreviewId, PreviewJob, Role, Rule, RuleName, ScanCursor};
+use transship_state::Previews;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -23,12 +24,15 @@ use crate::{
     failure::{Failure, permit_between},
     instances,
     requests::{By, Path, Query},
+    rights::IdempotencyKey,
     rules,
     view::RuleInput,
 };
 
 /// For so long an answer is waited for: less than a function's time, and than most clients' patience.
 const WAIT: Duration = Duration::from_secs(20);
+/// When who has asked for too many may ask again, in seconds.
+const RETRY_AFTER: &str = "15";
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -85,6 +89,7 @@ pub struct PendingView {
         ("instance" = InstanceName, Path, description = "The source instance"),
         ("rule" = RuleName, Path, description = "The rule"),
         PreviewPage,
+        IdempotencyKey,
     ),
     responses(
         (status = 200, description = "A page of the preview", body = PreviewView),
@@ -100,13 +105,13 @@ pub(crate) async fn of_stored(
     let catalog = api.catalog.snapshot().await?;
     let rule = rules::known(&catalog, &caller, Role::Viewer, &instance, &rule)?;
     permit_between(&caller, Role::Viewer, &instance, &rule.target.instance)?;
-    preview(&api, Rule::clone(&rule), page).await
+    preview(&api, &caller, Rule::clone(&rule), page).await
 }
 
 /// Previews a rule that is not stored.
 #[utoipa::path(
     post, path = "/v1/preview", tag = "rules", operation_id = "preview", security(("token" = ["viewer"])),
-    params(PreviewPage), request_body = RuleInput,
+    params(PreviewPage, IdempotencyKey), request_body = RuleInput,
     responses(
         (status = 200, description = "A page of the preview", body = PreviewView),
         (status = 202, description = "It is being made: the workers are busy", body = PendingView),
@@ -130,7 +135,7 @@ pub(crate) async fn of_given(
     let rule = rules::read_document(&catalog, &caller, (&instance, &name), &document)?;
     permit_between(&caller, Role::Viewer, &instance, &rule.target.instance)?;
     let id = catalog.rule_named(&instance, &name).map_or(rule.id, |stored| stored.id);
-    preview(&api, Rule { id, ..rule }, page).await
+    preview(&api, &caller, Rule { id, ..rule }, page).await
 }
 
 /// Reads a preview that was not there in time.
@@ -154,7 +159,7 @@ fn may_see(caller: &Caller, rule: &Rule) -> bool {
     [&rule.source.instance, &rule.target.instance].iter().all(|instance| caller.may_with(Role::Viewer, instance))
 }
 
-async fn preview(api: &Api, rule: Rule, page: PreviewPage) -> Result<Response<Body>, Failure> {
+async fn preview(api: &Api, caller: &Caller, rule: Rule, page: PreviewPage) -> Result<Response<Body>, Failure> {
     let cursor = match page.cursor {
         None => ScanCursor::default(),
         Some(cursor) => {
@@ -165,7 +170,10 @@ async fn preview(api: &Api, rule: Rule, page: PreviewPage) -> Result<Response<Bo
     };
     let id = PreviewId::of(fastrand::u128(..));
     let job = PreviewJob { id: id.clone(), rule, cursor, limit: page.limit, asked: Timestamp::now() };
-    api.previews.expect(&id).await?;
+    if !api.previews.expect(&id, &caller.name).await? {
+        let detail = format!("{} previews that you have asked for are still being made: wait for one of them", Previews::OPEN);
+        return Ok(([(header::RETRY_AFTER, RETRY_AFTER)], Failure::new(429, detail)).into_response());
+    }
     api.jobs.send(&[Job::Preview(Box::new(job))]).await?;
     Ok(match wait(api, &id).await? {
         Some(made) => Json(view(&id, made)).into_response(),

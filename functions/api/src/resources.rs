@@ -88,5 +88,6 @@ pub(crate) async fn list(
         };
         api.log.resources_where(&id, cursor, limit, is_wanted).await?
     };
-    Ok(Json(ListView { items: listing.items.into_iter().map(ResourceView::new).collect(), next: listing.next }))
+    let items = listing.items.into_iter().map(|resource| (resource.route.source.name(), ResourceView::new(resource)));
+    Ok(Json(ListView::cut(items, listing.next)))
 }

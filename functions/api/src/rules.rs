@@ -70,8 +70,8 @@ pub(crate) async fn list(
     };
     let rules = catalog.rules_of(&instance).filter(is_meant);
     let (items, next) = Page { limit, cursor }.cut(rules, |rule| rule.name.to_string());
-    let view = |rule: &&Arc<Rule>| RuleView::new(rule, catalog.stamp(&Entry::of_rule(rule)));
-    Ok(Json(ListView { items: items.iter().map(view).collect(), next }))
+    let view = |rule: &Arc<Rule>| RuleView::new(rule, catalog.stamp(&Entry::of_rule(rule)));
+    Ok(Json(ListView::cut(items.into_iter().map(|rule| (rule.name.to_string(), view(rule))), next)))
 }
 
 /// Shows a rule.

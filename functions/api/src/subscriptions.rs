@@ -54,7 +54,7 @@ pub(crate) async fn list(
         let stamp = catalog.stamp(&Entry::Subscription(subscription.name.clone()));
         SubscriptionView::new(subscription, stamp, standing, shows_url(&caller, subscription))
     };
-    Ok(Json(ListView { items: items.iter().map(view).collect(), next }))
+    Ok(Json(ListView::cut(items.iter().map(|subscription| (subscription.name.to_string(), view(subscription))), next)))
 }
 
 /// Reads a subscription.

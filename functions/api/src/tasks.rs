@@ -47,7 +47,7 @@ pub(crate) async fn list_of_rule(
     let catalog = api.catalog.snapshot().await?;
     let rule = rules::known(&catalog, &caller, Role::Viewer, &instance, &rule)?;
     let listing = api.log.tasks(rule.id, page.cursor, page.limit).await?;
-    Ok(Json(ListView { items: listing.items.into_iter().map(TaskView::new).collect(), next: listing.next }))
+    Ok(Json(ListView::cut(listing.items.into_iter().map(|task| (task.head.id.to_string(), TaskView::new(task))), listing.next)))
 }
 
 /// Which tasks are asked for.
@@ -112,7 +112,7 @@ pub(crate) async fn list(
     };
     let selection = Selection { instances, rule, status, since, until };
     let listing = api.log.list(&selection, after.transpose()?.as_ref(), limit).await?;
-    Ok(Json(ListView { items: listing.items.into_iter().map(TaskView::new).collect(), next: listing.next }))
+    Ok(Json(ListView::cut(listing.items.into_iter().map(|task| (task.head.id.to_string(), TaskView::new(task))), listing.next)))
 }
 
 /// Starts a full run of a rule.

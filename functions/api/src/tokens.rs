@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use transship_model::{Caller, InstanceName, Role, TokenId, input::words};
-use transship_state::{AuditEntry, MintedToken, NewToken, Token};
+use transship_state::{AuditEntry, MintedToken, NewToken, Token, Tokens};
 use utoipa::ToSchema;
 
 use crate::{
@@ -85,6 +85,11 @@ pub(crate) async fn create(
         let detail =
             format!("a token can't do more than who makes it, and you are {}: {}", caller.role, own_instances(&caller));
         return Err(Failure::new(403, detail));
+    }
+    // Two that are made at once may be one more.
+    if api.tokens.count(now, Tokens::MAX).await? >= Tokens::MAX {
+        let detail = format!("there are {} tokens, the most there can be: revoke one (GET /v1/tokens lists them)", Tokens::MAX);
+        return Err(Failure::new(409, detail));
     }
     let TokenInput { name, role, instances, expires } = input;
     let minted = MintedToken::new(NewToken { name, role, instances, expires }, &caller.name, now)?;

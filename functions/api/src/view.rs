@@ -28,6 +28,27 @@ pub struct ListView<T> {
     pub next: Option<String>,
 }
 
+impl<T: Serialize> ListView<T> {
+    /// A page of items, each with the cursor that leads to what comes after it; `next` is that of the page. It ends where its answer
+    /// would be longer than a function of AWS can give (6 MB); one item has room.
+    pub(crate) fn cut(items: impl IntoIterator<Item = (String, T)>, next: Option<String>) -> Self {
+        let (mut page, mut last, mut bytes) = (Vec::new(), None, 0);
+        for (cursor, item) in items {
+            // What can't be written is found out when it is.
+            bytes += serde_json::to_string(&item).map_or(0, |text| text.len());
+            if bytes > MAX_PAGE && last.is_some() {
+                return Self { items: page, next: last };
+            }
+            page.push(item);
+            last = Some(cursor);
+        }
+        Self { items: page, next }
+    }
+}
+
+/// The longest that the items of a page may be, in bytes: well below what AWS allows, which counts what it writes around them.
+const MAX_PAGE: usize = 4_000_000;
+
 /// A rule.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RuleView {

@@ -666,6 +666,12 @@ mod tests {
         ] {
             assert!(bad.parse::<RoleArn>().is_err(), "{bad:?}");
         }
+        for good in ["a", "0", "to-prod", "a.b_c-d", "1st", &"a".repeat(100)] {
+            assert_eq!((good.parse::<InstanceName>().is_ok(), good.parse::<RuleName>().is_ok()), (true, true), "{good}");
+        }
+        for bad in ["", "A", "-a", ".a", "_a", "a/b", "a b", "a:b", "ä", "a\n", &"a".repeat(101)] {
+            assert_eq!((bad.parse::<InstanceName>().is_err(), bad.parse::<RuleName>().is_err()), (true, true), "{bad:?}");
+        }
         for good in ["api-token", "ci/build.password", "..a", "A_1"] {
             assert!(good.parse::<SecretName>().is_ok(), "{good}");
         }

@@ -144,7 +144,8 @@ fn after(time: Duration) -> Option<Timestamp> {
 }
 
 /// A hash of several texts; where one ends and the next begins counts.
-fn hash(parts: &[&[u8]]) -> String {
+/// A hash of texts, in 64 hexadecimal digits: no two lists of texts have the same.
+pub(crate) fn hash(parts: &[&[u8]]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update((part.len() as u64).to_be_bytes());

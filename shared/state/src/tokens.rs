@@ -149,6 +149,9 @@ struct Stored {
 }
 
 impl Tokens {
+    /// The greatest number of tokens that let somebody in.
+    pub const MAX: usize = 1000;
+
     /// The tokens in a table.
     pub fn new(table: Arc<dyn Table>) -> Self {
         Self { table, read: Mutex::default() }
@@ -203,6 +206,23 @@ impl Tokens {
         let page = self.table.query(query).await?;
         let read = |item| document::value::<Stored>(item).map(|stored| stored.token);
         Ok(Listing { items: page.items.into_iter().map(read).collect::<Result<_, _>>()?, next: page.next })
+    }
+
+    /// How many tokens let somebody in, as far as it is needed to know whether there are `enough`.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn count(&self, now: Timestamp, enough: usize) -> Result<usize, StateError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let listing = self.list(after, 1000).await?;
+            let is_good = |token: &&Token| token.revoked.is_none() && token.expires.is_none_or(|expires| expires > now);
+            count += listing.items.iter().filter(is_good).count();
+            after = listing.next;
+            if count >= enough || after.is_none() {
+                return Ok(count);
+            }
+        }
     }
 
     /// Stores a token: from here on it lets its bearer in. `beside` is written with it, or neither is.

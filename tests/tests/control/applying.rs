@@ -15,6 +15,11 @@ async fn apply(transship: &Transship, config: &str, more: &[&str]) -> Output {
     transship.run(&[&["apply", "-f", file.to_str().unwrap()], more].concat()).await
 }
 
+fn json_of(output: &Output) -> Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 fn lines(output: &Output) -> Vec<&str> {
     assert!(output.status.success(), "{output:?}");
     std::str::from_utf8(&output.stdout).unwrap().lines().collect()
@@ -55,8 +60,15 @@ async fn apply_brings_the_api_to_what_the_file_says_and_shows_it_first() {
     assert_eq!(lines(&planned)[3], summary);
     assert_eq!(transship.get("/v1/instances").await["items"].as_array().unwrap().len(), 1, "--dry-run has changed something");
 
-    let applied = apply(&transship, &first, &[]).await;
-    assert_eq!(lines(&applied)[..3], plan);
+    let told = |done: bool| {
+        let entries = [("instance", "build"), ("instance", "prod"), ("rule", "build/all")];
+        let changes = entries.map(|(what, name)| json!({ "change": "create", "what": what, "name": name, "done": done }));
+        json!({ "dry_run": !done, "changes": changes, "unchanged": 0, "left": 1 })
+    };
+    assert_eq!(json_of(&apply(&transship, &first, &["--dry-run", "--output", "json"]).await), told(false));
+
+    let applied = apply(&transship, &first, &["--output", "json"]).await;
+    assert_eq!(json_of(&applied), told(true));
     let tasks = transship.ended("build/all", 1).await;
     assert_eq!((&tasks[0]["trigger"], &tasks[0]["status"]), (&json!("new rule"), &json!("succeeded")), "{}", transship.log());
     assert_same(&build.at("team/app", "v1"), &prod.at("mirror/app", "v1")).await;
@@ -66,10 +78,16 @@ async fn apply_brings_the_api_to_what_the_file_says_and_shows_it_first() {
     let summary = "0 created, 0 changed, 0 deleted, 3 unchanged; 1 that the file does not name stay: --prune deletes them; the secrets of \
                    2 that stay as they are were not sent again: --rotate sends them";
     assert_eq!(lines(&again), [summary]);
+    assert_eq!(String::from_utf8_lossy(&again.stderr), "3 unchanged\n", "told before it begins");
     assert_eq!(transship.get("/v1/instances").await, before, "a second run has changed something");
 
+    let both = config(&instances, &[mirror(""), mirror("").replace("name: all", "name: same")]);
+    let warned = apply(&transship, &both, &["--no-first-run"]).await;
+    let said = String::from_utf8_lossy(&warned.stderr);
+    assert!(said.contains("warning: rule build/same may write") && said.contains("build/all"), "{said}");
+
     let changed = apply(&transship, &config(&instances, &[mirror("overwrite: true")]), &["--prune"]).await;
-    assert_eq!(lines(&changed)[..2], ["~ rule build/all", "- instance by-hand"]);
+    assert_eq!(lines(&changed)[..2], ["~ rule build/all", "- rule build/same"]);
     let rotated = apply(&transship, &config(&instances, &[]), &["--rotate", "--prune"]).await;
     assert_eq!(lines(&rotated)[..3], ["~ instance build", "~ instance prod", "- rule build/all"]);
     assert_eq!(transship.get("/v1/instances/build").await["revision"], 2);

@@ -1,5 +1,5 @@
 //! All that the deployed functions do in the course of pushes, each with its role's rights and no others.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what a test needs and does not get is its failure")]
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get is its failure")]
 
 use std::time::Duration;
 

@@ -16,14 +16,14 @@ use transship_api::view::{InstanceInput, InstanceView, RuleInput, RuleView, Secr
 use transship_model::{
     Credentials, Instance, InstanceName, Rule, RuleName, RulePath, SecretRef, Subscription, SubscriptionName, WebhookAuth,
 };
-use transship_state::{Change, LocalSecrets, Secrets as _};
+use transship_state::{Change, Entry, LocalSecrets, Secrets as _};
 
-use super::{Options, sign};
+use super::{Options, Outcome, sign, told};
 use crate::{
     client::{Client, Known},
     commands::rules,
     config::{self, Config},
-    output,
+    output::{self, Format},
 };
 
 /// What is to become of one entry.
@@ -40,13 +40,16 @@ impl Step {
         }
     }
 
-    fn line(&self) -> String {
-        let sign = sign(self.change());
+    fn entry(&self) -> Entry {
         match self {
-            Self::Instance { name, .. } => format!("{sign} instance {name}"),
-            Self::Rule { path, .. } => format!("{sign} rule {path}"),
-            Self::Subscription { name, .. } => format!("{sign} subscription {name}"),
+            Self::Instance { name, .. } => Entry::Instance(name.clone()),
+            Self::Rule { path, .. } => Entry::Rule(path.instance.clone(), path.rule.clone()),
+            Self::Subscription { name, .. } => Entry::Subscription(name.clone()),
         }
+    }
+
+    fn line(&self) -> String {
+        format!("{} {}", sign(self.change()), self.entry())
     }
 }
 
@@ -75,8 +78,12 @@ pub(super) async fn run(file: &Path, config: &Config, client: &Client, options: 
     }
     let there = read(client).await?;
     let plan = plan(file, config, &there, options)?;
-    for step in &plan.steps {
-        output::print(&step.line())?;
+    let is_for_people = options.output == Format::Table;
+    if is_for_people {
+        for step in &plan.steps {
+            output::print(&step.line())?;
+        }
+        eprintln!("{} unchanged", plan.unchanged);
     }
     let count = |wanted: Change| plan.steps.iter().filter(|step| step.change() == wanted).count();
     let (created, changed, deleted) = (count(Change::Created), count(Change::Changed), count(Change::Deleted));
@@ -93,15 +100,31 @@ pub(super) async fn run(file: &Path, config: &Config, client: &Client, options: 
         summary +=
             &format!("; the secrets of {} that stay as they are were not sent again: --rotate sends them", plan.not_sent);
     }
+    let mut outcome = Outcome {
+        dry_run: options.dry_run,
+        changes: plan.steps.iter().map(|step| told(step.change(), &step.entry(), false)).collect(),
+        unchanged: plan.unchanged,
+        left: plan.left,
+    };
+    let mut done = Ok(());
     if !options.dry_run {
-        for step in plan.steps {
+        for (step, told) in plan.steps.into_iter().zip(&mut outcome.changes) {
             let line = step.line();
-            carry_out(client, step, options).await.with_context(|| {
+            done = carry_out(client, step, options).await.with_context(|| {
                 format!("{line}: this and what comes after it was not done; the same command goes on from there")
-            })?;
+            });
+            told.done = done.is_ok();
+            if done.is_err() {
+                break;
+            }
         }
     }
-    output::print(&summary)
+    match done {
+        Ok(()) if is_for_people => output::print(&summary),
+        // What has been done a script is told in either case.
+        done if !is_for_people => output::print_json(&outcome).and(done),
+        done => done,
+    }
 }
 
 async fn read(client: &Client) -> anyhow::Result<There> {

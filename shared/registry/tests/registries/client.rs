@@ -1,9 +1,13 @@
 //! What the client promises, against servers that do what some registry does.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use axum::{Router, extract::Request};
 use futures_util::{StreamExt as _, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 use transship_model::{Digest, Kind, Reference};
 use transship_registry::{Error, Http, Registry};
 
@@ -111,6 +115,26 @@ async fn harbor_gets_its_project_once_and_lists_it_by_its_own_api() {
     let cursor = first.next.unwrap().to_string().into();
     let second = harbor.list_repositories(&namespace, Some(&cursor)).await.unwrap();
     assert_eq!((second.items, second.next), (vec![repo("team/base/last")], None));
+}
+
+/// Would break: a project that is made for a copy and that everybody can read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_harbor_gets_is_private() {
+    let made: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let bodies = made.clone();
+    let app = Router::new().fallback(async move |request: Request| {
+        if request.method() == "HEAD" {
+            return answer(404, &[], "");
+        }
+        assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/api/v2.0/projects"));
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        bodies.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+        answer(201, &[], "")
+    });
+    let fake = Fake::serve(app).await;
+    let harbor = registry_with(&fake.url, |config| (config.kind, config.credentials) = (Kind::Harbor, password()));
+    harbor.ensure_namespace(&repo("team/app")).await.unwrap();
+    assert_eq!(*made.lock().unwrap(), [json!({ "project_name": "team", "metadata": { "public": "false" } })]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

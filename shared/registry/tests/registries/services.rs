@@ -196,6 +196,14 @@ async fn docker_hub() -> Fake {
                 }
                 ok(&json!({"next": null, "results": results}))
             }
+            ("GET", "/v2/namespaces/many/repositories?page=1&page_size=100") => {
+                let results: Vec<_> = (0..100).map(|n| json!({"namespace": "many", "name": format!("app{n}")})).collect();
+                // It is not to be followed.
+                ok(&json!({"next": format!("{}/elsewhere?page=2", fake.url), "results": results}))
+            }
+            ("GET", "/v2/namespaces/many/repositories?page=2&page_size=100") => {
+                ok(&json!({"next": null, "results": [{"namespace": "many", "name": "last"}]}))
+            }
             ("DELETE", "/v2/repositories/team/app/tags/v1/") if authorized => answer(204, &[], ""),
             ("DELETE", _) => answer(401, &[], r#"{"detail":"authentication required"}"#),
             other => panic!("{other:?}"),
@@ -229,6 +237,8 @@ async fn docker_hub_s_api_lists_the_digests_of_indexes() {
     // What it does not show may be there all the same.
     assert_eq!(digests(&anonymous, "team/private").await, [("v1".to_owned(), None)]);
     assert_eq!(repositories(&anonymous, &namespace("team")).await, [repo("team/app")]);
+    let many = repositories(&anonymous, &namespace("many")).await;
+    assert_eq!((many.len(), many.last()), (101, Some(&repo("many/last"))), "a second page");
     for all in ["*", ""] {
         let error = anonymous.list_repositories(&namespace(all), None).await.unwrap_err();
         assert!(error.to_string().contains("lists the repositories of one account"), "{error}");
