@@ -8,8 +8,8 @@
 //! - Alarms are kept and not judged.
 //! - Its ECR gives passwords and holds no images: a docker-registry stands in for that, as the proxy by which the functions reach
 //!   ECR's hosts, whose names can't be resolved here.
-//! - Its EventBridge has no events of services of its own making: what it would put into the inbox is put there by the test. That the
-//!   rule's pattern meets them, and that it may put them there, is seen on AWS only.
+//! - Its EventBridge has no events of services of its own making: what it would put into the inbox is put there by the test. It is
+//!   asked whether the rule's pattern meets them; that it may put them there is seen on AWS only.
 
 use std::{
     collections::BTreeMap,

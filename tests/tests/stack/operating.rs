@@ -3,12 +3,13 @@
 
 use std::{process::Output, time::Duration};
 
-use aws_config::{Region, sts::AssumeRoleProvider};
+use aws_config::{Region, SdkConfig, sts::AssumeRoleProvider};
+use aws_credential_types::provider::ProvideCredentials as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use transship_tests::*;
 
-use crate::queues::put_into;
+use crate::{events::pushes_and_deletions_are_taken_from_ecr, queues::put_into};
 
 /// Far longer than it takes, on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -147,16 +148,22 @@ async fn an_operator_can_do_everything_by_the_deployed_api() {
     assert!(!kept.iter().any(|name| name.contains("instances/prod/") || name.contains("subscriptions/ci")), "{kept:?}");
 }
 
-/// Would break: every other test of rights here, if the emulator let everybody do everything; a worker that can read the API's token.
+/// Would break: every other test of rights here, if the emulator let everybody do everything; a worker that can read the API's token; a
+/// role for another account that can't be made, or that the worker can't assume; a push to ECR that EventBridge does not hand on.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_role_does_not_allow_is_refused() {
-    let stack = Stack::deploy(&[]).await;
+async fn a_deployment_allows_and_takes_what_it_has_to_and_no_more() {
+    const CROSS_ACCOUNT: &str = "arn:aws:iam::000000000000:role/transship";
+    let stack = Stack::deploy(&[&format!("CrossAccountRoles={CROSS_ACCOUNT}")]).await;
+    pushes_and_deletions_are_taken_from_ecr(&stack).await;
     stack.secret("password", "a password").await;
     let sdk = stack.aws().sdk().await;
     let role = AssumeRoleProvider::builder(stack.output("WorkerRoleArn")).session_name("test").configure(&sdk);
     let worker = role.region(Region::from_static(Aws::REGION)).build().await;
-    let as_worker =
-        sdk.into_builder().credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(worker)).build();
+    let as_worker = sdk
+        .clone()
+        .into_builder()
+        .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(worker))
+        .build();
     let secrets = aws_sdk_secretsmanager::Client::new(&as_worker);
     let read = secrets.get_secret_value().secret_id("transship/password").send().await.unwrap();
     assert_eq!(read.secret_string(), Some("a password"));
@@ -164,4 +171,25 @@ async fn what_a_role_does_not_allow_is_refused() {
     assert_eq!(token.unwrap_err().into_service_error().meta().code(), Some("AccessDeniedException"));
     let made = secrets.create_secret().name("transship/instances/x/_credentials-1").secret_string("x").send().await;
     assert_eq!(made.unwrap_err().into_service_error().meta().code(), Some("AccessDeniedException"));
+
+    // In another account, which the emulator's one stands for.
+    let (environment, worker) = (stack.aws().env(), stack.output("WorkerRoleArn").to_owned());
+    let deploy = move || {
+        let template = ["--template-file", "infra/cross-account-role.yaml", "--stack-name", "other-account"];
+        let mut deploy =
+            sam(&["deploy", "--no-confirm-changeset", "--no-progressbar", "--capabilities", "CAPABILITY_NAMED_IAM"]);
+        deploy.args(template).args(["--parameter-overrides", &format!("WorkerRoleArn={worker}")]).envs(environment);
+        deploy.output().unwrap()
+    };
+    let deployed = tokio::task::spawn_blocking(deploy).await.unwrap();
+    assert!(deployed.status.success(), "{}", said(&deployed));
+    let assumed = async |sdk: &SdkConfig| {
+        let role = AssumeRoleProvider::builder(CROSS_ACCOUNT).session_name("test").configure(sdk);
+        let role = role.region(Region::from_static(Aws::REGION)).build().await;
+        role.provide_credentials().await
+    };
+    assumed(&as_worker).await.unwrap();
+    // The other account trusts the worker alone, not all of this one.
+    let refused = assumed(&sdk).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("AccessDenied"), "{refused:?}");
 }

@@ -4,7 +4,12 @@
 //! says what would go wrong because of it. They run against whatever stands behind the adapter, shared or not: each run uses
 //! keys and groups of its own. A suite takes some ten to twenty seconds, most of which is waiting for holds to end.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a suite of checks: it ends where a promise is broken")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a suite of checks: it ends where a promise is broken"
+)]
 
 mod catalog;
 mod queue;
