@@ -15,6 +15,7 @@ use transship_model::{
     WebhookAuth, overlap,
 };
 use transship_state::Catalog;
+use url::Url;
 
 use self::yaml::{Node, Notes};
 
@@ -252,7 +253,7 @@ fn sections(root: &Node<'_>, notes: &mut Notes) -> Config {
     }
 
     let instances: Vec<_> = instance_nodes.iter().filter_map(|node| instance::read(node, notes)).collect();
-    let kinds = instances.iter().map(|instance| (&instance.name, instance.kind)).collect();
+    let kinds = instances.iter().map(|instance| (&instance.name, (instance.kind, &instance.endpoint))).collect();
     let rules = rules(&rule_nodes, &names, &kinds, notes);
     let subscriptions = subscriptions(&subscription_nodes, &names, &rule_nodes, notes);
     // ECR posts nothing: its events come by EventBridge.
@@ -304,7 +305,7 @@ fn subscriptions(
 fn rules(
     nodes: &[Node<'_>],
     instances: &HashMap<InstanceName, Node<'_>>,
-    kinds: &HashMap<&InstanceName, Kind>,
+    kinds: &HashMap<&InstanceName, (Kind, &Url)>,
     notes: &mut Notes,
 ) -> Vec<Rule> {
     let mut reader = rule::Reader::new(nodes, instances.keys());
@@ -312,8 +313,15 @@ fn rules(
     let (mut rules, mut places) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
     for node in nodes {
         let Some(rule) = reader.read(node, notes) else { continue };
-        if let Some(Err(error)) = kinds.get(&rule.target.instance).map(|kind| rule.check_at(*kind)) {
-            notes.mistake(&node.peek("target").unwrap_or_else(|| node.clone()), error);
+        let target = || node.peek("target").unwrap_or_else(|| node.clone());
+        if let Some((kind, to)) = kinds.get(&rule.target.instance) {
+            if let Err(error) = rule.check_at(*kind) {
+                notes.mistake(&target(), error);
+            }
+            let from = kinds.get(&rule.source.instance).filter(|_| rule.source.instance != rule.target.instance);
+            if let Some(Err(error)) = from.map(|(_, from)| rule.check_between(from, to)) {
+                notes.mistake(&target(), error);
+            }
         }
         let at = node.peek("name").unwrap_or_else(|| node.clone());
         match first_lines.get(&(rule.source.instance.clone(), rule.name.clone())) {

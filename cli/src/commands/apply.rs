@@ -16,7 +16,7 @@ use crate::{
     output::{self, Format},
 };
 
-pub(crate) use through_api::with_values;
+pub(crate) use through_api::{takes, with_values};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The configuration file
-    #[arg(long, value_name = "FILE")]
+    #[arg(short = 'f', long, value_name = "FILE")]
     config: PathBuf,
     /// How it is told what the file has
     #[arg(long, value_name = "FORMAT", default_value = "table")]

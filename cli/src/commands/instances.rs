@@ -147,6 +147,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Create(CreateArguments { file, replace, printed }) => {
             let instance = config::load_instance(&file)?;
+            apply::takes(&instance)?;
             let (client, format) = printed.open()?;
             let document = apply::with_values(&instance).await?;
             let known = if replace { Known::Anything } else { Known::Nothing };
@@ -175,7 +176,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 /// What became of an instance. An endpoint that is another does not get the secrets of the one before.
-fn said(instance: &InstanceView, what: &str) -> String {
+pub(crate) fn said(instance: &InstanceView, what: &str) -> String {
     let name = instance.name();
     match &instance.dropped[..] {
         [] => format!("instance {name} {what}"),

@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Change(ChangeArguments),
     /// Enable a rule. If it never was, it begins with a full run
     Enable(EnableArguments),
-    /// Disable a rule: what is on its way by it is skipped
+    /// Disable a rule: what waits is skipped, and a copy that has begun is ended
     Disable(ShowArguments),
     /// Delete a rule, and with it its log
     Delete(DeleteArguments),

@@ -43,8 +43,8 @@ pub struct Gate {
 }
 
 /// What everybody is told who sends a token that is none, whatever is wrong with it.
-const WRONG: &str =
-    "the API wants one of its tokens: send it as `Authorization: Bearer TOKEN`; commands send what TRANSSHIP_TOKEN is set to";
+const WRONG: &str = "a token is missing, or the one that was sent is not known here, has expired or was revoked: send one as `Authorization: Bearer TOKEN`; \
+     commands send what TRANSSHIP_TOKEN is set to";
 const NOT_THIS_MACHINE: &str = "without a token the API answers this machine only: start serve with TRANSSHIP_TOKEN set, and set it here \
                                 too, or make a token on that machine with `transship tokens create`";
 

@@ -19,8 +19,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast::error::RecvError, mpsc},
     time::{Instant, timeout_at},
 };
-use transship_model::{Place, Problem, Resource, Task, TaskId};
-use transship_state::{Changed, Feed, StateError, TaskLog};
+use transship_model::{Caller, Place, Problem, Resource, Task, TaskId};
+use transship_state::{Changed, Feed, StateError, TaskLog, Tokens};
 
 use crate::{
     Api,
@@ -91,7 +91,7 @@ pub(crate) async fn watch(
     let last = last.and_then(|last| Timestamp::from_millisecond(last.parse().ok()?).ok());
     let since = last.and_then(|last| last.checked_sub(SLACK).ok());
     let (send, mut receive) = mpsc::channel(64);
-    let watcher = Watcher { log: api.log.clone(), id, send, shown: None };
+    let watcher = Watcher { log: api.log.clone(), tokens: api.tokens.clone(), caller, id, send, shown: None };
     // Before anything is read: what changes from now on is heard.
     let heard = streams.feed.listen();
     tokio::spawn(watcher.run(heard, since, place));
@@ -117,6 +117,8 @@ impl From<StateError> for Over {
 /// Tells one listener of one task.
 struct Watcher {
     log: TaskLog,
+    tokens: Arc<Tokens>,
+    caller: Caller,
     id: TaskId,
     send: mpsc::Sender<Sent>,
     /// The task as it was told last, but for the time that goes by.
@@ -177,6 +179,9 @@ impl Watcher {
                 if let Some(resource) = self.log.resource(&self.id, place).await? {
                     self.resource(resource).await?;
                 }
+            }
+            if !self.tokens.still(&self.caller, Timestamp::now()).await? {
+                return Err(Over::Gone);
             }
             if self.task().await? {
                 return self.end().await;

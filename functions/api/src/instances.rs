@@ -137,6 +137,14 @@ pub(crate) async fn delete(
         if !rules.is_empty() {
             return Err(Failure::new(409, format!("{entry} is named by {}: delete that first", named(&caller, &rules))));
         }
+        // Who may name an instance of that name some day is not who may have named this one.
+        let told = now.subscriptions().filter(|known| known.name.instance().is_none());
+        let told = told.filter(|known| known.instances.contains(&name) || known.rules.iter().any(|rule| rule.instance == name));
+        let told: Vec<String> = told.map(|known| known.name.to_string()).collect();
+        if !told.is_empty() {
+            let told = told.join(", ");
+            return Err(Failure::new(409, format!("{entry} is named by subscription {told}: change or delete that first")));
+        }
         draft.delete(&entry);
         draft.also(WrittenSecrets::leaving(&name));
         draft.also(api.audit.op(&AuditEntry::new(&caller, "instance.delete", &name, String::new()))?);

@@ -304,7 +304,13 @@ pub(crate) fn read_document(
         if let Err(error) = rule.check() {
             reader.note("target", error);
         }
-        if let Some(Err(error)) = catalog.instance(&rule.target.instance).map(|target| rule.check_at(target.kind)) {
+        let (from, to) = (catalog.instance(&rule.source.instance), catalog.instance(&rule.target.instance));
+        if let Some(Err(error)) = to.map(|target| rule.check_at(target.kind)) {
+            reader.note("target", error);
+        }
+        if let (Some(from), Some(to), false) = (from, to, rule.source.instance == rule.target.instance)
+            && let Err(error) = rule.check_between(&from.endpoint, &to.endpoint)
+        {
             reader.note("target", error);
         }
         Some(rule)

@@ -265,6 +265,11 @@ async fn start(api: &Api, job: Job, begun: TaskEvent) -> Result<Response<Body>, 
 
 /// A task of an instance that the caller may see.
 pub(crate) async fn known(log: &TaskLog, caller: &Caller, id: &TaskId) -> Result<Task, Failure> {
-    let not_there = || Failure::new(404, format!("there is no task {id}, or its log has expired"));
+    let not_there = || {
+        Failure::new(
+            404,
+            format!("there is no task {id}: its log has expired, or it has only just begun and is in the log in a moment"),
+        )
+    };
     log.task(id).await?.filter(|task| caller.sees(&task.head.instance)).ok_or_else(not_there)
 }

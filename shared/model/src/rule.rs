@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
+use url::Url;
 use utoipa::ToSchema;
 
 use crate::{InstanceName, InvalidName, Namespace, Repository, RuleId, RuleName, Schedule, flatten};
@@ -280,9 +281,22 @@ impl Rule {
     /// # Errors
     /// [`InvalidRule`] says which promise it would break.
     pub fn check(&self) -> Result<(), InvalidRule> {
-        if self.source.instance != self.target.instance {
-            return Ok(());
+        if self.source.instance == self.target.instance { self.check_within() } else { Ok(()) }
+    }
+
+    /// The same for two instances that may be one registry under two names: copies are not to be copied on and on there. That a copy is what
+    /// it is of does no harm.
+    ///
+    /// # Errors
+    /// [`InvalidRule`]
+    pub fn check_between(&self, source: &Url, target: &Url) -> Result<(), InvalidRule> {
+        match self.check_within() {
+            Err(error @ InvalidRule::TargetWithinSource(_)) if source.origin() == target.origin() => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    fn check_within(&self) -> Result<(), InvalidRule> {
         let (source, target) = (&self.source.namespace, self.target_namespace());
         if source == target || (source.is_all() && target.as_str().is_empty()) {
             return Err(InvalidRule::OntoItself);
@@ -400,5 +414,17 @@ pub(crate) mod tests {
         assert!(check("team", ".*", Some("")).is_err());
         assert!(check("team", "app", Some("")).is_ok());
         assert!(rule(("a", "*"), ".*", ".*", ("b", None)).check().is_ok());
+    }
+
+    /// Would break: a push that is copied deeper and deeper, because one registry has two names.
+    #[test]
+    fn two_names_of_one_registry_hide_nothing() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let check = |target, from, to| rule(("a", "team"), ".*", ".*", ("b", target)).check_between(&url(from), &url(to));
+        let (one, same, other) = ("https://r.example.com", "https://r.example.com:443/", "https://r.example.com:5000");
+        assert!(check(Some("team/copy"), one, same).is_err());
+        assert!(check(Some("team/copy"), one, other).is_ok());
+        assert!(check(Some("copy"), one, same).is_ok());
+        assert!(check(None, one, same).is_ok(), "a copy onto itself goes no further");
     }
 }

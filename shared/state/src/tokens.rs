@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use transship_model::{InstanceName, Role, TokenId};
+use transship_model::{Caller, InstanceName, Role, TokenId};
 
 use crate::{Condition, Item, Key, Op, Query, StateError, Table, TableError, document, task_log::Listing};
 
@@ -275,6 +275,17 @@ impl Tokens {
             Err(TableError::Condition(0)) => Ok(false),
             other => Ok(other.map(|()| true)?),
         }
+    }
+
+    /// Whether somebody who has been let in still would be. Who came without a token would.
+    ///
+    /// # Errors
+    /// See [`StateError`].
+    pub async fn still(&self, caller: &Caller, now: Timestamp) -> Result<bool, StateError> {
+        let Some(id) = caller.name.strip_prefix("token:").and_then(|id| id.parse().ok()) else { return Ok(true) };
+        let known = self.look_up(&id, now).await?;
+        let is_good = |token: &Token| token.revoked.is_none() && token.expires.is_none_or(|expires| expires > now);
+        Ok(known.is_some_and(|stored| is_good(&stored.token)))
     }
 
     async fn look_up(&self, id: &TokenId, now: Timestamp) -> Result<Option<Arc<Stored>>, StateError> {

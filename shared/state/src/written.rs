@@ -137,17 +137,24 @@ impl WrittenSecrets {
         in_use: &[SecretName],
         now: Timestamp,
     ) -> Result<(), WriteError> {
-        let query = Query { partition: partition(owner), prefix: String::new(), after: None, descending: false, limit: 100 };
-        let page = self.table.query(query).await.map_err(StateError::from)?;
-        for item in page.items {
-            let Ok(name) = item.key.sort.parse::<SecretName>() else { continue };
-            let is_stray = now.as_second() - document::number(&item, "written") > STRAY;
-            if !in_use.contains(&name) && (is_stray || gone.contains(&name)) {
-                self.store.delete(&name).await?;
-                self.table.write(vec![Op::Delete { key: item.key, condition: None }]).await.map_err(StateError::from)?;
+        let mut after = None;
+        loop {
+            let (partition, prefix) = (partition(owner), String::new());
+            let query = Query { partition, prefix, after, descending: false, limit: 100 };
+            let page = self.table.query(query).await.map_err(StateError::from)?;
+            for item in page.items {
+                let Ok(name) = item.key.sort.parse::<SecretName>() else { continue };
+                let is_stray = now.as_second() - document::number(&item, "written") > STRAY;
+                if !in_use.contains(&name) && (is_stray || gone.contains(&name)) {
+                    self.store.delete(&name).await?;
+                    self.table.write(vec![Op::Delete { key: item.key, condition: None }]).await.map_err(StateError::from)?;
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// What is to be written with a change that names a secret by reference for some use: a reference is for one use for ever, so that

@@ -21,7 +21,7 @@ use transship_state::{Change, Entry, LocalSecrets, Secrets as _};
 use super::{Options, Outcome, sign, told};
 use crate::{
     client::{Client, Known},
-    commands::rules,
+    commands::{instances, rules},
     config::{self, Config},
     output::{self, Format},
 };
@@ -154,9 +154,7 @@ fn plan(file: &Path, config: &Config, there: &There, options: &Options) -> anyho
     };
     for instance in &config.instances {
         let name = instance.name.clone();
-        if instance.tcr.is_some() {
-            bail!("instance {name}: 'tcr' is for `serve --config` and `apply --table`: the API does not take its key");
-        }
+        takes(instance)?;
         let known = there.instances.get(&name);
         if is_theirs(format!("instance {name}"), known.and_then(|view| view.file.as_ref())) {
             continue;
@@ -254,11 +252,23 @@ fn key(rule: &Rule) -> (InstanceName, RuleName) {
     (rule.source.instance.clone(), rule.name.clone())
 }
 
+/// Refuses an instance that the API can't be given whole.
+pub(crate) fn takes(instance: &Instance) -> anyhow::Result<()> {
+    if instance.tcr.is_some() {
+        let name = &instance.name;
+        bail!("instance {name}: 'tcr' is for `serve --config` and `apply --table`: the API does not take its key");
+    }
+    Ok(())
+}
+
 async fn carry_out(client: &Client, step: Step, options: &Options) -> anyhow::Result<()> {
     match step {
         Step::Instance { wanted: Some(instance), name, known, .. } => {
             let document = with_values(&instance).await?;
-            client.put_instance(&name, &document, known).await?;
+            let made = client.put_instance(&name, &document, known).await?;
+            if !made.dropped.is_empty() {
+                eprintln!("{}", instances::said(&made, "is changed"));
+            }
         }
         Step::Instance { name, known, .. } => client.delete_instance(&name, known).await?,
         Step::Rule { wanted: Some(rule), path, known, .. } => {
