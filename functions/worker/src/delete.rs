@@ -71,7 +71,6 @@ impl Worker {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 mod tests {
     use serde_json::json;
 
