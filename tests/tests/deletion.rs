@@ -175,6 +175,41 @@ async fn a_full_run_finds_deletions_that_were_not_told_and_deletes_nothing_by_a_
     assert_eq!(world.prod.client().tags("mirror/app").await, ["own", "v1", "v2"]);
 }
 
+/// Would break: a page of a preview that has no limit where tags are deleted, and grows until no table keeps it; deletions that it leaves
+/// out without a word.
+#[tokio::test]
+async fn a_preview_of_many_deletions_ends_and_says_that_there_are_more() {
+    let mut transship = Transship::reserve();
+    let (build, prod) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let instances = [instance("build", build.url()), instance("prod", prod.url())];
+    transship.start(&config(&instances, &[follows("follows", SOURCE, TARGET)])).await;
+    let world = World { transship, build, prod };
+    let image = Image::random(1).layers(1, 1 << 10).build();
+    for n in 0..60 {
+        image.push(&world.build.at("team/app", format!("v{n}"))).await;
+    }
+    Image::random(2).layers(1, 1 << 10).build().push(&world.build.at("team/app", "stays")).await;
+    assert_eq!(world.sync("build/follows").await["counts"]["copied"], 61);
+    world.delete(&image).await;
+
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let (mut pages, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let url = format!("{}/v1/instances/build/rules/follows/preview?limit=2{cursor}", world.transship.url());
+        let page: Value = http.post(url).send().await.unwrap().json().await.unwrap();
+        let next = page["next"].as_str().map(|next| format!("&cursor={next}"));
+        pages.push(page);
+        let Some(next) = next else { break };
+        cursor = next;
+    }
+    let count = pages.iter().map(|page| page["items"].as_array().unwrap().len()).sum::<usize>();
+    assert_eq!(count, 51, "one that stays, and a slice of deletions");
+    let error = pages.last().unwrap()["error"].as_str().unwrap_or_default();
+    assert!(error.contains("team/app") && error.contains("more deletions"), "{pages:?}");
+    // A run looks at all of them. This registry deletes no tag without the image, which the others need.
+    assert_eq!(world.sync("build/follows").await["counts"]["skipped"], 60);
+}
+
 /// Would break: two-way rules that bring back what was deleted, from the other side; echoes of our own deletion that go on for ever.
 #[tokio::test]
 async fn two_way_rules_do_not_bring_back_what_was_deleted() {

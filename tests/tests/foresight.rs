@@ -154,9 +154,13 @@ async fn of_two_repositories_that_flatten_to_one_name_the_first_has_it() {
     assert_eq!((of("team/base/app"), of("team/base-app")), (vec!["unchanged"], vec!["fail"; 2]), "{preview}");
     let task = run(&["sync", "build/flat", "--wait"]).await;
     assert_eq!([&task["counts"]["failed"], &task["counts"]["deleted"]], [2, 0].map(|n| json!(n)).each_ref(), "{task}");
-    for resource in transship.resources(task["id"].as_str().unwrap()).await {
-        let error = resource["reason"].as_str().unwrap();
-        assert!(error.contains("team/base-app") && error.contains("team/base/app") && error.contains("pattern"), "{error}");
+    let retry = run(&["tasks", "retry", task["id"].as_str().unwrap(), "--wait"]).await;
+    assert_eq!(retry["counts"]["failed"], 2, "{retry}");
+    for task in [task, retry] {
+        for resource in transship.resources(task["id"].as_str().unwrap()).await {
+            let error = resource["reason"].as_str().unwrap();
+            assert!(error.contains("team/base-app") && error.contains("team/base/app") && error.contains("pattern"), "{error}");
+        }
     }
     assert_same(&build.at("team/base/app", "v1"), &prod.at("mirror/base-app", "v1")).await;
     assert_eq!(prod.client().tags("mirror/base-app").await, ["v1"]);

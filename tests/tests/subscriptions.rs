@@ -301,7 +301,7 @@ async fn who_may_have_what_told_where_is_checked() {
 /// Would break: a subscription that nobody can silence because a rule that it names is gone; a secret of AWS's that can't be replaced by a
 /// value, or that signs what somebody else hears.
 #[tokio::test]
-async fn a_subscription_outlives_its_rules_and_its_secret_is_for_one_receiver() {
+async fn a_subscription_outlives_its_rules_keeps_its_instances_and_has_a_secret_for_one_receiver() {
     let mut transship = Transship::reserve();
     transship.set("TRANSSHIP_TOKEN", OWN);
     transship.restart().await;
@@ -341,10 +341,12 @@ async fn a_subscription_outlives_its_rules_and_its_secret_is_for_one_receiver() 
     assert_eq!(put("/v1/subscriptions/other", elsewhere).await.0, 409);
 
     assert_eq!(own.json(Method::DELETE, "/v1/instances/build/rules/all", None).await.0, 204);
-    assert_eq!(own.json(Method::DELETE, "/v1/instances/build", None).await.0, 204);
+    let (status, problem) = own.json(Method::DELETE, "/v1/instances/build", None).await;
+    assert!(status == 409 && problem["detail"].as_str().unwrap().contains("by subscription ci"), "{problem}");
     let (status, shown) = patch(json!({ "enabled": false, "description": "two\nlines" })).await;
     assert_eq!((status, &shown["enabled"]), (200, &json!(false)), "{shown}");
     assert_eq!(patch(json!({ "rules": ["build/all", "build/new"] })).await.0, 422);
     assert_eq!(patch(json!({ "instances": ["prod"], "rules": [] })).await.0, 200);
+    assert_eq!(own.json(Method::DELETE, "/v1/instances/build", None).await.0, 204);
     assert_eq!(patch(json!({ "instances": ["build"] })).await.0, 422, "it names it no more");
 }

@@ -297,7 +297,7 @@ async fn a_message_of_the_inbox_goes_to_every_instance_of_its_account_and_region
     let jobs = world.jobs().await;
     let [Job::Copy(job)] = &jobs[..] else { panic!("{jobs:?}") };
     assert_eq!(
-        (job.deletion, job.source.to_string(), job.target.to_string()),
+        (job.may_be_deletion, job.source.to_string(), job.target.to_string()),
         (true, "one/shop/cart:v1".into(), "b/shop/cart:v1".into())
     );
     world.replace(&instances, &[rule("one", "one", "b"), rule("two", "two", "b"), rule("other", "other", "b")]).await;

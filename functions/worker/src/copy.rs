@@ -93,7 +93,9 @@ impl Worker {
             Beginning::Cancelled(before) => {
                 tracing::info!(task, source = %job.source, "a copy goes no further: its task was cancelled");
                 let report = Report::new(&before);
-                let outcome = self.cancelled(job, &report, before.begun > 0).await;
+                // One that was killed can't tell how far it came.
+                let may_have_set = report.is_setting() || before.unfinished > 0;
+                let outcome = self.cancelled(job, &report, may_have_set).await;
                 self.tell(&job.task, Happening::Ended { route, progress: report.progress(), outcome }).await?;
                 return Ok(Disposition::Done);
             }
@@ -106,7 +108,10 @@ impl Worker {
             tokio::select! {
                 result = in_time(deadline, self.copy(job, bounds, &report)) => result,
                 never = self.tell_progress(&job.task, &route, &report) => match never {},
-                () = cancelled.notified() => Ok(Finish::Outcome(self.cancelled(job, &report, report.is_setting()).await)),
+                () = cancelled.notified() => {
+                    let may_have_set = report.is_setting() || attempts.unfinished > 1;
+                    Ok(Finish::Outcome(self.cancelled(job, &report, may_have_set).await))
+                }
             }
         };
         let outcome = match result {
@@ -144,15 +149,15 @@ impl Worker {
     }
 
     /// How a copy ends that nobody wants any more. Where the tag has been set, what was wanted is there, and is told as copied, also if
-    /// whoever has set it could not tell any more: `may_be_set` says that there is reason to look.
-    async fn cancelled(&self, job: &CopyJob, report: &Report, may_be_set: bool) -> Outcome {
-        let is_set = report.has_set() || (may_be_set && self.is_there(job).await);
+    /// whoever has set it could not tell any more: `may_have_set` says that there is reason to look.
+    async fn cancelled(&self, job: &CopyJob, report: &Report, may_have_set: bool) -> Outcome {
+        let is_set = report.has_set() || (may_have_set && self.is_there(job).await);
         if is_set { Outcome::Copied } else { retry::cancelled() }
     }
 
     /// Whether the target's tag is what the source's is. What can't be found out soon is not worth the wait.
     async fn is_there(&self, job: &CopyJob) -> bool {
-        if job.deletion || job.subject.is_some() {
+        if job.subject.is_some() {
             return false;
         }
         let look = async {
@@ -177,15 +182,13 @@ impl Worker {
         if let Some(target) = catalog.instance(&job.target.instance) {
             rule.check_depth(target.kind, &job.target.repository).map_err(|error| Trouble::Refused(error.to_string()))?;
         }
-        let name = match job.deletion || job.subject.is_some() {
-            // What was never brought there has nothing to be deleted, and nothing that could be added to.
-            true => self.name(rule, &job.source, &job.target).await?,
-            false => self.take_name(rule, &job.source, &job.target).await?,
-        };
-        match name {
-            Name::Taken(_) if job.deletion => return Finish::skipped(SkipReason::NotOurs),
-            Name::Taken(problem) => return Err(Trouble::Refused(problem)),
-            Name::Ours | Name::Free => {}
+        // It is taken when there is something to be copied: what is skipped needs no name.
+        if let Name::Taken(problem) = self.name(rule, &job.source, &job.target).await? {
+            let source = self.registries.endpoint(&catalog, &job.source).await?;
+            return match job.may_be_deletion && !Self::has(&source, &job.source).await? {
+                true => Finish::skipped(SkipReason::NotOurs),
+                false => Err(Trouble::Refused(problem)),
+            };
         }
         let contested = catalog.is_contested(rule, &job.source, &job.target);
         let copy = Copy {
@@ -201,7 +204,7 @@ impl Worker {
         };
         match &job.subject {
             Some(subject) => self.bring_attachments(&copy, subject).await,
-            None if job.deletion => self.delete(&copy).await,
+            None if job.may_be_deletion => self.delete(&copy).await,
             None => self.bring_tag(&copy).await,
         }
     }
@@ -239,6 +242,11 @@ impl Worker {
             }
 
             let mut judgement = self.judge(copy, &source_origin, &resolved, current.as_ref().map(|d| &d.digest)).await?;
+            if matches!(judgement, Judgement::Set | Judgement::Unchanged)
+                && let Name::Taken(problem) = self.take_name(rule, &job.source, &job.target).await?
+            {
+                return Err(Trouble::Refused(problem));
+            }
             if judgement == Judgement::Set {
                 self.copier.content(&copy.way(), &resolved).await?;
                 let look = target.registry.head_manifest(&target.repository, &job.target.reference).await?;
@@ -277,6 +285,11 @@ impl Worker {
             }
         }
         Ok(Finish::SendOn)
+    }
+
+    /// Whether a registry has the tag or the manifest at a place.
+    pub(crate) async fn has(endpoint: &Endpoint, place: &Place) -> Result<bool, RegistryError> {
+        Ok(endpoint.registry.head_manifest(&endpoint.repository, &place.reference).await?.is_some())
     }
 
     /// A job that has set the tag in an earlier round has copied, whatever the last round found.

@@ -85,7 +85,17 @@ impl Worker {
             Err(_) => (Some(cursor), None),
         };
         let items = foresight.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.previews.put(&job.id, &Preview { rule: job.rule.clone(), items, next, error }).await?;
+        let preview = Preview { rule: job.rule.clone(), items, next, error };
+        match self.previews.put(&job.id, &preview).await {
+            // Made again it would be as large.
+            Err(error @ StateError::Corrupt { .. }) => {
+                tracing::error!(%error, "a preview");
+                let error = format!("a page of {} resources can't be kept: ask for fewer at a time", preview.items.len());
+                let told = Preview { items: Vec::new(), next: None, error: Some(error), ..preview };
+                self.previews.put(&job.id, &told).await?;
+            }
+            kept => kept?,
+        }
         Ok(Disposition::Done)
     }
 

@@ -43,7 +43,7 @@ impl Report {
             mounted: AtomicU64::new(0),
             present: AtomicU64::new(0),
             planned: AtomicU64::new(0),
-            is_setting: AtomicBool::new(false),
+            is_setting: AtomicBool::new(attempts.done.may_have_set),
             has_set: AtomicBool::new(attempts.done.has_set),
             before: attempts.done,
             known: Mutex::new(known),
@@ -62,7 +62,7 @@ impl Report {
         self.is_setting.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this attempt may have set the target's tag, without an answer that says so.
+    /// Whether this attempt, or an earlier one, may have set the target's tag, without an answer that says so.
     pub(crate) fn is_setting(&self) -> bool {
         self.is_setting.load(Ordering::Relaxed)
     }
@@ -80,7 +80,7 @@ impl Report {
     /// What the next attempt has to know, if there is one.
     pub(crate) fn done(&self) -> Done {
         let Progress { bytes_moved, bytes_mounted, bytes_present, .. } = self.progress();
-        Done { has_set: self.has_set(), bytes_moved, bytes_mounted, bytes_present }
+        Done { has_set: self.has_set(), may_have_set: self.is_setting(), bytes_moved, bytes_mounted, bytes_present }
     }
 
     /// How far it is.
@@ -192,7 +192,7 @@ mod tests {
     /// Would break: bytes that an earlier attempt had moved or mounted, and this one counts as found there.
     #[test]
     fn what_an_earlier_attempt_brought_is_not_counted_as_found() {
-        let done = Done { has_set: false, bytes_moved: 100, bytes_mounted: 20, bytes_present: 3 };
+        let done = Done { bytes_moved: 100, bytes_mounted: 20, bytes_present: 3, ..Done::default() };
         let report = Report::new(&Attempts { done, ..Attempts::default() });
         let told = |report: &Report| {
             let progress = report.progress();

@@ -77,9 +77,9 @@ impl Worker {
         // A push that nobody has noted, because its job was given up, is still to be noted.
         let told = buried.and_then(|copy| copy.told.clone());
         let task = job.task.clone();
-        // What failed may have been a deletion; if the source has it again it is copied.
-        let deletion = rule.propagate_deletions && subject.is_none();
-        Ok(CopyJob { task, source, target, pushed: None, told, subject, deletion, continuation: 0 })
+        // What failed may have been a deletion; if the source has it, it is copied.
+        let may_be_deletion = rule.propagate_deletions && subject.is_none();
+        Ok(CopyJob { task, source, target, pushed: None, told, subject, may_be_deletion, continuation: 0 })
     }
 
     /// What an attachment belongs to. Its tag tells it, or else its manifest.

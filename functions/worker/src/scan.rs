@@ -2,15 +2,17 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use regex::Regex;
 use tokio::{sync::Notify, time::Instant};
-use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead, Trail};
+use transship_model::{Happening, Job, Repository, RetryJob, Route, Rule, ScanCursor, ScanJob, Tag, TaskHead};
 use transship_registry::{Cursor, Endpoint, Page, Registry};
 use transship_state::{Attempts, Beginning, Pause, Snapshot, StateError, StepDone, dispatch};
 
 use crate::{
     Disposition, MAX_UNFINISHED, Worker,
-    compare::{Comparison, Finding, Tagged},
+    compare::{AT_ONCE, Comparison, Finding, Tagged},
+    delete::is_ours,
     in_time,
     preview::Foresight,
     trouble::Trouble,
@@ -328,23 +330,28 @@ impl Worker {
         let mut candidates: Vec<&Tag> =
             comparison.target_tags().filter(|tag| scan.selects(tag) && !seen.contains(*tag)).collect();
         candidates.sort_unstable();
-        for some in candidates.chunks(SLICE) {
-            let mut found = Vec::new();
-            for &tag in some {
+        let slices = candidates.chunks(scan.slice());
+        let count = slices.len();
+        for (index, some) in slices.enumerate() {
+            let looks = some.iter().map(async |&tag| {
                 let (source, target) = comparison.places(tag);
                 let origin = self.origins.get(&target).await?;
-                // Of what is flattened, another repository's tags may lie there, too.
-                let is_ours = |trail: &Trail| {
-                    let from_here = trail.last_source() == Some(&(source.instance.clone(), source.repository.clone()));
-                    trail.rules.last() == Some(&scan.rule.id) && (from_here || !scan.rule.target.flatten)
-                };
-                let written = origin.newest_write().filter(|written| is_ours(&written.trail));
-                found.extend(written.map(|written| (tag, Route { source, target }, written.digest.clone())));
-            }
+                let written = origin.newest_write().filter(|written| is_ours(scan.rule, &source, &written.trail));
+                Ok::<_, Trouble>(written.map(|written| (tag, Route { source, target }, written.digest.clone())))
+            });
+            let looks: Vec<_> = looks.collect();
+            let found: Vec<Option<_>> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
+            let found: Vec<_> = found.into_iter().flatten().collect();
             let task = match &scan.purpose {
                 Purpose::Send(task) => task,
                 Purpose::Foresee(foresight) => {
                     foresight.add(comparison.foresee_deletions(found).await?, None);
+                    if scan.is_over() && index + 1 < count {
+                        let repository = &comparison.source.repository;
+                        let more = || format!("{repository}: there may be more deletions than a page of a preview can tell");
+                        cursor.trouble.get_or_insert_with(more);
+                        return Ok(());
+                    }
                     continue;
                 }
             };

@@ -370,6 +370,74 @@ async fn what_was_copied_before_its_task_was_cancelled_is_told_as_copied() {
     assert_eq!(b.client().tags("mirror/app").await, ["v1"]);
 }
 
+/// Would break: a tag that was there all along, and is told as copied because an attempt has waited; a look at the registries after a cancel
+/// for which there is no reason.
+#[tokio::test]
+async fn what_only_waited_before_its_task_was_cancelled_is_told_as_cancelled() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let source = Proxy::passing(a.url()).await;
+    let world = World::new(source.url(), b.url()).await;
+    let image = Image::random(1).layers(1, 4 << 10).build();
+    image.push(&a.at("team/app", "v1")).await;
+    image.push(&b.at("mirror/app", "v1")).await;
+    source.on(|_| Action::status(429, &[("retry-after", "1")], ""));
+    world.told("team/app", "v1").await;
+    let task = world.log().await[0].task.clone();
+    assert_eq!(world.next(&world.worker("one"), None).await, Step::Back);
+    source.on(|_| Action::Pass);
+    let what = Happening::Cancelled { by: "somebody".into() };
+    world.task_log().record(&[TaskEvent { task, at: Timestamp::now(), what }]).await.unwrap();
+    let asked = source.exchanges().len();
+    assert!(matches!(world.next(&world.worker("two"), None).await, Step::Done(_)));
+    assert_eq!(world.outcomes().await, [Outcome::Skipped { reason: SkipReason::Cancelled }]);
+    assert_eq!(source.exchanges().len(), asked);
+}
+
+/// Would break: a flattened name that is lost to a repository of which nothing is copied; one that is left free by what was deleted and
+/// pushed again, so that a second repository is mixed with the first.
+#[tokio::test]
+async fn a_flattened_name_is_taken_by_what_is_copied_and_nothing_else() {
+    let (a, b) = (DockerRegistry::start().await, DockerRegistry::start().await);
+    let world = World::new(a.url(), b.url()).await;
+    let mut flat = rule("all", ("a", "team"), ("b", "mirror"), true);
+    (flat.target.flatten, flat.propagate_deletions) = (true, true);
+    flat.source.types = vec![transship_model::ArtifactType::Chart];
+    world.rules(&[flat]).await;
+    let worker = world.worker("one");
+    Image::random(1).layers(1, 1000).build().push(&a.at("team/base/app", "v1")).await;
+    let chart = chart(1, "app", "1.0.0");
+    for repository in ["team/base-app", "team/x/y", "team/x-y"] {
+        chart.push(&a.at(repository, "v1")).await;
+    }
+
+    world.told("team/base/app", "v1").await;
+    world.told("team/base-app", "v1").await;
+    world.work(&worker, 1).await;
+    assert_eq!(world.outcomes().await, [Outcome::Skipped { reason: SkipReason::Type }, Outcome::Copied]);
+
+    let rule = world.catalog.snapshot().await.unwrap().rules().next().unwrap().clone();
+    let task = TaskHead {
+        id: TaskId::derive(rule.id, Timestamp::now(), "deleted"),
+        instance: rule.source.instance.clone(),
+        rule: rule.name.clone(),
+        trigger: Trigger::Manual,
+        created: Timestamp::now(),
+    };
+    let place = |instance: &str, repository: &str| Place {
+        instance: instance.parse().unwrap(),
+        repository: repository.parse().unwrap(),
+        reference: "v1".parse().unwrap(),
+    };
+    let (job, _) = transship_state::dispatch::deletion(task, place("a", "team/x/y"), place("b", "mirror/x-y"));
+    world.queues().0.send(&[job]).await.unwrap();
+    world.work(&worker, 1).await;
+    assert_eq!(world.outcomes().await, [Outcome::Copied]);
+    world.told("team/x-y", "v1").await;
+    world.work(&worker, 1).await;
+    let [Outcome::Failed { reason }] = &world.outcomes().await[..] else { panic!("two repositories are mixed") };
+    assert!(reason.contains("team/x/y"), "{reason}");
+}
+
 /// Would break: a copy that was made, and is called the crash of its worker because the log could not be told for a while.
 #[tokio::test]
 async fn a_log_that_can_t_be_told_is_no_crash() {

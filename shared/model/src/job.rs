@@ -45,9 +45,9 @@ pub struct CopyJob {
     /// The manifest whose attachment this is: the copy is made only while the target has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Digest>,
-    /// The source's tag was deleted: if it is not there again, the target's is deleted, too.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub deletion: bool,
+    /// The source's tag was deleted, or may have been: if it is not there, the target's is deleted, too. If it is, it is copied.
+    #[serde(default, rename = "deletion", skip_serializing_if = "std::ops::Not::not")]
+    pub may_be_deletion: bool,
     /// How often the worker has sent the job on to itself.
     #[serde(default)]
     pub continuation: u32,

@@ -63,6 +63,9 @@ pub struct StepDone {
 pub struct Done {
     /// One of them has set the target's tag: what the next one finds there is the work of this job.
     pub has_set: bool,
+    /// One of them was about to set it, and has perhaps.
+    #[serde(default)]
+    pub may_have_set: bool,
     /// Bytes that they have sent to the target.
     pub bytes_moved: u64,
     /// Bytes that they had mounted.
@@ -172,7 +175,7 @@ impl AttemptLog {
         self.put(task, what, attempts).await
     }
 
-    /// The process stops in the middle of an attempt: that is nobody's fault, and not counted.
+    /// The process stops in the middle of an attempt: that is nobody's fault, and not counted. How far it came nobody knows.
     ///
     /// # Errors
     /// See [`StateError`].
@@ -180,6 +183,7 @@ impl AttemptLog {
         let Some(known) = self.table.get(&key(task, what)).await? else { return Ok(()) };
         let mut attempts: Attempts = document::value(known)?;
         attempts.unfinished = 0;
+        attempts.done.may_have_set = true;
         self.put(task, what, &attempts).await
     }
 

@@ -342,14 +342,17 @@ fn copies(event: &PushEvent, place: &Place, course: &Course<'_>, nonce: &str) ->
 pub fn copy(task: TaskHead, source: Place, target: Place, subject: Option<transship_model::Digest>) -> (Job, TaskEvent) {
     let route = Route { source: source.clone(), target: target.clone() };
     let found = TaskEvent { task: task.clone(), at: Timestamp::now(), what: Happening::Found { resources: vec![route] } };
-    (Job::Copy(CopyJob { task, source, target, pushed: None, told: None, subject, deletion: false, continuation: 0 }), found)
+    (
+        Job::Copy(CopyJob { task, source, target, pushed: None, told: None, subject, may_be_deletion: false, continuation: 0 }),
+        found,
+    )
 }
 
 /// The job to delete at the target what was deleted at the source, and the event that tells of it.
 pub fn deletion(task: TaskHead, source: Place, target: Place) -> (Job, TaskEvent) {
     let (mut job, found) = copy(task, source, target, None);
     if let Job::Copy(job) = &mut job {
-        job.deletion = true;
+        job.may_be_deletion = true;
     }
     (job, found)
 }

@@ -116,8 +116,8 @@ impl Origins {
         Ok(held.map(|held| held.source))
     }
 
-    /// Gives the name of a target's repository to a source repository, if it is still `before` that has it. It is kept: what has been
-    /// copied there is not to be mixed with anything else, however long ago that was. True if it is given.
+    /// Gives the name of a target's repository to a source repository, if it is still `before` that has it. It is kept, however
+    /// long nothing is copied there; only a repository that the rule does not flatten to it any more loses it. True if it is given.
     ///
     /// # Errors
     /// See [`StateError`].

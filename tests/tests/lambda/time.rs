@@ -90,8 +90,8 @@ async fn a_job_that_is_asked_to_wait_is_held_back_for_as_long() {
     let again = serde_json::json!({ "batchItemFailures": [{ "itemIdentifier": job["messageId"] }] });
     assert_eq!(worker.invoke(&event).await, Ok(again), "{}", worker.log());
     let calls = relay.take();
-    let held = calls.iter().filter(|call| call.operation == "SQS.ChangeMessageVisibility");
-    let last = held.last().unwrap_or_else(|| panic!("{calls:?}"));
+    let mut held = calls.iter().filter(|call| call.operation == "SQS.ChangeMessageVisibility");
+    let last = held.next_back().unwrap_or_else(|| panic!("{calls:?}"));
     let (asked, visible) = (&last.asked, last.asked["VisibilityTimeout"].as_u64().unwrap());
     assert!(last.is_done && asked["ReceiptHandle"] == job["receiptHandle"], "{last:?}");
     // It is told in whole seconds, of which some may be over.

@@ -1,6 +1,6 @@
 //! ECR's own API: repositories and the images in them, by requests that are signed instead of sent with a password.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use aws_sdk_ecr::{
     Client,
@@ -11,13 +11,16 @@ use aws_sdk_ecr::{
         ListImagesFilter, Tag as ResourceTag, TagStatus,
     },
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use transship_model::{EcrSettings, Repository, Tag};
 
 use super::{Denial, EcrIdentity, PATIENCE, late};
 
 /// The service gives no more at once.
 const PAGE: i32 = 1000;
+
+/// After so long a policy that was refused for the moment is put again: a service that is asked too much lets in by the second.
+const POLICY_WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
 /// A page of what the service lists, and where the next one begins.
 pub(crate) type Listed<T> = (Vec<T>, Option<String>);
@@ -74,7 +77,17 @@ impl EcrIdentity {
         if let Some(policy) = &settings.lifecycle_policy {
             let request = self.client().await?.put_lifecycle_policy().set_registry_id(registry.map(str::to_owned));
             let request = request.repository_name(repository.as_str()).lifecycle_policy_text(policy.as_str());
-            // The repository is there then, and nobody gives it its policy any more: whoever reads this has to.
+            let put = || self.ask("ecr:PutLifecyclePolicy", request.clone().send());
+            let mut answer = put().await;
+            // The next push finds the repository, and nobody gives it its policy then: it is tried again here.
+            for wait in POLICY_WAITS {
+                if !matches!(&answer, Err(denial) if denial.may_pass) {
+                    break;
+                }
+                sleep(wait).await;
+                answer = put().await;
+            }
+            // Now whoever reads this has to.
             let without = |denial: Denial| Denial {
                 problem: format!(
                     "it is made, and has no lifecycle policy, which is to be given to it by hand: {}",
@@ -83,7 +96,7 @@ impl EcrIdentity {
                 may_pass: false,
                 ..denial
             };
-            self.ask("ecr:PutLifecyclePolicy", request.send()).await.map_err(without)?;
+            answer.map_err(without)?;
         }
         Ok(true)
     }

@@ -392,6 +392,27 @@ async fn two_who_make_a_repository_at_once_both_push() {
     assert_eq!(done[0], ("CreateRepository".to_owned(), input));
 }
 
+/// Would break: a repository that stays without its policy because AWS was asked too much for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_throttled_is_put_again() {
+    let aws = Aws::start(|_| "AWS:x".into()).await;
+    let done = aws.done.clone();
+    aws.on(move |operation, _| {
+        let before = done.lock().unwrap().iter().filter(|(before, _)| before == operation).count();
+        match operation {
+            // The SDK itself asks three times.
+            "PutLifecyclePolicy" if before < 3 => (400, json!({"__type": "ThrottlingException", "message": "Rate exceeded"})),
+            _ => (200, json!({})),
+        }
+    });
+    let fake = without_repositories(&aws).await;
+    let login = Ecr::with(aws.config().await).login(&fake.url.parse().unwrap(), None);
+    let registry = client_of_kind(&Http::new().unwrap(), &fake.url, login, settings());
+    registry.start_upload(&repo("team/app"), &transship_model::Digest::of(b"")).await.unwrap();
+    let puts = aws.done().into_iter().filter(|(operation, _)| operation == "PutLifecyclePolicy").count();
+    assert_eq!(puts, 4);
+}
+
 /// Would break: somebody left to guess which right is missing, or a denial that is tried for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denied_creation_names_the_rights_that_are_missing() {
