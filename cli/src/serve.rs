@@ -14,12 +14,12 @@ use tokio::{
     task::JoinSet,
 };
 use transship_logger::{Logger, Outlets};
-use transship_model::{Caller, Instance, Owner, Rule, Subscription};
+use transship_model::{Caller, EventType, Instance, Owner, Rule, Subscription};
 use transship_notifier::Notifier;
 use transship_registry::{Http, Patience};
 use transship_state::{
     Applied, AttemptLog, Catalog, DeadLetters, DeliveryLog, Dispatcher, Events, Feed, FolderSecrets, Incoming, Jobs,
-    Notifications, Origins, Previews, Queue, QueueError, Scheduler, Table, TaskLog, Uploads, WrittenSecrets, first_runs,
+    Notifications, Origins, Previews, Queue, QueueError, Scheduler, Table, TaskLog, Topic, Uploads, WrittenSecrets, first_runs,
     sqlite::{QueueKind, SqliteQueue, SqliteStore},
 };
 use transship_webhook::Webhook;
@@ -46,6 +46,10 @@ pub(crate) struct Settings {
     pub(crate) patience: Patience,
     /// How long tasks are kept after their beginning.
     pub(crate) keep_tasks: Duration,
+    /// What hears of the ends of tasks besides subscriptions.
+    pub(crate) topic: Option<Arc<dyn Topic>>,
+    /// Which ends of resources it hears of.
+    pub(crate) topic_resources: Vec<EventType>,
 }
 
 /// A configuration file: what the API does not change.
@@ -135,8 +139,8 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<Running> {
     // The data folder is one process's: what the one before has left behind is this one's.
     let uploads = Uploads::new(table.clone(), "serve");
     let notifier = Notifier::new(catalog.clone(), DeliveryLog::new(table.clone()), secrets.clone());
-    // Outside subscribers are AWS's business.
-    let outlets = Outlets { catalog: catalog.clone(), topic: None, topic_resources: Vec::new(), notifications };
+    let (topic, topic_resources) = (settings.topic, settings.topic_resources);
+    let outlets = Outlets { catalog: catalog.clone(), topic, topic_resources, notifications };
     let dead_letters = DeadLetters::new(table).keeping(settings.keep_tasks);
     let logger = Logger::new(log.clone(), dead_letters.clone(), outlets).feeding(feed.clone());
     let http = Http::with_patience(settings.patience)?;

@@ -56,6 +56,8 @@ pub(crate) async fn run(_: Arguments) -> anyhow::Result<()> {
         workers: 4,
         patience: Patience::default(),
         keep_tasks: transship_state::TaskLog::KEEP,
+        topic: None,
+        topic_resources: Vec::new(),
     };
     let running = serve::start(settings).await?;
     let api = format!("http://{}", running.address);

@@ -3,11 +3,16 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::bail;
+use aws_config::BehaviorVersion;
 use tokio::signal::unix::{SignalKind, signal};
+
+use transship_model::EventType;
+use transship_state::{Topic, aws::SnsTopic};
 
 use crate::{client, commands::Waiting, config, serve};
 
@@ -41,8 +46,44 @@ pub(crate) struct Arguments {
         value_parser = clap::value_parser!(u32).range(15..=3650)
     )]
     keep_tasks: u32,
+    /// A topic of SNS that hears of the end of each task besides; it is asked with the AWS identity of this process
+    #[arg(long, env = "TRANSSHIP_TOPIC_ARN", value_name = "ARN", value_parser = topic)]
+    topic: Option<String>,
+    /// Which resources the topic hears of
+    #[arg(long, env = "TRANSSHIP_TOPIC_RESOURCES", value_name = "WHICH", default_value = "none", requires = "topic")]
+    topic_resources: TopicResources,
     #[command(flatten)]
     waiting: Waiting,
+}
+
+/// The resources whose ends a topic hears of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum TopicResources {
+    /// None: the ends of tasks only
+    None,
+    /// Those that fail
+    Failed,
+    /// All
+    All,
+}
+
+impl TopicResources {
+    fn events(self) -> Vec<EventType> {
+        let all = EventType::ALL.into_iter().filter(|event| !event.is_of_task());
+        match self {
+            Self::None => Vec::new(),
+            Self::Failed => vec![EventType::ResourceFailed],
+            Self::All => all.collect(),
+        }
+    }
+}
+
+fn topic(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts[..] {
+        ["arn", _, "sns", region, account, name] if ![region, account, name].contains(&"") => Ok(text.to_owned()),
+        _ => Err("the ARN of a topic is like arn:aws:sns:eu-central-1:123456789012:transship".to_owned()),
+    }
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -54,9 +95,16 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let patience = arguments.waiting.patience();
     let keep_tasks = Duration::from_secs(u64::from(arguments.keep_tasks) * 24 * 3600);
-    let mut running =
-        serve::start(serve::Settings { data, file, adopt: arguments.adopt, listen, token, workers, patience, keep_tasks })
-            .await?;
+    let topic: Option<Arc<dyn Topic>> = match arguments.topic {
+        Some(arn) => {
+            let sdk = aws_config::load_defaults(BehaviorVersion::latest()).await;
+            Some(Arc::new(SnsTopic::new(aws_sdk_sns::Client::new(&sdk), arn)))
+        }
+        None => None,
+    };
+    let (adopt, topic_resources) = (arguments.adopt, arguments.topic_resources.events());
+    let settings = serve::Settings { data, file, adopt, listen, token, workers, patience, keep_tasks, topic, topic_resources };
+    let mut running = serve::start(settings).await?;
     tracing::info!(address = %running.address, "ready: notifications at /hooks/INSTANCE, the API at /v1/, /health");
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {

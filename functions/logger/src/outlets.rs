@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures_util::future::join_all;
 use serde::Serialize;
 use transship_model::{
     CloudEvent, Concern, EventType, Happening, Notification, Place, Resource, ResourceEnded, Subscription, SubscriptionName,
@@ -23,8 +22,6 @@ pub struct Outlets {
     pub notifications: Notifications,
 }
 
-/// So many announcements are made at the same time.
-const AT_ONCE: usize = 16;
 /// An announcement's subject has at most so many characters.
 const MAX_SUBJECT: usize = 99;
 
@@ -125,18 +122,18 @@ impl Outlets {
         self.topic.is_some() && self.topic_resources.contains(&kind)
     }
 
-    /// Tells the topic, some at a time. After one that it does not answer the rest is left to the next delivery of the events.
+    /// Tells the topic, several at a time where it takes so many. After one that it does not answer the rest is left to the next delivery
+    /// of the events.
     async fn announce(&self, announcements: &[(String, Announcement)]) -> Result<(), StateError> {
         let Some(topic) = &self.topic else { return Ok(()) };
-        for some in announcements.chunks(AT_ONCE) {
-            for ((id, _), published) in some.iter().zip(join_all(some.iter().map(|(_, said)| topic.publish(said))).await) {
-                match published {
-                    Ok(()) => {}
-                    Err(error @ TopicError::Invalid(_)) => {
-                        tracing::error!(id, %error, "the topic is not told, and never will be");
-                    }
-                    Err(error @ TopicError::Unavailable(_)) => return Err(StateError::Unavailable(error.to_string())),
+        let said: Vec<&Announcement> = announcements.iter().map(|(_, said)| said).collect();
+        for ((id, _), published) in announcements.iter().zip(topic.publish_all(&said).await) {
+            match published {
+                Ok(()) => {}
+                Err(error @ TopicError::Invalid(_)) => {
+                    tracing::error!(id, %error, "the topic is not told, and never will be");
                 }
+                Err(error @ TopicError::Unavailable(_)) => return Err(StateError::Unavailable(error.to_string())),
             }
         }
         Ok(())

@@ -31,4 +31,16 @@ pub enum TopicError {
 pub trait Topic: Send + Sync {
     /// Publishes an announcement; when it returns, the subscribers will get it, in any order, at least once.
     async fn publish(&self, announcement: &Announcement) -> Result<(), TopicError>;
+
+    /// Publishes several, with what came of each, in their order. After one that the topic does not answer there may be fewer answers.
+    async fn publish_all(&self, announcements: &[&Announcement]) -> Vec<Result<(), TopicError>> {
+        let mut published = Vec::with_capacity(announcements.len());
+        for announcement in announcements {
+            published.push(self.publish(announcement).await);
+            if let Some(Err(TopicError::Unavailable(_))) = published.last() {
+                break;
+            }
+        }
+        published
+    }
 }

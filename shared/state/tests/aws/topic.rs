@@ -1,6 +1,9 @@
 //! Publishing to SNS.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::Value;
 use transship_state::{Announcement, Topic, TopicError, aws::SnsTopic};
@@ -35,6 +38,24 @@ async fn an_announcement_reaches_a_subscribed_queue_with_its_attributes() {
     assert_eq!(envelope["Message"], announcement.body);
     assert_eq!(envelope["MessageAttributes"]["rule"]["Value"], "build/all");
     assert!(envelope["MessageAttributes"].get("empty").is_none(), "SNS refuses attributes without a value");
+
+    // Many at once, one of which is too large: each has its own answer, and all others are there.
+    let numbered =
+        |n: usize| Announcement { body: format!("{n}").repeat(if n == 7 { 300 << 10 } else { 1 }), ..announcement.clone() };
+    let many: Vec<Announcement> = (0..23).map(numbered).collect();
+    let published = topic.publish_all(&many.iter().collect::<Vec<_>>()).await;
+    let refused: Vec<usize> = published.iter().enumerate().filter(|(_, one)| one.is_err()).map(|(n, _)| n).collect();
+    assert_eq!((published.len(), &refused[..]), (23, &[7][..]), "{published:?}");
+    let mut heard = BTreeSet::new();
+    wait_until("all that were published are in the queue", Duration::from_secs(30), async || {
+        let receive = sqs.receive_message().queue_url(&url).max_number_of_messages(10).wait_time_seconds(1);
+        for message in receive.send().await.unwrap().messages.unwrap_or_default() {
+            let envelope: Value = serde_json::from_str(&message.body.unwrap()).unwrap();
+            heard.extend(envelope["Message"].as_str().unwrap().parse::<usize>().ok());
+        }
+        heard.len() == 22
+    })
+    .await;
 
     let large = Announcement { body: "x".repeat(256 << 10), ..announcement.clone() };
     assert!(matches!(topic.publish(&large).await, Err(TopicError::Invalid(_))));
